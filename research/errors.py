@@ -1,0 +1,8 @@
+"""The one exception whose text is meant for the person at the keyboard."""
+
+
+class UserError(Exception):
+    """Something the user can mend: the message says what is wrong, where, and what to do.
+
+    The command line prints it as one line, without a traceback. A traceback is for our own faults.
+    """
