@@ -1,0 +1,87 @@
+# make train   sets up .venv from requirements.lock, then trains PPO on CartPole (ARGS="agent=dqn env=acrobot" trains another)
+# make test    sets up, then runs the tests (ARGS="-k gae" chooses some)
+# Also: setup, test-slow, lint, format, peers, lock, clean.
+# STACK=tf221 does it on TensorFlow 2.21 instead of 2.15.1. PYTHON=/path/to/python3.11 names the interpreter to use.
+
+STACK :=
+VENV := .venv$(STACK:%=-%)
+LOCK := requirements$(STACK:%=-%).lock
+PYTHON :=
+export PYTHON
+
+# Packages to measure Sparring against, in an environment of their own: their requirements and TF-Agents' exclude each other.
+PEERS := torch==2.13.0 'stable-baselines3==2.9.*'
+UV := uv==0.13.9
+
+ifeq ($(wildcard $(LOCK)),)
+$(error There is no $(LOCK). Leave STACK out for TensorFlow 2.15.1, or say STACK=tf221 for TensorFlow 2.21)
+endif
+
+run = $(VENV)/bin/python -m
+pip = $(@D)/bin/python -m pip -qq --no-input --disable-pip-version-check
+
+.PHONY: setup train test test-slow lint format peers lock clean FORCE
+
+train: ARGS = experiment=ppo_cartpole
+train: setup
+	@$(run) research rl $(ARGS)
+
+test: setup
+	@$(run) pytest $(ARGS)
+
+test-slow: setup
+	@$(run) pytest -m slow $(ARGS) || [ $$? -eq 5 ] # 5: no test is marked slow
+
+lint: setup
+	@$(run) ruff format --check .
+	@$(run) ruff check .
+	@$(run) mypy
+
+format: setup
+	@$(run) ruff format .
+	@$(run) ruff check --fix .
+
+setup: $(VENV)/.installed
+
+# Two stamps, each written last, so that an interrupted set-up is done over: .ready when everything in the lock is
+# installed, .installed when the project itself is, which takes a moment and is done over when pyproject.toml changes.
+# setuptools comes first: two packages exist only as source, and are built with the locked one instead of any newest.
+$(VENV)/.ready: $(LOCK)
+	@echo "Setting up $(@D) from $(LOCK), once: a few minutes, most of it downloading"
+	@sh .ci/venv $(@D)
+	@sed -n '/^setuptools==/,/[^\]$$/p; /^wheel==/,/[^\]$$/p' $(LOCK) > $(@D)/build.lock
+	@$(pip) install --require-hashes --no-deps -r $(@D)/build.lock
+	@$(pip) install --require-hashes --no-deps --no-build-isolation -r $(LOCK)
+	@echo '$(CURDIR)' > $@
+
+$(VENV)/.installed: $(VENV)/.ready pyproject.toml
+	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# An environment knows the folder it was made in: a moved or copied clone makes its own.
+ifneq ($(shell test -x $(VENV)/bin/python && cat $(VENV)/.ready 2>&1),$(CURDIR))
+$(VENV)/.ready: FORCE
+endif
+
+peers: .venv-peers/.ready
+
+.venv-peers/.ready: Makefile
+	@sh .ci/venv $(@D)
+	@$(pip) install $(PEERS)
+	@touch $@
+
+# The locks are for Linux on x86-64. Versions stay as they are unless asked: make lock ARGS=--upgrade
+lock: .venv-lock/.ready
+	@echo 'tensorflow==2.15.1' | $(compile) requirements.lock
+	@echo 'tensorflow==2.21.*' | $(compile) requirements-tf221.lock
+
+compile = .venv-lock/bin/uv pip compile pyproject.toml - --quiet --extra dev --generate-hashes --no-annotate \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command 'make lock' $(ARGS) --output-file
+
+.venv-lock/.ready: Makefile
+	@sh .ci/venv $(@D)
+	@$(pip) install $(UV)
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
