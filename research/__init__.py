@@ -19,7 +19,7 @@ def _choose_legacy_keras() -> None:
         return
     if (int(major), int(minor)) >= (2, 16):
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 _choose_legacy_keras()

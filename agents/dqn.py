@@ -1,0 +1,145 @@
+"""DQN (Mnih et al. 2015) and double DQN (van Hasselt et al. 2015): TF-Agents' agents, mended.
+
+What is mended, each with a test in tests/test_dqn.py or tests/test_replay.py:
+1. n-step sums stop where an episode ends, by termination or truncation (tensorflow/agents#939);
+2. gradients are clipped by their global norm, in the optimizer, not each variable by its own;
+3. exploration draws from keys: under XLA TF-Agents' own policies explore alike whatever the seed;
+4. the defaults are the paper's: discount 0.99 and a target network that lags (TF-Agents: 1.0, copied every step).
+
+To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or `_compute_next_q_values`.
+"""
+
+from typing import Any
+
+import gymnasium
+import tensorflow as tf
+from tf_agents.agents.dqn import dqn_agent
+from tf_agents.trajectories import policy_step, trajectory
+from tf_agents.utils import common
+
+from agents import specs
+from agents.networks import HeadedNetwork, Torso
+from agents.replay import Transitions
+from research import optimizers, random
+from research.errors import UserError
+from research.schedules import Schedule, as_schedule
+
+LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wise_squared_loss}
+
+
+class DQN(dqn_agent.DqnAgent):
+    """Deep Q-learning for one Discrete action.
+
+    `epsilon` is a number or a schedule of the run's progress. The target network moves towards the online one by the
+    share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is "huber" or "squared".
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        network: Torso,
+        optimizer: optimizers.Scheduled,
+        discount: float = 0.99,
+        epsilon: Schedule | float = 0.1,
+        target_period: int = 1000,
+        target_tau: float = 1.0,
+        loss: str = "huber",
+    ) -> None:
+        if not isinstance(action_space, gymnasium.spaces.Discrete):
+            raise UserError(
+                f"DQN chooses one of a list of actions, and this environment's action space is {action_space}: "
+                "use agent=ppo, or an environment with a Discrete action space."
+            )
+        if loss not in LOSSES:
+            raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
+        self.scheduled, self.discount, self.epsilon = optimizer, discount, as_schedule(epsilon)
+        self.num_actions = int(action_space.n)
+        time_step_spec = specs.time_step_spec(observation_space)
+        initializer = tf.keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+        super().__init__(
+            time_step_spec,
+            specs.action_spec(action_space),
+            q_network=HeadedNetwork(
+                time_step_spec.observation,
+                network,
+                lambda: tf.keras.layers.Dense(self.num_actions, kernel_initializer=initializer),
+                name="q_network",
+            ),
+            optimizer=optimizer.keras,
+            epsilon_greedy=None,
+            target_update_tau=target_tau,
+            target_update_period=target_period,
+            td_errors_loss_fn=LOSSES[loss],
+            gamma=discount,
+        )
+        self._q_metrics: dict[str, tf.Tensor] = {}
+        self.trainable = list(self._q_network.trainable_weights)
+        optimizer.build(self.trainable)
+        self.initialize()
+
+    def parts(self) -> dict[str, tf.Module]:
+        """What was learned: enough to act and to bootstrap."""
+        return {"q_network": self._q_network, "target_q_network": self._target_q_network}
+
+    # ---- acting -----------------------------------------------------------------------------------------------
+
+    def q_values(self, observation: tf.Tensor) -> tf.Tensor:
+        """Q(s, .) [B, A] of observations [B, ...]."""
+        return self._q_network(observation)[0]
+
+    def act_greedy(self, observation: tf.Tensor) -> tf.Tensor:
+        """The actions [B] of highest value."""
+        return tf.argmax(self.q_values(observation), axis=-1, output_type=tf.int32)
+
+    def act_random(self, observation: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """Uniformly random actions [B]; `keys` [B, 2]."""
+        del observation
+        return tf.cast(random.integers(keys, 1, self.num_actions)[:, 0], tf.int32)
+
+    def act_sampled(self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+        """Epsilon-greedy actions [B]; `keys` [B, 2]."""
+        explore = random.uniform(random.fold(keys, 0), 1)[:, 0] < self.epsilon(progress)
+        return tf.where(explore, self.act_random(observation, random.fold(keys, 1)), self.act_greedy(observation))
+
+    # ---- learning ---------------------------------------------------------------------------------------------
+
+    def _compute_q_values(self, time_steps: Any, actions: tf.Tensor, training: bool = False) -> tf.Tensor:
+        q_values = super()._compute_q_values(time_steps, actions, training)  # [M]
+        self._q_metrics = {"q/mean": tf.reduce_mean(q_values), "q/max": tf.reduce_max(q_values)}
+        return q_values
+
+    def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One gradient step on transitions [M], and the target's update when it is due."""
+        self._q_metrics = {}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.trainable)
+            info = self._loss(
+                _as_transition(batch), self._td_errors_loss_fn, self._gamma, weights=batch.mask, training=True
+            )
+        gradients = tape.gradient(info.loss, self.trainable)
+        norms = self.scheduled.step(gradients, progress)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        q = {"loss/td": info.loss, "q/td_error": tf.reduce_mean(tf.abs(info.extra.td_error))}
+        return q | self._q_metrics | norms | {"schedule/epsilon": self.epsilon(progress)}
+
+    descriptions = optimizers.DESCRIPTIONS | {
+        "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
+        "q/mean": "Value of the replayed actions, mean over the batch.",
+        "q/max": "Largest value of a replayed action in the batch, mean over updates.",
+        "q/td_error": "Absolute temporal-difference error, mean over the batch.",
+        "schedule/epsilon": "Share of random actions, mean over updates.",
+    }
+
+
+class DoubleDQN(DQN):
+    """Double DQN: the online network chooses the next action, the target network values it."""
+
+    _compute_next_q_values = dqn_agent.DdqnAgent._compute_next_q_values
+
+
+def _as_transition(batch: Transitions) -> trajectory.Transition:
+    start = specs.zero_time_steps(batch.observation)
+    end = specs.zero_time_steps(batch.next_observation)._replace(reward=batch.reward, discount=batch.discount)
+    return trajectory.Transition(start, policy_step.PolicyStep(batch.action, (), ()), end)

@@ -1,0 +1,60 @@
+"""TF-Agents networks around a torso: any Keras layer from observations [B, ...] to features [B, F].
+
+A torso arrives as a factory, since every network (actor, critic, target) needs weights of its own. Bytes (images) are
+scaled to [0, 1] here, and observations normalised, so that what acts, what trains and what is exported agree.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.networks import network
+
+from agents.normalizers import ObservationNormalizer
+
+Torso = Callable[[], tf.keras.layers.Layer]
+
+
+def prepare(observation: tf.Tensor, normalizer: ObservationNormalizer | None) -> tf.Tensor:
+    """Observations [B, ...] as float32: bytes divided by 255, the rest normalised if there is a normaliser."""
+    if observation.dtype == tf.uint8:
+        return tf.cast(observation, tf.float32) / 255.0
+    observation = tf.cast(observation, tf.float32)
+    return observation if normalizer is None else normalizer.normalize(observation)
+
+
+class HeadedNetwork(network.Network):
+    """torso -> head, as TF-Agents calls networks: (observation, step_type, state) -> (output, state).
+
+    `head` is a factory too: `copy()`, which makes the target network, calls both again.
+    """
+
+    def __init__(
+        self,
+        input_tensor_spec: Any,
+        torso: Torso,
+        head: Callable[[], tf.keras.layers.Layer],
+        normalizer: ObservationNormalizer | None = None,
+        name: str = "HeadedNetwork",
+    ) -> None:
+        super().__init__(input_tensor_spec, state_spec=(), name=name)
+        self._normalizer = normalizer
+        self._torso = torso()
+        self._head = head()
+
+    def call(
+        self, observation: tf.Tensor, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[Any, Any]:
+        del step_type, training
+        return self._head(self._torso(prepare(observation, self._normalizer))), network_state
+
+
+class Squeeze(tf.keras.layers.Layer):
+    """A dense layer with one output, as a vector: features [B, F] -> [B]."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.dense = tf.keras.layers.Dense(1, kernel_initializer=tf.keras.initializers.Orthogonal(gain))
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        return tf.squeeze(self.dense(features), axis=-1)

@@ -1,0 +1,98 @@
+"""Running statistics: observations to zero mean and unit spread, rewards by the spread of the discounted return.
+
+TF-Agents' own normalisers start so that the first batch saturates, turn constant rewards into tens, and drift apart
+between replicas; these merge exact batch moments (Chan et al. 1979) and are the identity until they have seen data.
+"""
+
+import tensorflow as tf
+
+
+class Moments(tf.Module):
+    """Count, mean and sum of squared deviations of a stream of vectors, merged batch by batch."""
+
+    def __init__(self, shape: tuple[int, ...], name: str) -> None:
+        super().__init__(name=name)
+        self.count = tf.Variable(0.0, trainable=False)
+        self.mean = tf.Variable(tf.zeros(shape), trainable=False)
+        self.deviation = tf.Variable(tf.zeros(shape), trainable=False)  # sum of squared deviations from the mean
+
+    def update(self, values: tf.Tensor, mask: tf.Tensor) -> None:
+        """Merge `values` [N, ...] where `mask` [N] is one."""
+        weight = tf.reshape(mask, [-1] + [1] * (values.shape.rank - 1))
+        count = tf.reduce_sum(mask)
+        safe = tf.maximum(count, 1.0)
+        mean = tf.reduce_sum(values * weight, axis=0) / safe
+        deviation = tf.reduce_sum(weight * tf.square(values - mean), axis=0)
+        total = tf.maximum(self.count + count, 1.0)
+        delta = mean - self.mean
+        self.deviation.assign_add(deviation + tf.square(delta) * self.count * count / total)
+        self.mean.assign_add(delta * count / total)
+        self.count.assign_add(count)
+
+    def variance(self) -> tf.Tensor:
+        """The population variance; one before any data."""
+        return tf.where(self.count > 0.0, self.deviation / tf.maximum(self.count, 1.0), tf.ones_like(self.deviation))
+
+
+class ObservationNormalizer(tf.Module):
+    """(observation - mean) / spread, clipped to +-`clip` (Huang et al. 2022, details 28 and 29)."""
+
+    def __init__(self, shape: tuple[int, ...], clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        super().__init__(name="observation_normalizer")
+        self.moments, self.clip, self.epsilon = Moments(shape, "observation_moments"), clip, epsilon
+
+    def normalize(self, observation: tf.Tensor) -> tf.Tensor:
+        """Observations [B, ...] by the statistics as they stand; the identity before any update."""
+        spread = tf.sqrt(self.moments.variance() + self.epsilon)
+        return tf.clip_by_value((observation - self.moments.mean) / spread, -self.clip, self.clip)
+
+    def update(self, observations: tf.Tensor, mask: tf.Tensor) -> None:
+        """Merge observations [N, ...] where mask [N] is one."""
+        self.moments.update(tf.cast(observations, tf.float32), mask)
+
+
+class RewardNormalizer(tf.Module):
+    """Rewards divided by the spread of the running discounted return of each environment (Huang et al. 2022, 30, 31).
+
+    The mean is not removed, which would change the task. Constant rewards are divided by the spread of their returns,
+    not blown up, and before any data, or with no spread at all, rewards pass unchanged.
+    """
+
+    def __init__(self, num_envs: int, discount: float, clip: float = 10.0, epsilon: float = 1e-8) -> None:
+        super().__init__(name="reward_normalizer")
+        self.discount, self.clip, self.epsilon = discount, clip, epsilon
+        self.moments = Moments((), "return_moments")
+        self.running = tf.Variable(tf.zeros([num_envs]), trainable=False)  # discounted return so far, [B]
+
+    def update(self, rewards: tf.Tensor, ended: tf.Tensor, valid: tf.Tensor) -> None:
+        """Follow the returns through rewards [T, B]; `ended` [T, B] resets after the reward, `valid` [T, B] counts."""
+
+        def advance(running: tf.Tensor, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            reward, previous_ended = inputs
+            return reward + self.discount * running * (1.0 - previous_ended)
+
+        started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
+        returns = _scan(advance, (rewards, started), self.running)  # [T, B]
+        self.moments.update(tf.reshape(returns, [-1]), tf.reshape(valid, [-1]))
+        self.running.assign(returns[-1] * (1.0 - ended[-1]))
+
+    def normalize(self, rewards: tf.Tensor) -> tf.Tensor:
+        """Rewards of any shape, scaled and clipped."""
+        variance = self.moments.variance()
+        spread = tf.where(variance > self.epsilon, tf.sqrt(variance + self.epsilon), 1.0)
+        return tf.clip_by_value(rewards / spread, -self.clip, self.clip)
+
+
+def _scan(function, inputs, initial):  # type: ignore[no-untyped-def]
+    """tf.scan over the leading, static axis of `inputs`, by a while loop that XLA compiles."""
+    steps = inputs[0].shape[0]
+    rows = tf.TensorArray(initial.dtype, steps, element_shape=initial.shape)
+
+    def body(t, state, rows):  # type: ignore[no-untyped-def]
+        state = function(state, tuple(x[t] for x in inputs))
+        return t + 1, state, rows.write(t, state)
+
+    _, _, rows = tf.while_loop(
+        lambda t, *_: t < steps, body, (0, tf.convert_to_tensor(initial), rows), maximum_iterations=steps
+    )
+    return rows.stack()

@@ -1,0 +1,75 @@
+"""Off-policy training (DQN): store every transition, learn from samples of the newest ones."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from agents.replay import Ring
+from agents.rollout import Rollout
+from agents.trainer import AgentTrainer, EvaluationSettings
+from research import optimizers, random
+from research.errors import UserError
+
+
+class OffPolicyTrainer(AgentTrainer):
+    """After every `rollout_steps` steps of `num_envs` environments, `updates` gradient steps on replayed batches.
+
+    `agent` is a factory called with (observation_space, action_space, network=, optimizer=). The first
+    `learning_starts` steps act at random and learn nothing. `n_step` is the length of the return (Sutton 1988).
+    """
+
+    def __init__(
+        self,
+        agent: Callable[..., Any],
+        environment: Any,
+        network: Callable[[], tf.keras.layers.Layer],
+        optimizer: optimizers.Scheduled,
+        num_envs: int,
+        rollout_steps: int,
+        updates: int,
+        batch_size: int,
+        capacity: int,
+        learning_starts: int,
+        seed: int,
+        total_steps: int,
+        n_step: int = 1,
+        compile: str = "auto",
+        evaluation: EvaluationSettings | None = None,
+    ) -> None:
+        if capacity < num_envs * (rollout_steps + n_step):
+            raise UserError(
+                f"trainer.capacity={capacity} holds less than one rollout: it must be at least "
+                f"{num_envs * (rollout_steps + n_step)} (num_envs times rollout_steps + n_step)."
+            )
+        self.updates, self.batch_size, self.n_step = updates, batch_size, n_step
+        self.learning_starts = max(learning_starts, num_envs * n_step)
+        built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
+        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
+        self.replay = Ring(capacity, num_envs, environment.observation_space, environment.action_space)
+        self._sampling = random.stream(seed, "replay")
+
+    def _learning_state(self) -> dict[str, tf.Module]:
+        return {"replay": self.replay}
+
+    def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        action = self.agent.act_sampled(observation, random.fold(keys, 0), self.progress(step))
+        unguided = self.agent.act_random(observation, random.fold(keys, 1))
+        return tf.where(step < self.learning_starts, unguided, action), {}
+
+    def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        self.replay.write(rollout.observation, rollout.action, rollout.reward, rollout.terminated, rollout.truncated)
+        done = (iteration + 1) * self.steps_per_iteration
+        progress, key = self.progress(done), random.fold(self._sampling, iteration)
+
+        def update(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            batch = self.replay.sample(random.fold(key, i), self.batch_size, self.n_step, self.agent.discount)
+            values = self.agent.update(batch, progress)
+            values["schedule/learning_rate"] = self.agent.scheduled.learning_rate(progress)
+            return i + 1, self.means.add(total, values)
+
+        limit = tf.where(done >= self.learning_starts, self.updates, 0)
+        _, total = tf.while_loop(
+            lambda i, total: i < limit, update, (tf.constant(0), total), maximum_iterations=self.updates
+        )
+        return total

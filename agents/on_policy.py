@@ -1,0 +1,154 @@
+"""On-policy training (PPO): learn from a rollout in epochs of minibatches, then throw it away."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
+
+from agents.normalizers import RewardNormalizer
+from agents.ppo import Minibatch
+from agents.rollout import Rollout
+from agents.trainer import AgentTrainer, EvaluationSettings
+from research import optimizers, random
+from research.errors import UserError
+
+
+class OnPolicyTrainer(AgentTrainer):
+    """`epochs` passes over each rollout in `minibatches` minibatches, each pass in a new random order.
+
+    `agent` is a factory called with (observation_space, action_space, network=, optimizer=). Each minibatch holds
+    num_envs * rollout_steps / minibatches steps, which must divide.
+    """
+
+    def __init__(
+        self,
+        agent: Callable[..., Any],
+        environment: Any,
+        network: Callable[[], tf.keras.layers.Layer],
+        optimizer: optimizers.Scheduled,
+        num_envs: int,
+        rollout_steps: int,
+        epochs: int,
+        minibatches: int,
+        seed: int,
+        total_steps: int,
+        normalize_rewards: bool = False,
+        compile: str = "auto",
+        evaluation: EvaluationSettings | None = None,
+    ) -> None:
+        _check_minibatches(num_envs * rollout_steps, minibatches)
+        self.epochs, self.minibatches = epochs, minibatches
+        built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
+        self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
+        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
+        self._shuffle = random.stream(seed, "minibatches")
+
+    def _scalar_names(self) -> list[str]:
+        return [*super()._scalar_names(), *_DESCRIPTIONS]
+
+    @property
+    def descriptions(self) -> dict[str, str]:  # type: ignore[override]
+        """Tag -> what it measures."""
+        return {**super().descriptions, **_DESCRIPTIONS}
+
+    def _learning_state(self) -> dict[str, tf.Module]:
+        return {} if self.rewards is None else {"rewards": self.rewards}
+
+    def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        action, log_prob, value = self.agent.act(observation, keys)
+        return action, {"log_prob": log_prob, "value": value}
+
+    def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        steps, valid = self._prepare(rollout)
+        progress = self.progress(iteration * self.steps_per_iteration)
+        batch_size = self.steps_per_iteration // self.minibatches
+        key = random.fold(self._shuffle, iteration)
+
+        def update(i: tf.Tensor, order: tf.Tensor, kl: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            part, epoch = i % self.minibatches, i // self.minibatches
+            order = tf.cond(
+                part == 0, lambda: random.permutation(random.fold(key, epoch), order.shape[0]), lambda: order
+            )
+            rows = tf.slice(order, [part * batch_size], [batch_size])
+            values = self.agent.update(Minibatch(*(tf.gather(x, rows) for x in steps)), progress)
+            return i + 1, order, values["policy/approximate_kl"], self.means.add(total, values)
+
+        limit = self.epochs * self.minibatches
+        ceiling = float("inf") if self.agent.target_kl is None else 1.5 * self.agent.target_kl
+        updates, _, _, total = tf.while_loop(
+            lambda i, order, kl, total: (i < limit) & (kl <= ceiling),
+            update,
+            (tf.constant(0), tf.range(self.steps_per_iteration), tf.constant(0.0), total),
+            maximum_iterations=limit,
+        )
+        return self.means.add(total, self._summary(steps, valid, progress, updates))
+
+    def _prepare(self, rollout: Rollout) -> tuple[Minibatch, tf.Tensor]:
+        """The rollout's steps, flattened to [T * B], with returns and advantages; and which of them count."""
+        valid = tf.cast(~rollout.first, tf.float32)  # [T, B]
+        ended = rollout.terminated | rollout.truncated
+        reward = rollout.reward
+        if self.rewards is not None:
+            self.rewards.update(reward, tf.cast(ended, tf.float32), valid)
+            reward = self.rewards.normalize(reward)
+        last_value = self.agent.value(rollout.observation[-1])  # [B]
+        values = tf.concat([rollout.extras["value"], last_value[tf.newaxis]], axis=0)  # [T + 1, B]
+        returns, advantages = self.agent.compute_return_and_advantage(
+            ts.TimeStep(
+                tf.transpose(tf.where(ended, ts.StepType.LAST, ts.StepType.MID)),
+                tf.transpose(reward),
+                tf.transpose(tf.where(rollout.terminated, 0.0, 1.0)),
+                (),
+            ),
+            tf.transpose(values),
+        )
+        flat = Minibatch(
+            rollout.observation[:-1],
+            rollout.action,
+            rollout.extras["log_prob"],
+            rollout.extras["value"],
+            tf.transpose(returns),
+            tf.transpose(advantages),
+            valid,
+        )
+        return Minibatch(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in flat)), valid
+
+    def _summary(self, steps: Minibatch, valid: tf.Tensor, progress: tf.Tensor, updates: tf.Tensor) -> dict[str, Any]:
+        """What is said once an iteration. The observation statistics move here too, after the last update, so that
+        a whole iteration sees one set of them and the first ratio is exactly one."""
+        if self.agent.observation_normalizer is not None:
+            self.agent.observation_normalizer.update(steps.observation, steps.mask)
+        count = tf.maximum(tf.reduce_sum(steps.mask), 1.0)
+
+        def variance(x: tf.Tensor) -> tf.Tensor:
+            mean = tf.reduce_sum(x * steps.mask) / count
+            return tf.reduce_sum(tf.square(x - mean) * steps.mask) / count
+
+        unexplained = variance(steps.returns - steps.value) / tf.maximum(variance(steps.returns), 1e-12)
+        return {
+            "value/explained_variance": 1.0 - unexplained,
+            "value/mean": tf.reduce_sum(steps.value * steps.mask) / count,
+            "rollout/reset_share": 1.0 - tf.reduce_mean(valid),
+            "updates_per_iteration": updates,
+            "schedule/learning_rate": self.agent.scheduled.learning_rate(progress),
+            "schedule/clip": self.agent.clip(progress),
+        }
+
+
+_DESCRIPTIONS = {
+    "value/explained_variance": "1 - Var(returns - values) / Var(returns) over a rollout: 1 is perfect, 0 a constant.",
+    "value/mean": "Value of the states of a rollout when they were met, mean.",
+    "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
+    "updates_per_iteration": "Minibatch updates an iteration made before the KL limit stopped it.",
+    "schedule/clip": "Clip range of the probability ratio.",
+}
+
+
+def _check_minibatches(steps: int, minibatches: int) -> None:
+    if steps % minibatches:
+        near = sorted((n for n in range(1, steps + 1) if steps % n == 0), key=lambda n: (abs(n - minibatches), n))[:3]
+        raise UserError(
+            f"trainer.minibatches={minibatches} does not divide the rollout of {steps} steps "
+            f"(trainer.num_envs times trainer.rollout_steps): take {', '.join(map(str, sorted(near)))}."
+        )

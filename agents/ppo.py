@@ -1,0 +1,244 @@
+"""PPO (Schulman et al. 2017): TF-Agents' PPOClipAgent, mended.
+
+What is mended, each with a test in tests/test_ppo.py:
+1. the last step of a rollout bootstraps from V(s_T), not from V(s_{T-1}) (tensorflow/agents#953);
+2. a truncated episode bootstraps from the value of its final observation; only a termination has value zero;
+3. advantages are normalised over the steps that count, not over padding and reset steps;
+4. every loss is a mean over the steps that count;
+5. the defaults are PPO's: clipping on, GAE on, value targets from GAE, no KL penalty.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gymnasium
+import tensorflow as tf
+from tf_agents.agents.ppo import ppo_clip_agent
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import common
+
+from agents import distributions, specs
+from agents.networks import HeadedNetwork, Squeeze, Torso
+from agents.normalizers import ObservationNormalizer
+from research import optimizers
+from research.schedules import Schedule, as_schedule
+
+
+class Minibatch(NamedTuple):
+    """Steps of a rollout, in any order: all [M, ...]. `mask` is one where the step counts."""
+
+    observation: tf.Tensor
+    action: tf.Tensor
+    log_prob: tf.Tensor
+    value: tf.Tensor
+    returns: tf.Tensor
+    advantage: tf.Tensor
+    mask: tf.Tensor
+
+
+def normalize_advantages(advantages: tf.Tensor, mask: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
+    """Advantages [M] to mean 0 and standard deviation 1 over the entries whose mask [M] is one; zero elsewhere."""
+    count = tf.maximum(tf.reduce_sum(mask), 1.0)
+    centred = (advantages - tf.reduce_sum(advantages * mask) / count) * mask
+    return centred / tf.sqrt(tf.reduce_sum(tf.square(centred)) / count + epsilon)
+
+
+class PPO(ppo_clip_agent.PPOClipAgent):
+    """PPO with a clipped surrogate objective for Discrete, MultiDiscrete and Box actions.
+
+    `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip` limits how far a
+    value may move from the one stored in the rollout (None: not at all limited). `target_kl` ends an iteration's
+    updates once the approximate KL divergence passes 1.5 times it (None: never).
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        network: Torso,
+        optimizer: optimizers.Scheduled,
+        discount: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip: Schedule | float = 0.2,
+        value_clip: float | None = None,
+        value_coefficient: float = 0.5,
+        entropy_coefficient: Schedule | float = 0.0,
+        normalize_advantage: bool = True,
+        normalize_observations: bool = False,
+        target_kl: float | None = None,
+        log_std: float = 0.0,
+    ) -> None:
+        self.scheduled, self.discount, self.target_kl = optimizer, discount, target_kl
+        self.clip, self.entropy_coefficient = as_schedule(clip), as_schedule(entropy_coefficient)
+        self.normalize_advantage = normalize_advantage
+        self.observation_normalizer = _normalizer(observation_space) if normalize_observations else None
+        time_step_spec = specs.time_step_spec(observation_space)
+        spec = time_step_spec.observation
+
+        def make(head: Callable[[], tf.keras.layers.Layer], name: str) -> HeadedNetwork:
+            return HeadedNetwork(spec, network, head, self.observation_normalizer, name)
+
+        super().__init__(
+            time_step_spec,
+            specs.action_spec(action_space),
+            optimizer=optimizer.keras,
+            actor_net=make(lambda: distributions.head(action_space, log_std), "actor"),
+            value_net=make(Squeeze, "critic"),
+            importance_ratio_clipping=1.0,  # only says that there is a clip: its size is the schedule's
+            lambda_value=gae_lambda,
+            discount_factor=discount,
+            entropy_regularization=1.0,  # likewise; see entropy_regularization_loss
+            value_pred_loss_coef=value_coefficient,
+            value_clipping=value_clip,
+            num_epochs=1,
+            use_gae=True,
+            use_td_lambda_return=True,
+            normalize_rewards=False,
+            normalize_observations=False,
+            compute_value_and_advantage_in_train=False,
+            update_normalizers_in_train=False,
+        )
+        self._progress: tf.Tensor = tf.constant(0.0)
+        self._policy_metrics: dict[str, tf.Tensor] = {}
+        self.trainable = [*self._actor_net.trainable_weights, *self._value_net.trainable_weights]
+        optimizer.build(self.trainable)
+
+    def parts(self) -> dict[str, tf.Module]:
+        """What was learned: enough to act and to value."""
+        normalizer = {} if self.observation_normalizer is None else {"normalizer": self.observation_normalizer}
+        return {"actor": self._actor_net, "critic": self._value_net} | normalizer
+
+    # ---- acting -----------------------------------------------------------------------------------------------
+
+    def distribution(self, observation: tf.Tensor) -> distributions.tfd.Distribution:
+        """The policy at observations [B, ...]."""
+        return self._actor_net(observation)[0]
+
+    def value(self, observation: tf.Tensor) -> tf.Tensor:
+        """V(s) [B] of observations [B, ...]."""
+        return self._value_net(observation)[0]
+
+    def act(self, observation: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Sampled actions [B, ...], their log probabilities [B] and values [B]; `keys` [B, 2]."""
+        policy = self.distribution(observation)
+        action = distributions.sample(policy, keys)
+        return action, common.log_probability(policy, action, self.action_spec), self.value(observation)
+
+    def act_greedy(self, observation: tf.Tensor) -> tf.Tensor:
+        """The likeliest actions [B, ...]."""
+        return tf.cast(self.distribution(observation).mode(), self.action_spec.dtype)
+
+    def act_sampled(self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+        """Actions [B, ...] as they are sampled in training."""
+        del progress
+        return distributions.sample(self.distribution(observation), keys)
+
+    # ---- learning ---------------------------------------------------------------------------------------------
+
+    def compute_return_and_advantage(
+        self, next_time_steps: ts.TimeStep, value_preds: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """GAE (Schulman et al. 2015, eq. 16) and its value targets, both [B, T].
+
+        `next_time_steps` [B, T] hold reward, discount (0 at a termination, else 1) and step type after each action;
+        `value_preds` [B, T + 1] the values of the states acted in, and of the last state reached. At a truncation the
+        next value is that of the final observation, which it bootstraps from; the sum stops there, as at a termination.
+        """
+        discount = self._discount_factor * next_time_steps.discount  # [B, T]
+        delta = next_time_steps.reward + discount * value_preds[:, 1:] - value_preds[:, :-1]
+        trace = discount * self._lambda * tf.cast(~next_time_steps.is_last(), tf.float32)
+        advantages = _reverse_sum(delta, trace)
+        return advantages + value_preds[:, :-1], advantages
+
+    def policy_gradient_loss(
+        self,
+        time_steps: ts.TimeStep,
+        actions: tf.Tensor,
+        sample_action_log_probs: tf.Tensor,
+        advantages: tf.Tensor,
+        current_policy_distribution: distributions.tfd.Distribution,
+        weights: tf.Tensor,
+        debug_summaries: bool = False,
+    ) -> tf.Tensor:
+        """The clipped surrogate (Schulman et al. 2017, eq. 7), its clip a schedule, as a mean weighted by `weights`."""
+        log_prob = common.log_probability(current_policy_distribution, actions, self.action_spec)
+        log_ratio = log_prob - sample_action_log_probs  # [M]
+        ratio, clip = tf.exp(log_ratio), self.clip(self._progress)
+        objective = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * advantages)
+        outside = tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)
+        self._policy_metrics = {
+            "policy/clip_fraction": tf.reduce_mean(outside * weights),
+            # the low-variance, never negative estimate of Schulman, "Approximating KL divergence" (2020), k3
+            "policy/approximate_kl": tf.reduce_mean((ratio - 1.0 - log_ratio) * weights),
+        }
+        return common.aggregate_losses(per_example_loss=-objective, sample_weight=weights).total_loss
+
+    def entropy_regularization_loss(
+        self, time_steps: ts.TimeStep, entropy: tf.Tensor, weights: tf.Tensor, debug_summaries: bool = False
+    ) -> tf.Tensor:
+        """Minus the entropy, times its coefficient, which is a schedule here."""
+        self._policy_metrics["policy/entropy"] = tf.reduce_mean(entropy * weights)
+        mean = common.aggregate_losses(per_example_loss=-entropy, sample_weight=weights).total_loss
+        return mean * self.entropy_coefficient(self._progress)
+
+    def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One gradient step on a minibatch; returns the scalars of `descriptions`. All steps masked: zero gradient."""
+        self._progress = progress
+        count = tf.reduce_sum(batch.mask)
+        weights = batch.mask * (tf.cast(tf.size(batch.mask), tf.float32) / tf.maximum(count, 1.0))  # mean 1 over valid
+        advantage = normalize_advantages(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.trainable)
+            info = self.get_loss(
+                specs.zero_time_steps(batch.observation),
+                batch.action,
+                batch.log_prob,
+                batch.returns,
+                advantage,
+                (),
+                weights,
+                self.train_step_counter,
+                debug_summaries=False,
+                old_value_predictions=batch.value,
+                training=True,
+            )
+        gradients = tape.gradient(info.loss, self.trainable)
+        norms = self.scheduled.step(gradients, progress)
+        self.train_step_counter.assign_add(1)
+        losses = {
+            "loss/total": info.loss,
+            "loss/policy": info.extra.policy_gradient_loss,
+            "loss/value": info.extra.value_estimation_loss,
+            "loss/entropy": info.extra.entropy_regularization_loss,
+        }
+        return losses | self._policy_metrics | norms
+
+    descriptions = optimizers.DESCRIPTIONS | {
+        "loss/total": "Policy, value and entropy loss together, mean over minibatches.",
+        "loss/policy": "Clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over minibatches.",
+        "loss/value": "Squared error of the value, times its coefficient, mean over minibatches.",
+        "loss/entropy": "Minus the policy's entropy, times its coefficient, mean over minibatches.",
+        "policy/clip_fraction": "Share of steps whose probability ratio left the clip range.",
+        "policy/approximate_kl": "KL divergence of the old policy from the new, in nats, estimated from samples.",
+        "policy/entropy": "Entropy of the policy, in nats, mean over steps.",
+    }
+
+
+def _normalizer(space: gymnasium.Space) -> ObservationNormalizer:
+    return ObservationNormalizer(tuple(space.shape or ()))
+
+
+def _reverse_sum(values: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
+    """y[:, t] = values[:, t] + decay[:, t] * y[:, t + 1], y[:, T] = 0; both [B, T] with static T."""
+    steps = values.shape[1]
+    columns = tf.TensorArray(values.dtype, steps, element_shape=values.shape[:1])
+
+    def body(i: tf.Tensor, total: tf.Tensor, columns: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+        t = steps - 1 - i
+        total = values[:, t] + decay[:, t] * total
+        return i + 1, total, columns.write(t, total)
+
+    _, _, columns = tf.while_loop(
+        lambda i, *_: i < steps, body, (0, tf.zeros_like(values[:, 0]), columns), maximum_iterations=steps
+    )
+    return tf.transpose(columns.stack())  # [T, B] -> [B, T]

@@ -1,0 +1,52 @@
+"""A rollout: T steps of B environments, and what is counted in it."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Rollout(NamedTuple):
+    """T steps of B environments, time-major, in Gymnasium's NEXT_STEP convention.
+
+    observation [T + 1, B, ...] ends with the state reached; the others are [T, B, ...] of the step from t to t + 1.
+    `first` is true where that step was a reset: its action was ignored, its reward is zero, nothing is learned from it.
+    `extras` holds what the policy said on the way (log probabilities, values), each [T, B].
+    """
+
+    observation: tf.Tensor
+    action: tf.Tensor
+    reward: tf.Tensor
+    terminated: tf.Tensor
+    truncated: tf.Tensor
+    first: tf.Tensor
+    extras: dict[str, tf.Tensor]
+
+
+class EpisodeStatistics(tf.Module):
+    """Return and length of the episodes that finish, carried over from rollout to rollout."""
+
+    def __init__(self, num_envs: int) -> None:
+        super().__init__(name="episodes")
+        self.running = tf.Variable(tf.zeros([2, num_envs]), trainable=False)  # return and length so far
+
+    def update(self, rollout: Rollout) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Sums and counts of `rollout/episode_return` and `rollout/episode_length` over the episodes that ended."""
+        steps = rollout.reward.shape[0]
+        gained = tf.stack([rollout.reward, tf.cast(~rollout.first, tf.float32)], axis=1)  # [T, 2, B]
+        ended = tf.cast(rollout.terminated | rollout.truncated, tf.float32)  # [T, B]
+
+        def body(t: tf.Tensor, running: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            running = running + gained[t]
+            return t + 1, running * (1.0 - ended[t]), sums + running * ended[t]
+
+        start = (0, tf.convert_to_tensor(self.running), tf.zeros_like(self.running))
+        _, running, sums = tf.while_loop(lambda t, *_: t < steps, body, start, maximum_iterations=steps)
+        self.running.assign(running)
+        count = tf.reduce_sum(ended)
+        total_return, total_length = tf.unstack(tf.reduce_sum(sums, axis=1))
+        return {"rollout/episode_return": (total_return, count), "rollout/episode_length": (total_length, count)}
+
+    descriptions = {  # noqa: RUF012
+        "rollout/episode_return": "Undiscounted return of the episodes that finished while training, mean.",
+        "rollout/episode_length": "Length in steps of the episodes that finished while training, mean.",
+    }

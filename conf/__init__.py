@@ -1,0 +1,1 @@
+"""Hydra's configs: one primary per kind of training, groups, and experiment presets."""

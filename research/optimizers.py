@@ -1,0 +1,44 @@
+"""A Keras optimizer with a learning rate that follows the run's progress, and the norms of what it does."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from research.schedules import Schedule, as_schedule
+
+
+class Scheduled:
+    """A Keras optimizer whose learning rate is a number or a schedule (`research.schedules`).
+
+    Gradients are clipped by the Keras optimizer itself (`global_clipnorm`), which does it after they are summed over
+    replicas. `build` fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
+    generated names, which differ between processes, and a restored checkpoint would then swap moments silently.
+    """
+
+    def __init__(self, optimizer: tf.keras.optimizers.Optimizer, learning_rate: Schedule | float) -> None:
+        self.keras = optimizer
+        self.learning_rate = as_schedule(learning_rate)
+        self.variables: list[tf.Variable] = []
+
+    def build(self, variables: Sequence[tf.Variable]) -> None:
+        """Make the slots of `variables` now, in this order."""
+        self.variables = list(variables)
+        self.keras.build(self.variables)
+
+    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Apply gradients (one per built variable); return the global norms of the gradient and of the change made."""
+        self.keras.learning_rate.assign(self.learning_rate(progress))
+        before = [tf.identity(v) for v in self.variables]
+        self.keras.apply_gradients(zip(gradients, self.variables, strict=True))
+        change = [v - b for v, b in zip(self.variables, before, strict=True)]
+        return {
+            "gradient/norm": tf.linalg.global_norm(gradients),
+            "gradient/update_norm": tf.linalg.global_norm(change),
+        }
+
+
+DESCRIPTIONS = {
+    "gradient/norm": "Global norm of the gradient before clipping, mean over updates.",
+    "gradient/update_norm": "Global norm of the change one update makes to the weights, mean over updates.",
+    "schedule/learning_rate": "Learning rate at the last update of the interval.",
+}

@@ -1,0 +1,65 @@
+"""How a run is shown while it goes: a bar on a terminal, lines in a log."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+_log = logging.getLogger("sparring")
+_LINE_SECONDS = 10.0  # without a terminal, a line this often
+
+
+class Progress:
+    """A progress bar with the return and the speed; without a terminal, a line every ten seconds.
+
+    `shown` are the scalars worth a place beside the bar, the first that is there is taken.
+    """
+
+    def __init__(
+        self, shown: tuple[str, ...] = ("eval/episode_return", "rollout/episode_return", "loss/total")
+    ) -> None:
+        self._shown = shown
+        self._values: dict[str, float] = {}
+        self._rate = 0.0
+        self._bar: Bar | None = None
+        self._task = None
+        self._last_line = 0.0
+        self._total, self._unit = 0, ""
+
+    @contextlib.contextmanager
+    def of(self, total: int, done: int, unit: str) -> Iterator[None]:
+        """Show progress from `done` to `total` while the context lasts."""
+        self._total, self._unit, self._last_line = total, unit.replace("_", " "), time.monotonic()
+        if not sys.stderr.isatty():
+            yield
+            return
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+        with Bar(*columns, console=Console(stderr=True)) as self._bar:
+            self._task = self._bar.add_task(self._unit, total=total, completed=done)
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, description=self._text())
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            _log.info("step %d of %d, %s", step, self._total, self._text())
+
+    def show(self, values: Mapping[str, float], rate: float | None) -> None:
+        """Newer scalars, and the steps per second if they are known."""
+        self._values |= values
+        self._rate = self._rate if rate is None else rate
+
+    def _text(self) -> str:
+        parts = [f"{self._unit}, {self._rate:,.0f}/s"]
+        parts += [f"{tag} {self._values[tag]:.4g}" for tag in self._shown if tag in self._values]
+        return ", ".join(parts)

@@ -1,0 +1,198 @@
+"""What a run's folder says about the run: its config, its log, its result."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import traceback
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from research.errors import UserError
+
+CONFIG, RESULT, LOG = "config.yaml", "result.json", "run.log"
+_log = logging.getLogger("sparring")
+_FREE = ("run", "hparams", "check_first", "limits")  # may differ when a run is resumed
+
+
+def begin(folder: Path, cfg: DictConfig) -> None:
+    """Write the run's config, or hold it against the one the folder has."""
+    path = folder / CONFIG
+    new = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(new, dict)
+    if path.is_file():
+        _refuse_changes(folder, OmegaConf.to_container(OmegaConf.load(path)), new)
+        if cfg.run.resume == "never":
+            raise UserError(f"run.resume=never, and {folder} holds a run already: choose another run.name.")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(path, OmegaConf.to_yaml(OmegaConf.create(new)))
+
+
+def _refuse_changes(folder: Path, old: Any, new: dict[str, Any]) -> None:
+    before, now = (_flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
+    changed = [k for k in sorted({*before, *now}) if before.get(k, "absent") != now.get(k, "absent")]
+    if changed:
+        lines = "".join(f"\n  {k}: {before.get(k, 'absent')} -> {now.get(k, 'absent')}" for k in changed)
+        raise UserError(
+            f"{folder} holds a run of another config:{lines}\n"
+            "Run with the old values to resume it, or give this one a run.name of its own."
+        )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+    return {prefix[:-1]: node}
+
+
+def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
+    """The config as text and the HParams row, in TensorBoard."""
+    from research.tensorboard import Writer
+
+    writer = Writer(folder)
+    writer.text("config", f"```yaml\n{OmegaConf.to_yaml(cfg)}\n```")
+    writer.hparams(hparams(cfg), {})
+    writer.close()
+
+
+def settle(folder: Path, cfg: DictConfig, trainer: Any, outcome: Any) -> None:
+    """The HParams row's final metrics."""
+    from research.tensorboard import Writer
+
+    metrics = {f"hparam/{k.split('/')[-1]}": v for k, v in outcome.final.items() if k.startswith(("eval/", "gan/"))}
+    writer = Writer(folder, resume_step=outcome.step)
+    writer.hparams(hparams(cfg), metrics)
+    writer.close()
+
+
+def hparams(cfg: DictConfig) -> dict[str, Any]:
+    """The settings that are columns of the HParams table: those under `cfg.hparams`, without what they refer to."""
+    chosen: dict[str, Any] = {}
+    for key in cfg.hparams:
+        raw = OmegaConf.to_container(cfg[key], resolve=False)
+        chosen |= {f"{key}.{k}": v for k, v in _flat(raw).items() if not _hidden(k, v)}
+    return chosen | {f"{key}.name": _name(cfg[key]) for key in cfg.check_first}
+
+
+def _hidden(key: str, value: Any) -> bool:
+    return key.split(".")[-1] in ("_partial_",) or (isinstance(value, str) and value.startswith("${"))
+
+
+def _name(node: DictConfig) -> str:
+    return str(node.get("id", node.get("_target_")))
+
+
+@contextlib.contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """Keep the log beside the results too."""
+    handler = logging.FileHandler(folder / LOG)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _log.addHandler(handler)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
+def failures(folder: Path) -> Iterator[None]:
+    """An exception ends the run with status "failed" and its reason in result.json and the log."""
+    try:
+        yield
+    except BaseException as error:
+        said = str(error) or type(error).__name__
+        if not isinstance(error, UserError):
+            _log.error("%s", traceback.format_exc())
+        write(folder, {"status": "failed", "error": said})
+        raise
+
+
+def finish(folder: Path, outcome: Any, objective: str) -> None:
+    """Write result.json."""
+    write(
+        folder,
+        {
+            "status": outcome.status,
+            "step": outcome.step,
+            "objective": {"name": objective, "value": outcome.final.get(objective)},
+            "final": outcome.final,
+            "best": outcome.best,
+            "seconds": {k: round(v, 3) for k, v in outcome.seconds.items()},
+            "message": outcome.message,
+        },
+    )
+
+
+def write(folder: Path, result: Mapping[str, Any]) -> None:
+    """Replace result.json, keeping the evaluations that `sparring evaluate` added."""
+    path = folder / RESULT
+    try:
+        old = json.loads(path.read_text()) if path.is_file() else {}
+    except json.JSONDecodeError:
+        old = {}
+    kept = {"evaluations": old["evaluations"]} if "evaluations" in old else {}
+    replace(path, json.dumps(_plain({**result, **versions(), **kept}), indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no word for infinities: they, and NaN, are written as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file beside and rename it, so that a kill leaves the old one or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def versions() -> dict[str, Any]:
+    """What the run ran on: packages, machine, and the commit of the working folder if it is in a git repository."""
+    packages = ("sparring", "tensorflow", "tf-agents", "gymnasium", "hydra-core", "numpy")
+    found = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    machine = {"python": platform.python_version(), "system": platform.platform(), "cpus": os.cpu_count()}
+    return {"versions": found, "machine": machine, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")
+
+
+def existing(path: str, key: str) -> Path:
+    """The folder of a run that a config names."""
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{key}={path}: no run's folder (there is no {folder / CONFIG}).")
+    return folder
+
+
+def newest(folder: Path) -> Path:
+    """The checkpoint that holds a run's model: its best, else its latest."""
+    for kind in ("best", "checkpoints"):
+        found = sorted((folder / kind).glob("step_*"))
+        if found:
+            return found[-1]
+    raise UserError(f"{folder} holds no checkpoint.")
