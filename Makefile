@@ -4,13 +4,14 @@
 # STACK=tf221 does it on TensorFlow 2.21 instead of 2.15.1. PYTHON=/path/to/python3.11 names the interpreter to use.
 
 STACK :=
+ARGS :=
 VENV := .venv$(STACK:%=-%)
 LOCK := requirements$(STACK:%=-%).lock
-PYTHON :=
+PYTHON ?=
 export PYTHON
 
 # Packages to measure Sparring against, in an environment of their own: their requirements and TF-Agents' exclude each other.
-PEERS := torch==2.13.0 'stable-baselines3==2.9.*'
+PEERS := torch==2.13.0 'stable-baselines3==2.9.*' gymnasium==1.3.0
 UV := uv==0.13.9
 
 ifeq ($(wildcard $(LOCK)),)
