@@ -140,7 +140,8 @@ def test_the_wheel_carries_every_module_and_every_config_and_no_more(wheel):
 
 
 def test_a_python_that_is_not_3_11_gets_one_line(clone):
-    write_script(clone / "python", "#!/bin/sh\nexit 1\n")
+    pretend = "import sys; sys.version_info = (3, 12, 1); exec(sys.argv[1])"
+    write_script(clone / "python", f"#!/bin/sh\nshift; exec '{sys.executable}' -c '{pretend}' \"$@\"\n")
     done = make(clone, "setup", "PYTHON=./python")
     assert done.returncode != 0
     complaint, of_make = done.stderr.splitlines()
