@@ -14,6 +14,7 @@ import functools
 import importlib
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,11 @@ class _Recipe:
             kwargs.setdefault("render_mode", "rgb_array")
         env = gym.make(self.spec, self.max_episode_steps, disable_env_checker=not checked, **kwargs)
         for wrap in self.wrappers:
-            env = wrap(env)
+            with warnings.catch_warnings():  # numbers from YAML are float64, and Gymnasium tells of every rounding
+                warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+                env = wrap(env)
+            if not isinstance(env, gym.Env):
+                raise UserError(f"env.wrappers: {wrap!r} gave {type(env).__name__}, not an environment.")
         return env
 
     def build_vector(self, num_envs: int, render: bool = False) -> VectorEnv:

@@ -51,7 +51,7 @@ class HostVector:
         self._observation: np.ndarray | None = None
         self._done = np.zeros(self.num_envs, bool)
         self._steps = 0
-        self._restart = False  # its own vectorised version has a reset of all environments due
+        self._instead: Callable[[], Step] | None = None  # what the next step does, if it is not a step
 
     def reset(self) -> np.ndarray:
         """Opens the first episode of every environment; called once. Returns the observations [B, ...]."""
@@ -73,15 +73,17 @@ class HostVector:
         Raises:
             EnvironmentFault: an environment raised, or its process died.
         """
-        if self._restart:
-            return self._restart_step()
+        if self._instead is not None:
+            return self._instead()
         batch = self._to_environment(actions)
+        if self._history is not None:
+            self._history.propose(batch)
         raw, reward, terminated, truncated, infos = self._asked(self._vector.step, batch)
         reward = np.array(reward, np.float32)
         if FAULT in infos:
             self._raise_fault(infos)
         if self._history is not None:
-            self._history.append(batch, reward)
+            self._history.confirm(reward)
             if START in infos:
                 self._note_starts(infos)
         first, self._done = self._done, np.logical_or(terminated, truncated)
@@ -92,7 +94,7 @@ class HostVector:
 
     def _restart_step(self) -> Step:
         """All environments open an episode at once, in the place of a step."""
-        self._restart = False
+        self._instead = None
         observation = self._reset_all(int(np.random.SeedSequence([self._seed, self._steps]).generate_state(1)[0] >> 1))
         no = np.zeros(self.num_envs, bool)
         return Step(observation, np.zeros(self.num_envs, np.float32), no, no.copy(), ~no)
@@ -100,8 +102,7 @@ class HostVector:
     def _raise_fault(self, infos: Mapping[str, Any]) -> None:
         for index, trace in enumerate(infos.get(FAULT, ())):
             if trace is not None:
-                self._give_up()
-                raise EnvironmentFault(f"environment {index} ({self.name}) failed:\n{trace.rstrip()}")
+                raise self._given_up(f"environment {index} ({self.name}) failed:\n{trace.rstrip()}")
 
     def _note_starts(self, infos: Mapping[str, Any]) -> None:
         for index, start in enumerate(infos.get(START, ())):
@@ -115,12 +116,18 @@ class HostVector:
         except Exception as fault:
             dead = isinstance(fault, EOFError | OSError) and isinstance(self._vector, Workers)
             text = f"{self._vector.obituary()} while the run went on" if dead else traceback.format_exc().rstrip()
-            self._give_up()
-            raise EnvironmentFault(f"{self.name}: {text}") from fault
+            raise self._given_up(f"{self.name}: {text}") from fault
 
-    def _give_up(self) -> None:
+    def _given_up(self, text: str) -> EnvironmentFault:
+        """Closes everything, and returns the fault to raise, now and at any later step."""
+
+        def again() -> Step:
+            raise EnvironmentFault(text)
+
+        self._instead = again
         with contextlib.suppress(Exception):  # the fault that led here is the one to hear of
             self.close()
+        return EnvironmentFault(text)
 
     def snapshot(self) -> dict[str, Any]:
         """All that `restore` needs: nested dicts and lists of plain numbers, strings and arrays; call after `reset`."""
@@ -193,7 +200,7 @@ class HostVector:
             if self._history is None
             else "it was saved without a record"
         )
-        self._restart = True
+        self._instead = self._restart_step
         return [f"Environment {i} ({self.name}) starts a new episode: {why}." for i in range(self.num_envs)]
 
     def render(self) -> np.ndarray:

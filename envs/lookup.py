@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import traceback
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -54,8 +55,8 @@ def _import(module: str, env_id: str) -> object:
             f"env.id={env_id}: there is no module {missing.name!r} to import here. Install the package that has it, "
             "or put its folder on PYTHONPATH."
         ) from missing
-    except ValueError as malformed:
-        raise UserError(f"env.id={env_id} is neither Name-v0 nor module:Name-v0 ({malformed}).") from malformed
+    except Exception as fault:
+        raise UserError(f"env.id={env_id}: importing {module!r} failed:\n{traceback.format_exc().rstrip()}") from fault
 
 
 def _newest(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector.utils import create_empty_array
+from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 
 START, FAULT = "sparring_episode_start", "sparring_fault"  # keys of `info`, on their way from a worker to the parent
 
@@ -130,7 +130,7 @@ class Replayable(gym.Wrapper):
 
 def empty(space: gym.Space) -> Any:
     """One observation of zeros, to stand where there is none."""
-    return create_empty_array(space, None)  # type: ignore[arg-type]  # None is documented
+    return next(iterate(batch_space(space, 1), create_empty_array(space, 1)))
 
 
 class History:
@@ -151,11 +151,14 @@ class History:
         self._seeds: list[int | None] = [None] * num_envs
         self._episodes = [0] * num_envs
 
-    def append(self, actions: np.ndarray, rewards: np.ndarray) -> None:
-        """One vector step: actions [B, ...] as the environments received them, rewards float32 [B]."""
+    def propose(self, actions: np.ndarray) -> None:
+        """The actions [B, ...] of the step to come, as the environments will receive them (some change theirs)."""
         if self._used == len(self._actions):
             self._make_room()
         self._actions[self._used] = actions
+
+    def confirm(self, rewards: np.ndarray) -> None:
+        """The step is done by all, and paid float32 [B]."""
         self._rewards[self._used] = rewards
         self._used += 1
 

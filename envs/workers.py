@@ -36,7 +36,7 @@ class Workers(AsyncVectorEnv):
         try:
             super().__init__(factories, copy=False, context="forkserver", autoreset_mode=AutoresetMode.NEXT_STEP)
         except (EOFError, OSError) as broken:
-            text = f"{self.obituary()} while it built its environment; its own words are above."
+            text = f"{self.obituary()} while it built its environment; its traceback is on standard error."
             self.close()
             raise EnvironmentFault(text) from broken
 
