@@ -14,10 +14,6 @@ export PYTHON
 PEERS := torch==2.13.0 'stable-baselines3==2.9.*' gymnasium==1.3.0
 UV := uv==0.13.9
 
-ifeq ($(wildcard $(LOCK)),)
-$(error There is no $(LOCK). Leave STACK out for TensorFlow 2.15.1, or say STACK=tf221 for TensorFlow 2.21)
-endif
-
 run = $(VENV)/bin/python -m
 pip = $(@D)/bin/python -m pip -qq --no-input --disable-pip-version-check
 
@@ -58,6 +54,9 @@ $(VENV)/.ready: $(LOCK)
 $(VENV)/.installed: $(VENV)/.ready pyproject.toml
 	@$(pip) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+$(LOCK):
+	@echo "There is no $@. Leave STACK out for TensorFlow 2.15.1, or say STACK=tf221 for TensorFlow 2.21" >&2; exit 1
 
 # An environment knows the folder it was made in: a moved or copied clone makes its own.
 ifneq ($(shell test -x $(VENV)/bin/python && cat $(VENV)/.ready 2>&1),$(CURDIR))
