@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from research.errors import UserError
 
 CONFIG, RESULT, LOG = "config.yaml", "result.json", "run.log"
+HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
 _FREE = ("run", "hparams", "check_first", "limits")  # may differ when a run is resumed
 
@@ -66,7 +67,8 @@ def settle(folder: Path, cfg: DictConfig, trainer: Any, outcome: Any) -> None:
     """The HParams row's final metrics."""
     from research.tensorboard import Writer
 
-    metrics = {f"hparam/{k.split('/')[-1]}": v for k, v in outcome.final.items() if k.startswith(("eval/", "gan/"))}
+    value = outcome.final.get(trainer.objective)
+    metrics = {} if value is None else {"hparam/objective": value}
     writer = Writer(folder, resume_step=outcome.step)
     writer.hparams(hparams(cfg), metrics)
     writer.close()
@@ -138,7 +140,7 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
         old = json.loads(path.read_text()) if path.is_file() else {}
     except json.JSONDecodeError:
         old = {}
-    kept = {"evaluations": old["evaluations"]} if "evaluations" in old else {}
+    kept = {"evaluations": old["evaluations"]} if "evaluations" in old and "evaluations" not in result else {}
     replace(path, json.dumps(_plain({**result, **versions(), **kept}), indent=2) + "\n")
 
 

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from research import record
@@ -46,6 +47,19 @@ def build(cfg: DictConfig) -> Any:
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
     with instantiate(cfg.strategy).scope():
         return instantiate(cfg.trainer)
+
+
+def instantiate(node: DictConfig) -> Any:
+    """What a config names, built; a UserError raised on the way arrives as itself, not wrapped in Hydra's."""
+    try:
+        return hydra_instantiate(node)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from None
+        raise
 
 
 def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:
