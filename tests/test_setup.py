@@ -139,6 +139,31 @@ def test_the_wheel_carries_every_module_and_every_config_and_no_more(wheel):
     assert b"sparring = research.cli:main" in entry_points
 
 
+def test_the_installed_wheel_reads_its_own_configs_from_a_folder_that_has_a_conf_too(wheel, tmp_path):
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "site"),
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, timeout=120)
+    mine = tmp_path / "mine"
+    (mine / "conf").mkdir(parents=True)
+    (mine / "conf/__init__.py").touch()
+    (mine / "conf/rl.yaml").write_text("whose: mine\n")
+    env = {**os.environ, "PYTHONPATH": f"{mine}{os.pathsep}{tmp_path / 'site'}", "PYTHONWARNINGS": "default"}
+    command = [sys.executable, str(tmp_path / "site/bin/sparring"), "rl", "agent=ppo", "--cfg", "job"]
+    done = subprocess.run(command, cwd=mine, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "agent:" in done.stdout
+    assert "whose: mine" not in done.stdout
+
+
 def test_a_python_that_is_not_3_11_gets_one_line(clone):
     pretend = "import sys; sys.version_info = (3, 12, 1); exec(sys.argv[1])"
     write_script(clone / "python", f"#!/bin/sh\nshift; exec '{sys.executable}' -c '{pretend}' \"$@\"\n")
