@@ -56,14 +56,16 @@ class DQN(dqn_agent.DqnAgent):
         self.scheduled, self.discount, self.epsilon = optimizer, discount, as_schedule(epsilon)
         self.num_actions = int(action_space.n)
         time_step_spec = specs.time_step_spec(observation_space)
-        initializer = tf.keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
         super().__init__(
             time_step_spec,
             specs.action_spec(action_space),
             q_network=HeadedNetwork(
                 time_step_spec.observation,
                 network,
-                lambda: tf.keras.layers.Dense(self.num_actions, kernel_initializer=initializer),
+                lambda: tf.keras.layers.Dense(
+                    self.num_actions,
+                    kernel_initializer=tf.keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+                ),
                 name="q_network",
             ),
             optimizer=optimizer.keras,

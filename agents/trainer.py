@@ -248,9 +248,10 @@ class AgentTrainer(abc.ABC):
         """The share of the run that is done at `step`, float32 in [0, 1]."""
         return tf.minimum(tf.cast(step, tf.float32) / float(self.total_steps), 1.0)
 
-    def evaluate(self, episodes: int | None = None, media: bool = True) -> Evaluation:
+    def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         started, count = time.perf_counter(), episodes or self.settings.episodes
-        seed = _evaluation_seed(self.seed, self.step)
+        step = self.step if step is None else step
+        seed = _evaluation_seed(self.seed, step)
         returns, lengths = evaluation.episodes(self.environment, self._greedy, count, seed)
         result = Evaluation(
             {
@@ -261,7 +262,7 @@ class AgentTrainer(abc.ABC):
             histograms={"eval/episode_returns": returns},
         )
         if self.settings.sampled:
-            returns, _ = evaluation.episodes(self.environment, self._sampler(), count, seed)
+            returns, _ = evaluation.episodes(self.environment, self._sampler(step), count, seed)
             result.scalars["eval/episode_return_sampled"] = float(returns.mean())
         every = self.settings.video_every
         if media and every and self._evaluations % every == 0:
@@ -276,9 +277,9 @@ class AgentTrainer(abc.ABC):
         del t
         return np.asarray(self._compiled_greedy(tf.constant(observation)))
 
-    def _sampler(self) -> evaluation.Act:
-        key = random.fold(random.stream(self.seed, "evaluation"), self.step)
-        progress = self.progress(tf.constant(self.step))
+    def _sampler(self, step: int) -> evaluation.Act:
+        key = random.fold(random.stream(self.seed, "evaluation"), step)
+        progress = self.progress(tf.constant(step))
 
         def act(observation: np.ndarray, t: int) -> np.ndarray:
             return np.asarray(self._compiled_sampled(tf.constant(observation), key, np.int64(t), progress))

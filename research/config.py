@@ -217,9 +217,9 @@ def _leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in cfg:
         name = f"{prefix}{key}"
         node = cfg._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
-            if name != "hydra":
-                yield from _leaves(node, f"{name}.")
+        inner = isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation()
+        if inner and name != "hydra":
+            yield from _leaves(node, f"{name}.")
         yield name
 
 

@@ -42,7 +42,7 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
     trainer = train.build(cfg)
     try:
         step = restore_into(model_only(trainer), source.folder)
-        found = trainer.evaluate(episodes=episodes, media=False)
+        found = trainer.evaluate(episodes=episodes, media=False, step=step)
     finally:
         trainer.close()
     entry = {

@@ -68,8 +68,11 @@ class Trainer(Protocol):
     def timings(self) -> dict[str, float]:
         """Seconds spent in each part since the last call."""
 
-    def evaluate(self, episodes: int | None = None, media: bool = True) -> Evaluation:
-        """Measure what was learned, on fresh data fixed by seed and step. Changes nothing that training depends on."""
+    def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
+        """Measure what was learned, on fresh data fixed by the seed and the step (`step`: as if it stood there).
+
+        Changes nothing that training depends on. `media`: whether images and videos are wanted.
+        """
 
     def host_state(self) -> dict[str, Any]:
         """What the next step depends on beside variables: plain numbers, text and arrays."""
