@@ -116,10 +116,15 @@ def wheel(tmp_path_factory) -> Path:
     """The wheel of this tree and of two folders more, which nobody has named anywhere."""
     folder = tmp_path_factory.mktemp("wheel")
     tree = folder / "tree"
-    for name in [*PACKAGES, "tests", "docs"]:
+    for name in [*PACKAGES, "tests"]:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tree)
-    for path in ["research/later/deeper/__init__.py", "research/later/__init__.py", "conf/later/deeper/one.yaml"]:
+    for path in [
+        "research/later/deeper/__init__.py",
+        "research/later/__init__.py",
+        "conf/later/deeper/one.yaml",
+        "docs/made.py",
+    ]:
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).touch()
     build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
