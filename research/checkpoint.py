@@ -4,9 +4,12 @@ One folder per checkpoint, `step_000000012345/`: TensorFlow's files (weights, op
 host's state and a manifest (`research/manifest.py`). TensorFlow's own CheckpointManager is not used: it leaves the
 remains of a killed save for ever, does not look whether files are sound, and takes a missing index for a fresh start.
 
-Checkpoints written on TensorFlow 2.15 with its Keras read on 2.21 with tf-keras, and the other way round, optimizer
-slots included. Build Keras optimizers (`optimizer.build(variables)`) before saving and before restoring: slots that
-appear at the first step are unexpected ones to the restore, which refuses them.
+Checkpoints written on TensorFlow 2.15 with its Keras read on 2.21 with tf-keras, and the other way round: the same
+variables bit for bit, optimizer slots included. Training goes on from there, but not to the same last bit as on the
+TensorFlow that wrote them, whose kernels round differently.
+
+Build Keras optimizers (`optimizer.build(variables)`) before saving and before restoring: slots that appear only at
+the first step are not there yet for the restore, which refuses them.
 """
 
 import contextlib
@@ -325,9 +328,8 @@ def _tidy(folder: Path) -> None:
 
 
 def _why(error: Exception) -> str:
-    full = isinstance(error, tf.errors.ResourceExhaustedError) or getattr(error, "errno", 0) in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-    )
-    detail = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return f"the disk is full ({detail})" if full else detail
+    if isinstance(error, tf.errors.OpError):  # its message wraps the system's in the names of graph functions and ops
+        detail = re.sub(r"^{{.*?}} | \[Op:\w+\]$", "", error.message)
+        return f"the disk is full ({detail})" if isinstance(error, tf.errors.ResourceExhaustedError) else detail
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"the disk is full ({error})" if full else str(error)

@@ -1,4 +1,4 @@
-"""Checkpoints under SIGKILL: at every change a save makes to the file system, and at random moments."""
+"""Checkpoints under SIGKILL, at every change a save makes to the file system and at random moments; and power cuts."""
 
 import os
 import random
@@ -92,6 +92,8 @@ def test_a_kill_at_any_change_of_the_file_system_leaves_the_old_or_the_new(tmp_p
         forker.stdout.readline()
         status = int(forker.stdout.readline())
         found.append(whole_number(folder, 4))
+        if found[-1] == -20:  # nothing old goes before the new one is there
+            assert Checkpoints(folder).steps() == [10, 20]
         if status != -signal.SIGKILL:
             break
     assert status == 0
@@ -119,3 +121,24 @@ def test_kills_at_random_moments_lose_nothing_that_was_saved(tmp_path, forker):
         assert whole_number(folder, 4_000_000) in (saved, saved + 1) or saved == 0
         shutil.rmtree(folder)
         Path(f"{folder}.saved").unlink()
+
+
+def test_the_disk_has_every_file_before_the_rename_and_the_rename_before_the_return(tmp_path, monkeypatch):
+    synced = []
+    fsync, rename = os.fsync, Path.rename
+
+    def spy_fsync(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def spy_rename(path, target):
+        synced.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "rename", spy_rename)
+    folder = Checkpoints(tmp_path).save(1, value_of(1, 4), {"a": np.ones(3)})
+    before = set(synced[: synced.index("rename")])
+    assert len(list(folder.iterdir())) == 5
+    assert {folder.stat().st_ino, *(path.stat().st_ino for path in folder.iterdir())} <= before
+    assert synced[synced.index("rename") + 1 :] == [tmp_path.stat().st_ino]
