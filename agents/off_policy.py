@@ -58,7 +58,8 @@ class OffPolicyTrainer(AgentTrainer):
         return tf.where(step < self.learning_starts, unguided, action), {}
 
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        self.replay.write(rollout.observation, rollout.action, rollout.reward, rollout.terminated, rollout.truncated)
+        r = rollout
+        self.replay.write(r.observation, r.action, r.reward, r.terminated, r.truncated, r.first)
         done = (iteration + 1) * self.steps_per_iteration
         progress, key = self.progress(done), random.fold(self._sampling, iteration)
 

@@ -87,7 +87,7 @@ class OnPolicyTrainer(AgentTrainer):
     def _prepare(self, rollout: Rollout) -> tuple[Minibatch, tf.Tensor]:
         """The rollout's steps, flattened to [T * B], with returns and advantages; and which of them count."""
         valid = tf.cast(~rollout.first, tf.float32)  # [T, B]
-        ended = rollout.terminated | rollout.truncated
+        ended = rollout.ended
         reward = rollout.reward
         if self.rewards is not None:
             self.rewards.update(reward, tf.cast(ended, tf.float32), valid)

@@ -62,14 +62,20 @@ class Ring(tf.Module):
         rewards: tf.Tensor,
         terminated: tf.Tensor,
         truncated: tf.Tensor,
+        first: tf.Tensor,
     ) -> None:
-        """Append T slots: observations [T + 1, B, ...] with the state reached; the rest [T, B] of the steps between."""
+        """Append T slots: observations [T + 1, B, ...] with the state reached; the rest [T, B] of the steps between.
+
+        A step that is `first` leads out of an episode that ended, or, after a restart, was broken off: in both cases
+        nothing leads across it, and what came before bootstraps from the observation it left.
+        """
         steps = actions.shape[0]
         here, there = self._rows(self.written, steps), self._rows(self.written + 1, steps)
         _scatter(self.action, here, actions)
         _scatter(self.reward, here, rewards)
         _scatter(self.observation, self._rows(self.written, steps + 1), observations)
         _scatter(self.last, there, terminated | truncated)
+        _scatter(self.last, here, first)
         _scatter(self.terminal, there, terminated)
         self.written.assign_add(steps)
 

@@ -21,6 +21,12 @@ class Rollout(NamedTuple):
     first: tf.Tensor
     extras: dict[str, tf.Tensor]
 
+    @property
+    def ended(self) -> tf.Tensor:
+        """Whether the episode ended with a step, bool [T, B]: terminated, truncated, or broken off by a restart."""
+        reset_next = tf.concat([self.first[1:], tf.zeros_like(self.first[:1])], axis=0)
+        return self.terminated | self.truncated | reset_next
+
 
 class EpisodeStatistics(tf.Module):
     """Return and length of the episodes that finish, carried over from rollout to rollout."""
@@ -32,11 +38,12 @@ class EpisodeStatistics(tf.Module):
     def update(self, rollout: Rollout) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """Sums and counts of `rollout/episode_return` and `rollout/episode_length` over the episodes that ended."""
         steps = rollout.reward.shape[0]
-        gained = tf.stack([rollout.reward, tf.cast(~rollout.first, tf.float32)], axis=1)  # [T, 2, B]
+        goes_on = tf.cast(~rollout.first, tf.float32)  # [T, B]; zero also where an episode was broken off
+        gained = tf.stack([rollout.reward, goes_on], axis=1)  # [T, 2, B]
         ended = tf.cast(rollout.terminated | rollout.truncated, tf.float32)  # [T, B]
 
         def body(t: tf.Tensor, running: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            running = running + gained[t]
+            running = running * goes_on[t] + gained[t]
             return t + 1, running * (1.0 - ended[t]), sums + running * ended[t]
 
         start = (0, tf.convert_to_tensor(self.running), tf.zeros_like(self.running))

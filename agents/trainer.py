@@ -186,7 +186,7 @@ class AgentTrainer(abc.ABC):
             keys = random.members(random.fold(self._keys, vector_step), self.num_envs)
             return self.act(observation, keys, vector_step * self.num_envs)
 
-        return compilation.function(act, self.mode)
+        return compilation.Direct(act, self.mode)
 
     @functools.cached_property
     def _compiled_learn(self) -> Any:
@@ -195,7 +195,7 @@ class AgentTrainer(abc.ABC):
             self.means.total.assign(self.learn(rollout, tf.convert_to_tensor(self.iterations), total))
             self.iterations.assign_add(1)
 
-        return compilation.function(learn, self.mode)
+        return compilation.Direct(learn, self.mode)
 
     def _open(self) -> None:
         if self._vector is None:
@@ -234,7 +234,7 @@ class AgentTrainer(abc.ABC):
 
     @functools.cached_property
     def _compiled_greedy(self) -> Any:
-        return compilation.function(self.agent.act_greedy, self.mode)
+        return compilation.Direct(self.agent.act_greedy, self.mode)
 
     @functools.cached_property
     def _compiled_sampled(self) -> Any:
@@ -242,7 +242,7 @@ class AgentTrainer(abc.ABC):
             keys = random.members(random.fold(key, t), observation.shape[0])
             return self.agent.act_sampled(observation, keys, progress)
 
-        return compilation.function(act, self.mode)
+        return compilation.Direct(act, self.mode)
 
     def progress(self, step: tf.Tensor) -> tf.Tensor:
         """The share of the run that is done at `step`, float32 in [0, 1]."""
@@ -275,14 +275,14 @@ class AgentTrainer(abc.ABC):
 
     def _greedy(self, observation: np.ndarray, t: int) -> np.ndarray:
         del t
-        return np.asarray(self._compiled_greedy(tf.constant(observation)))
+        return np.asarray(self._compiled_greedy(observation))
 
     def _sampler(self, step: int) -> evaluation.Act:
         key = random.fold(random.stream(self.seed, "evaluation"), step)
         progress = self.progress(tf.constant(step))
 
         def act(observation: np.ndarray, t: int) -> np.ndarray:
-            return np.asarray(self._compiled_sampled(tf.constant(observation), key, np.int64(t), progress))
+            return np.asarray(self._compiled_sampled(observation, key, np.int64(t), progress))
 
         return act
 

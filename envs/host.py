@@ -53,6 +53,12 @@ class HostVector:
         self._steps = 0
         self._instead: Callable[[], Step] | None = None  # what the next step does, if it is not a step
 
+    @property
+    def observation(self) -> np.ndarray:
+        """The newest observations [B, ...]; after `restore`, those to act on next."""
+        assert self._observation is not None, "reset() or restore() comes first"
+        return self._observation.copy()
+
     def reset(self) -> np.ndarray:
         """Opens the first episode of every environment; called once. Returns the observations [B, ...]."""
         return self._reset_all(self._seed)

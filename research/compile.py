@@ -33,3 +33,32 @@ def function(python_function: Callable[..., Any], mode: str) -> Callable[..., An
     if mode == "eager":
         return python_function
     return tf.function(python_function, jit_compile=True if mode == "xla" else None, autograph=False)
+
+
+class Direct:
+    """A compiled function of one fixed signature, for calls from Python by the thousand.
+
+    `tf.function` takes 0.3 ms to sort out its arguments on every call; this traces at the first call and from then on
+    hands flat tensors to the concrete function. Arguments are nests of tensors and arrays of the same shapes and types
+    each time; a new signature is traced anew.
+    """
+
+    def __init__(self, python_function: Callable[..., Any], mode: str) -> None:
+        self._function, self._mode = python_function, mode
+        self._concrete: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._mode == "eager":
+            return self._function(*tf.nest.map_structure(tf.convert_to_tensor, arguments))
+        flat = [tf.convert_to_tensor(a) for a in tf.nest.flatten(arguments)]
+        signature = tuple((a.shape.rank, *a.shape.as_list(), a.dtype) for a in flat)
+        concrete = self._concrete.get(signature)
+        if concrete is None:
+            concrete = self._concrete[signature] = self._trace(arguments, flat)
+        return concrete(*flat)
+
+    def _trace(self, arguments: Any, flat: list[tf.Tensor]) -> Callable[..., Any]:
+        def of_flat(*values: tf.Tensor) -> Any:
+            return self._function(*tf.nest.pack_sequence_as(arguments, values))
+
+        return function(of_flat, self._mode).get_concrete_function(*map(tf.TensorSpec.from_tensor, flat))

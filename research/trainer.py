@@ -126,11 +126,8 @@ def check_trainer(make: Any, steps: int) -> None:
 
 
 def _variables(checkpoint: tf.train.Checkpoint) -> list[tf.Variable]:
-    """Every variable reachable from `checkpoint`, in the order TensorFlow saves them."""
-    from tensorflow.python.checkpoint import graph_view  # no public listing of a Checkpoint's variables exists
-
-    objects = graph_view.ObjectGraphView(checkpoint).list_objects()
-    return [o for o in objects if isinstance(o, tf.Variable)]
+    """Every variable reachable from `checkpoint`, breadth first."""
+    return [o for o in tf.train.TrackableView(checkpoint).descendants() if isinstance(o, tf.Variable)]
 
 
 def _copy(source: Trainer, target: Trainer) -> None:
