@@ -21,7 +21,7 @@ class Means(tf.Module):
         """`total` [2, N] plus `values`: each a scalar of weight one, or a pair (sum, weight). Names not given stay."""
         unknown = sorted(set(values) - set(self.names))
         if unknown:
-            raise ValueError(f"no mean was declared for {unknown}; declared: {self.names}")
+            raise ValueError(f"no mean was declared for {unknown}; declared: {list(self.names)}")
         pairs = [_pair(values.get(name, (0.0, 0.0))) for name in self.names]
         sums, weights = zip(*pairs, strict=True)
         return total + tf.stack([tf.stack(sums), tf.stack(weights)])

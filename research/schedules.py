@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from research.errors import UserError
+
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -15,7 +17,7 @@ class Linear:
     """From `start` to `end` in a straight line over the first `fraction` of the run; `end` from there on."""
 
     def __init__(self, start: float, end: float, fraction: float = 1.0) -> None:
-        self.start, self.end, self.fraction = float(start), float(end), float(fraction)
+        self.start, self.end, self.fraction = float(start), float(end), _span("Linear", fraction)
 
     def __call__(self, progress: tf.Tensor) -> tf.Tensor:
         share = tf.clip_by_value(progress / self.fraction, 0.0, 1.0)
@@ -26,7 +28,7 @@ class Cosine:
     """From `start` to `end` along half a cosine over the first `fraction` of the run (SGDR, Loshchilov 2016, eq. 5)."""
 
     def __init__(self, start: float, end: float = 0.0, fraction: float = 1.0) -> None:
-        self.start, self.end, self.fraction = float(start), float(end), float(fraction)
+        self.start, self.end, self.fraction = float(start), float(end), _span("Cosine", fraction)
 
     def __call__(self, progress: tf.Tensor) -> tf.Tensor:
         share = tf.clip_by_value(progress / self.fraction, 0.0, 1.0)
@@ -37,7 +39,9 @@ class Warmup:
     """Rise linearly from zero over the first `fraction` of the run, then follow `then`, whose progress starts there."""
 
     def __init__(self, then: Schedule | float, fraction: float) -> None:
-        self.then, self.fraction = as_schedule(then), float(fraction)
+        self.then, self.fraction = as_schedule(then), _span("Warmup", fraction)
+        if self.fraction >= 1.0:
+            raise UserError(f"Warmup: fraction={fraction} leaves nothing of the run to follow: take one below 1.")
 
     def __call__(self, progress: tf.Tensor) -> tf.Tensor:
         rise = tf.minimum(progress / self.fraction, 1.0)
@@ -50,3 +54,9 @@ def as_schedule(value: Schedule | float) -> Schedule:
         return value
     number = float(value)
     return lambda progress: tf.constant(number, tf.float32)
+
+
+def _span(name: str, fraction: float) -> float:
+    if not float(fraction) > 0.0:  # not a number is refused too
+        raise UserError(f"{name}: fraction={fraction} is no part of a run to change over: take one above 0.")
+    return float(fraction)

@@ -1,0 +1,71 @@
+"""How a step is compiled: what "auto" means, and that each mode really is what it says."""
+
+import pytest
+import tensorflow as tf
+
+from research import compile as compilation
+from research.errors import UserError
+
+DENSE, CONVOLUTION = tf.Variable(tf.zeros([3, 4])), tf.Variable(tf.zeros([3, 3, 1, 2]))
+
+
+def test_auto_is_xla_for_dense_layers_and_a_graph_for_convolutions_on_a_cpu():
+    assert compilation.resolve("auto") == "xla"
+    assert compilation.resolve("auto", [DENSE]) == "xla"
+    assert compilation.resolve("auto", [DENSE, CONVOLUTION]) == "graph"
+    layer = tf.keras.layers.Conv2D(2, 3)
+    layer.build([None, 8, 8, 1])
+    assert compilation.resolve("auto", layer.trainable_weights) == "graph"
+
+
+@pytest.mark.parametrize("kind", ["GPU", "TPU"])
+def test_auto_is_xla_on_an_accelerator(monkeypatch, kind):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda asked: [kind] if asked == kind else [])
+    assert compilation.resolve("auto", [CONVOLUTION]) == "xla"
+
+
+@pytest.mark.parametrize("mode", ["xla", "graph", "eager"])
+def test_a_mode_that_was_chosen_stays(mode):
+    assert compilation.resolve(mode, [DENSE]) == mode
+    assert compilation.resolve(mode, [CONVOLUTION]) == mode
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match="compile=jit: choose one of auto, xla, graph, eager"):
+        compilation.resolve("jit")
+
+
+def where_it_runs(x: tf.Tensor) -> tf.Tensor:
+    """x, by way of an operation that XLA has not."""
+    return tf.strings.to_number(tf.strings.as_string(x))
+
+
+def test_eager_is_the_function_itself():
+    assert compilation.function(where_it_runs, "eager") is where_it_runs
+
+
+def test_graph_runs_any_operation():
+    traces = []
+
+    def f(x):
+        traces.append(x)
+        return where_it_runs(x)
+
+    compiled = compilation.function(f, "graph")
+    assert [float(compiled(tf.constant(x))) for x in (1.0, 2.0)] == [1.0, 2.0]
+    assert len(traces) == 1  # compiled once
+
+
+def test_xla_refuses_what_xla_cannot_compile():
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError), match="XLA|tf2xla"):
+        compilation.function(where_it_runs, "xla")(tf.constant(1.0))
+    assert float(compilation.function(lambda x: x + 1.0, "xla")(tf.constant(1.0))) == 2.0
+
+
+@pytest.mark.parametrize("mode", ["xla", "graph"])
+def test_conditions_are_not_rewritten(mode):
+    def f(x):
+        return x if x > 0.0 else -x  # AutoGraph would make this a tf.cond
+
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError, match="bool"):
+        compilation.function(f, mode)(tf.constant(1.0))
