@@ -110,7 +110,7 @@ class Replayable(gym.Wrapper):
                 return Replayed(None, f"step {step} of {count} came out differently: it is not deterministic")
             if time.perf_counter() > deadline:
                 return Replayed(None, f"replaying its {count} actions takes longer than env.replay_limit")
-        return Replayed(copy.deepcopy(observation), None)
+        return Replayed(observation, None)
 
     def frame(self) -> Any:
         """The picture of environment 0 (None of the others), or the exception's text."""

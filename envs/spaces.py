@@ -62,11 +62,11 @@ def adapt_actions(space: gym.Space, name: str) -> Actions:
     """
     if isinstance(space, spaces.Discrete):
         start, count, dtype = space.start, int(space.n), space.dtype  # type: ignore[arg-type]
-        return Actions(spaces.Discrete(count), lambda actions: np.array(actions, dtype) + start)
+        return Actions(spaces.Discrete(count), lambda actions: np.asarray(actions, dtype) + start)
     if isinstance(space, spaces.MultiDiscrete):
         shape, starts, kind = (-1, *space.shape), space.start, space.dtype
         agent = spaces.MultiDiscrete(space.nvec.ravel())
-        return Actions(agent, lambda actions: np.array(actions, kind).reshape(shape) + starts)
+        return Actions(agent, lambda actions: np.asarray(actions, kind).reshape(shape) + starts)
     if isinstance(space, spaces.MultiBinary):
         bits = (-1, *space.shape)
         agent = spaces.MultiDiscrete(np.full(int(np.prod(space.shape)), 2))
@@ -95,8 +95,9 @@ def _adapt_box_actions(space: spaces.Box, name: str) -> Actions:
     batch, bottom, top, dtype = (-1, *space.shape), space.low, space.high, space.dtype
 
     def to_environment(actions: np.ndarray) -> np.ndarray:
-        wide = np.asarray(actions, np.float64 if whole else dtype).reshape(batch)
-        clipped = np.clip(np.rint(wide) if whole else wide, bottom, top)  # the environment's bounds, not rounded ones
+        chosen = np.asarray(actions).reshape(batch)
+        # To the environment's own bounds: rounded to float32 they may lie outside.
+        clipped = np.clip(np.rint(chosen) if whole else chosen, bottom, top)
         return clipped.astype(dtype, copy=False)
 
     return Actions(spaces.Box(low, high, dtype=np.float32), to_environment)
@@ -187,7 +188,7 @@ def _one_hot(path: tuple[str | int, ...], counts: np.ndarray, starts: np.ndarray
 
 
 def _flat(raw: Any) -> np.ndarray:
-    batch = np.array(raw, np.float32)
+    batch = np.asarray(raw, np.float32)
     return batch.reshape(len(batch), -1)
 
 

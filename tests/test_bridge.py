@@ -25,8 +25,8 @@ def test_an_environment_says_what_it_is_before_it_is_stepped():
     assert (env.name, env.compiled, env.max_episode_steps, env.renders) == ("CartPole-v1", False, 500, True)
     assert env.action_space == spaces.Discrete(2)
     assert env.observation_space.dtype == np.float32
-    assert Gymnasium("toy_envs:toy/Dice-v0").name == "Dice-v0"
-    assert not Gymnasium("toy_envs:toy/Dice-v0").renders
+    assert Gymnasium("tests.toy_envs:toy/Dice-v0").name == "Dice-v0"
+    assert not Gymnasium("tests.toy_envs:toy/Dice-v0").renders
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "vector_entry_point"])
@@ -36,11 +36,11 @@ def test_max_episode_steps_replaces_the_registered_limit(vectorization):
     vector = env.vector(1, seed=0)
     vector.reset()
     assert [bool(vector.step(np.array([i % 2])).truncated[0]) for i in range(4)] == [False, False, True, False]
-    assert Gymnasium("toy_envs:Chain").max_episode_steps is None
+    assert Gymnasium("tests.toy_envs:Chain").max_episode_steps is None
 
 
 def test_constructor_arguments_reach_the_environment():
-    vector = Gymnasium("toy_envs:Chain", {"start": 2}).vector(2, seed=0)
+    vector = Gymnasium("tests.toy_envs:Chain", {"start": 2}).vector(2, seed=0)
     np.testing.assert_array_equal(vector.reset(), [[2], [2]])
 
 
@@ -53,7 +53,7 @@ def test_the_ith_environment_is_seeded_with_seed_plus_i():
 def test_wrappers_are_applied_in_order():
     """(0 + 1) * 10 = 10, not 0 * 10 + 1 = 1."""
     plus, times = (functools.partial(TransformReward, func=f) for f in (lambda r: r + 1, lambda r: r * 10))
-    vector = Gymnasium("toy_envs:Chain", wrappers=[plus, times]).vector(1, seed=0)
+    vector = Gymnasium("tests.toy_envs:Chain", wrappers=[plus, times]).vector(1, seed=0)
     vector.reset()
     assert vector.step(np.array([0])).reward == [10.0]
 
@@ -95,17 +95,17 @@ def test_an_environment_that_needs_a_package_names_gymnasiums_extra():
 
 def test_an_environment_whose_first_step_raises_is_shown_with_its_traceback():
     with pytest.raises(EnvironmentFault, match=r"(?s)Jams could not be built and stepped once:.*toy_envs.py.*jammed"):
-        Gymnasium("toy_envs:Jams", {"at": 1})
+        Gymnasium("tests.toy_envs:Jams", {"at": 1})
 
 
 def test_an_environment_that_breaks_gymnasiums_rules_is_told_before_training():
     with pytest.warns(UserWarning, match="not within the observation space"):
-        Gymnasium("toy_envs:Chain", {"start": 11})
+        Gymnasium("tests.toy_envs:Chain", {"start": 11})
 
 
 def test_pictures_that_cannot_be_had_are_refused():
     with pytest.raises(UserError, match="Dice-v0 draws no pictures"):
-        Gymnasium("toy_envs:toy/Dice-v0").vector(1, seed=0, render=True)
+        Gymnasium("tests.toy_envs:toy/Dice-v0").vector(1, seed=0, render=True)
     with pytest.raises(UserError, match="0 environments cannot be stepped"):
         Gymnasium("CartPole-v1").vector(0, seed=0)
 

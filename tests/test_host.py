@@ -32,7 +32,7 @@ FIRST = [[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 1], [0, 0
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_a_chain_goes_step_for_step_as_written_down(vectorization):
-    vector = Gymnasium("toy_envs:toy/Chain-v0", vectorization=vectorization).vector(3, seed=0)
+    vector = Gymnasium("tests.toy_envs:toy/Chain-v0", vectorization=vectorization).vector(3, seed=0)
     first = vector.reset()
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first, np.zeros((3, 1)))
@@ -49,15 +49,17 @@ def test_a_chain_goes_step_for_step_as_written_down(vectorization):
 
 
 def test_what_was_handed_over_is_not_changed_by_an_environment_that_reuses_its_array():
-    vector = Gymnasium("toy_envs:SameArray").vector(2, seed=0)
+    vector = Gymnasium("tests.toy_envs:SameArray").vector(2, seed=0)
     seen = [vector.reset(), *(step.observation for step in play(vector, np.ones((3, 2), int)))]
     np.testing.assert_array_equal(np.array(seen)[:, :, 0], [[0, 0], [1, 1], [2, 2], [3, 3]])
 
 
 def test_changing_what_was_handed_over_changes_nothing_behind_it():
-    one, other = (Gymnasium("toy_envs:toy/Dice-v0").vector(2, seed=5) for _ in range(2))
+    one, other = (Gymnasium("tests.toy_envs:toy/Dice-v0").vector(2, seed=5) for _ in range(2))
     one.reset()
     other.reset()[:] = 7
+    other.observation[:] = 8
+    assert one.snapshot()["observation"].tobytes() == other.snapshot()["observation"].tobytes()
     actions = np.random.default_rng(0).uniform(-1, 1, (30, 2, 1)).astype(np.float32)
     kept = []
     for row in actions:
@@ -82,7 +84,7 @@ RECEIVED = {  # an action space, an agent's action, and what the environment the
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_an_environment_receives_members_of_its_own_action_space(space, action, received, vectorization):
     """Echo raises at an action outside its space, and observes the action it received."""
-    vector = Gymnasium("toy_envs:Echo", {"action_space": space}, vectorization=vectorization).vector(1, seed=0)
+    vector = Gymnasium("tests.toy_envs:Echo", {"action_space": space}, vectorization=vectorization).vector(1, seed=0)
     np.testing.assert_array_equal(vector.reset().ravel(), np.full(np.prod(space.shape, dtype=int), -1))
     seen = vector.step(np.array(action, np.float32)).observation
     vector.close()
@@ -91,7 +93,7 @@ def test_an_environment_receives_members_of_its_own_action_space(space, action, 
 
 def test_the_agents_spaces_are_the_vectors_and_hold_what_it_gives():
     space = spaces.Dict(where=spaces.Discrete(3), bits=spaces.MultiBinary(2))
-    env = Gymnasium("toy_envs:Shows", {"observation_space": space})
+    env = Gymnasium("tests.toy_envs:Shows", {"observation_space": space})
     vector = env.vector(4, seed=1)
     assert env.observation_space == vector.observation_space == spaces.Box(0, 1, (5,), np.float32)
     assert env.action_space == vector.action_space == spaces.Discrete(2)
@@ -148,7 +150,7 @@ def test_an_environments_own_vectorised_version_is_stepped_as_it_is():
 
 
 def test_the_first_environment_is_drawn_when_asked():
-    vector = Gymnasium("toy_envs:toy/Chain-v0").vector(2, seed=0, render=True)
+    vector = Gymnasium("tests.toy_envs:toy/Chain-v0").vector(2, seed=0, render=True)
     vector.reset()
     vector.step(np.array([1, 0]))
     picture = vector.render()

@@ -5,14 +5,14 @@ import re
 import numpy as np
 import pytest
 from gymnasium import spaces
-from test_host import assert_steps_equal, play
 
 from envs.bridge import Gymnasium
 from envs.snapshot import History, Start
 from research.errors import UserError
+from tests.test_host import assert_steps_equal, play
 
-DICE = "toy_envs:toy/Dice-v0"  # draws from np_random at every step, ends at random, at most 12 steps long
-STUBBORN = "toy_envs:Stubborn"  # and keeps a number from its seeded reset, and overwrites the actions it is given
+DICE = "tests.toy_envs:toy/Dice-v0"  # draws from np_random at every step, ends at random, at most 12 steps long
+STUBBORN = "tests.toy_envs:Stubborn"  # and keeps a number from its seeded reset, and overwrites the actions it is given
 
 
 def plain(value) -> bool:
@@ -75,8 +75,9 @@ def test_workers_are_restored_like_environments_at_hand(env_id):
     resumed.close()
 
 
-def test_a_snapshot_of_a_restored_vector_equals_that_of_one_never_interrupted():
-    env, actions = Gymnasium(DICE), dice_actions(80)
+@pytest.mark.parametrize("env_id", [DICE, STUBBORN])
+def test_a_snapshot_of_a_restored_vector_equals_that_of_one_never_interrupted(env_id):
+    env, actions = Gymnasium(env_id), dice_actions(80)
     straight, resumed = env.vector(3, seed=4), env.vector(3, seed=4)
     straight.reset()
     resumed.reset()
@@ -92,7 +93,7 @@ def test_a_snapshot_of_a_restored_vector_equals_that_of_one_never_interrupted():
 def test_a_vector_taken_away_mid_run_does_not_share_its_snapshot():
     vector = Gymnasium(DICE).vector(2, seed=4)
     vector.reset()
-    actions = dice_actions(20, 2)
+    actions = dice_actions(600, 2)
     play(vector, actions[:3])
     snapshot = vector.snapshot()
     seen = [snapshot["observation"].copy(), [one["actions"].copy() for one in snapshot["environments"]]]
@@ -101,7 +102,7 @@ def test_a_vector_taken_away_mid_run_does_not_share_its_snapshot():
 
 
 def test_an_environment_that_is_not_deterministic_starts_a_new_episode_and_the_log_says_so():
-    env = Gymnasium("toy_envs:Restless")
+    env = Gymnasium("tests.toy_envs:Restless")
     vector = env.vector(2, seed=0)
     vector.reset()
     play(vector, np.array([[0, 0], [1, 0], [0, 0]]))
@@ -126,12 +127,49 @@ def test_an_environment_that_is_not_deterministic_starts_a_new_episode_and_the_l
 
 
 def test_an_observation_that_comes_out_differently_is_noticed_when_all_rewards_agree():
-    env = Gymnasium("toy_envs:Elsewhere")
+    env = Gymnasium("tests.toy_envs:Elsewhere")
     vector = env.vector(1, seed=0)
     vector.reset()
     vector.step(np.array([0]))
     (sentence,) = env.vector(1, seed=0).restore(vector.snapshot())
     assert sentence.startswith("Environment 0 (Elsewhere) starts a new episode: its actions led to another observation")
+
+
+def test_an_episode_that_ended_then_and_not_now_is_noticed():
+    vector = Gymnasium("tests.toy_envs:Chain").vector(1, seed=0)
+    vector.reset()
+    play(vector, np.array([[1], [0]]))
+    snapshot = vector.snapshot()
+    assert vector.restore(snapshot) == []
+    snapshot["done"][0] = True
+    (sentence,) = vector.restore(snapshot)
+    assert "step 2 of 2 came out differently" in sentence
+
+
+def test_a_long_episode_is_restored_and_recorded_whole():
+    env = Gymnasium("tests.toy_envs:Chain")
+    vector = env.vector(2, seed=0)
+    vector.reset()
+    play(vector, np.array([[0, 0]] * 500 + [[1, 0]] * 2 + [[0, 1]] * 200))  # the first ends nowhere, the second at 505
+    resumed = env.vector(2, seed=0)
+    assert resumed.restore(vector.snapshot()) == []
+    np.testing.assert_equal(resumed.snapshot(), vector.snapshot())
+    np.testing.assert_array_equal(resumed.observation, vector.observation)
+    assert len(resumed.snapshot()["environments"][0]["actions"]) == 702
+    np.testing.assert_array_equal(resumed.step(np.array([1, 0])).observation[0], [3])
+
+
+def test_a_reset_by_hand_takes_the_place_of_one_left_due():
+    env = Gymnasium("tests.toy_envs:Chain")
+    vector = env.vector(1, seed=0)
+    vector.reset()
+    play(vector, np.array([[1], [1], [1]]))
+    resumed = env.vector(1, seed=0)
+    resumed.restore(vector.snapshot())  # it awaits its reset
+    resumed.reset()
+    step = resumed.step(np.array([1]))
+    np.testing.assert_array_equal(step.observation, [[1]])
+    assert not step.first.any()
 
 
 def test_only_the_environment_that_cannot_be_restored_restarts():
@@ -236,6 +274,16 @@ def test_history_keeps_what_a_list_per_environment_would(limit):
             np.testing.assert_array_equal(saved["actions"], np.array([a for a, _ in kept]).reshape(-1, 3))
             np.testing.assert_array_equal(saved["rewards"], np.array([r for _, r in kept], np.float32))
     assert (forgotten > 0) == (limit == 400)
+
+
+def test_fresh_seeds_differ_by_environment_and_by_episode():
+    history = History(2, spaces.Discrete(2))
+    seeds = set()
+    for _ in range(3):
+        for index in (0, 1):
+            history.begin(index, Start(index + 40, None))
+            seeds.add(history.fresh_seed(index))
+    assert len(seeds) == 6
 
 
 def test_histories_memory_is_bounded():

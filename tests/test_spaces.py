@@ -6,10 +6,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 from gymnasium.vector.utils import concatenate, create_empty_array
-from toy_envs import Echo
 
 from envs.spaces import BoundAction, adapt_actions, adapt_observations
 from research.errors import UserError
+from tests.toy_envs import Echo
 
 
 def batch_of(space: gym.Space, samples: list) -> object:

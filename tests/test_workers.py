@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from test_host import play
 
 from envs import workers
 from envs.bridge import EnvironmentFault, Gymnasium
 from research.errors import UserError
+from tests.test_host import play
 
 
 def pids(vector) -> list[int]:
@@ -29,7 +29,7 @@ def gone(pid: int) -> bool:
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_an_environments_exception_comes_with_its_own_traceback_even_if_it_cannot_be_pickled(vectorization):
-    vector = Gymnasium("toy_envs:Jams", vectorization=vectorization).vector(2, seed=0)
+    vector = Gymnasium("tests.toy_envs:Jams", vectorization=vectorization).vector(2, seed=0)
     vector.reset()
     play(vector, np.array([[1, 0], [0, 0]]))
     before = vector.snapshot()
@@ -68,7 +68,7 @@ def test_a_worker_killed_between_steps_is_named_at_once_and_its_environment_can_
 
 
 def test_a_worker_killed_within_a_step_is_named_too():
-    env = Gymnasium("toy_envs:Dies", {"at": 3}, vectorization="async")
+    env = Gymnasium("tests.toy_envs:Dies", {"at": 3}, vectorization="async")
     vector = env.vector(2, seed=0)
     vector.reset()
     play(vector, np.array([[1, 0], [0, 0]]))
@@ -83,9 +83,20 @@ def test_a_worker_killed_within_a_step_is_named_too():
 def test_a_worker_that_cannot_build_its_environment_is_named(tmp_path):
     """It is built once here first, by the check and for Gymnasium's sake; this one fails from the third time on."""
     counter = tmp_path / "built"
-    env = Gymnasium("toy_envs:FailsLater", {"counter": str(counter), "good": 2}, vectorization="async")
+    env = Gymnasium("tests.toy_envs:FailsLater", {"counter": str(counter), "good": 2}, vectorization="async")
     with pytest.raises(EnvironmentFault, match=r"worker [01].* died \(exit code 1\).* while it built its environment"):
         env.vector(2, seed=0)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_closing_closes_the_environments(tmp_path, vectorization):
+    env = Gymnasium("tests.toy_envs:Closes", {"folder": str(tmp_path)}, vectorization=vectorization)
+    vector = env.vector(3, seed=0)
+    vector.reset()
+    before = len(list(tmp_path.iterdir()))  # those that were built to ask for their spaces
+    vector.close()
+    vector.close()
+    assert len(list(tmp_path.iterdir())) == before + 3
 
 
 def test_a_worker_that_does_not_answer_is_killed_at_the_end(monkeypatch):
@@ -107,9 +118,30 @@ def test_signals_to_the_whole_group_leave_the_workers_to_their_parent():
     vector.close()
 
 
+def test_environments_at_hand_leave_this_process_as_it_is():
+    group, (_, numbers, *_) = os.getpgrp(), np.random.get_state()
+    Gymnasium("tests.toy_envs:Chain").vector(2, seed=0)
+    assert os.getpgrp() == group
+    np.testing.assert_array_equal(np.random.get_state()[1], numbers)
+
+
+def test_a_worker_knows_what_the_named_module_registers(tmp_path, monkeypatch):
+    """The entry point lies in another module, and makes a second environment that only the named one registers."""
+    (tmp_path / "lab_names.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('lab/Outer-v0', 'lab_code:outer')\n"
+        "gymnasium.register('lab/Inner-v0', 'tests.toy_envs:Chain')\n"
+    )
+    (tmp_path / "lab_code.py").write_text("import gymnasium\nouter = lambda: gymnasium.make('lab/Inner-v0')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    vector = Gymnasium("lab_names:lab/Outer-v0", vectorization="async").vector(1, seed=0)
+    np.testing.assert_array_equal(vector.reset(), [[0]])
+    vector.close()
+
+
 def test_each_worker_has_a_global_numpy_generator_of_its_own_that_repeats():
     """They are forked from one server, and would all draw the same."""
-    env = Gymnasium("toy_envs:OwnDraw", vectorization="async")
+    env = Gymnasium("tests.toy_envs:OwnDraw", vectorization="async")
     draws = []
     for _ in range(2):
         vector = env.vector(3, seed=8)

@@ -187,6 +187,17 @@ class FailsLater(Chain):
             raise RuntimeError("no licence left")
 
 
+class Closes(Chain):
+    """Leaves a file behind for every instance that was closed."""
+
+    def __init__(self, render_mode: str | None = None, folder: str = ""):
+        super().__init__(render_mode)
+        self.folder = folder
+
+    def close(self) -> None:
+        (Path(self.folder) / f"{os.getpid()}-{id(self)}").touch()
+
+
 class OwnDraw(Chain):
     """Observes a number from numpy's global generator, which nobody seeded."""
 
@@ -195,7 +206,7 @@ class OwnDraw(Chain):
         return np.array([np.random.random()]), {}
 
 
-gym.register("toy/Chain-v0", "toy_envs:Chain", max_episode_steps=5)
-gym.register("toy/Chain-v1", "toy_envs:Chain", max_episode_steps=5)
+gym.register("toy/Chain-v0", "tests.toy_envs:Chain", max_episode_steps=5)
+gym.register("toy/Chain-v1", "tests.toy_envs:Chain", max_episode_steps=5)
 DICE: Any = Dice
 gym.register("toy/Dice-v0", DICE, max_episode_steps=12)  # registered by its class, not by name
