@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from gymnasium import spaces
 
 from envs.compiled import CompiledEnvironment, EnvState, first_keys, step_keys, step_stream
 from envs.host import Step
@@ -26,8 +27,9 @@ class Stepper:
         self.observation_space, self.action_space = environment.observation_space, environment.action_space
         self.observation = np.zeros((num_envs, *self.observation_space.shape), self.observation_space.dtype)
         self._environment = environment
-        self._reset, self._step = _programs(environment, compilation.resolve(compile))
-        self._state: EnvState | None = None
+        self._reset, self._step = _programs(environment, num_envs, compilation.resolve(compile))
+        self._specs = environment.specs(num_envs)
+        self._flat: list[tf.Tensor] = []  # EnvState's tensors
         self._begin(seed, 0)
 
     def _begin(self, seed: int, steps: int) -> None:
@@ -36,33 +38,32 @@ class Stepper:
     def reset(self) -> np.ndarray:
         """Opens the first episode of every environment. Returns the observations [B, ...]."""
         self._begin(self._seed, 0)
-        self._state, observation = self._reset(first_keys(self._seed, self.num_envs))
+        *self._flat, observation = self._reset(first_keys(self._seed, self.num_envs))
         self.observation = observation.numpy()
         return self.observation.copy()
 
     def step(self, actions: np.ndarray) -> Step:
         """Steps every environment with `actions` [B, ...]; Box actions may lie outside their bounds."""
-        if self._state is None:
-            raise RuntimeError("step() before reset()")
-        kind = np.float32 if self.action_space.dtype.kind == "f" else np.int32
-        self._state, step = self._step(self._state, np.asarray(actions, kind), self._stream, np.int64(self._steps))
-        self._steps += 1
-        arrays = Step(*(tensor.numpy() for tensor in step))
+        self._require_reset("step")
+        action = tf.constant(actions, tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32)
+        result = self._step(*self._flat, action, self._stream, tf.constant(self._steps, tf.int64))
+        self._flat, self._steps = result[: len(self._flat)], self._steps + 1
+        arrays = Step(*(tensor.numpy() for tensor in result[len(self._flat) :]))
         self.observation = arrays.observation.copy()  # the caller may change its own
         return arrays
 
     def snapshot(self) -> dict[str, Any]:
         """All that `restore` needs: nested dicts and lists of plain numbers, strings and arrays; call after `reset`."""
-        if self._state is None:
-            raise RuntimeError("snapshot() before reset(): there is nothing to keep yet")
+        self._require_reset("snapshot")
+        state = self._state
         return {
             "name": self.name,
             "seed": self._seed,
             "steps": self._steps,
             "observation": self.observation.copy(),
-            "elapsed": self._state.elapsed.numpy(),
-            "done": self._state.done.numpy(),
-            "state": [tensor.numpy() for tensor in tf.nest.flatten(self._state.state)],
+            "elapsed": state.elapsed.numpy(),
+            "done": state.done.numpy(),
+            "state": [tensor.numpy() for tensor in tf.nest.flatten(state.state)],
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
@@ -77,8 +78,7 @@ class Stepper:
                 f"The checkpoint holds {then[1]} environments of {then[0]}, this run has {self.num_envs} of "
                 f"{self.name}: resume with the settings it was saved with."
             )
-        specs = self._environment.specs(self.num_envs).state
-        wanted = [(tuple(spec.shape), spec.dtype.as_numpy_dtype) for spec in tf.nest.flatten(specs)]
+        wanted = [(tuple(spec.shape), spec.dtype.as_numpy_dtype) for spec in tf.nest.flatten(self._specs.state)]
         saved = [np.asarray(array) for array in snapshot.get("state", ())]
         if [(array.shape, array.dtype.type) for array in saved] != wanted:
             raise UserError(
@@ -86,35 +86,57 @@ class Stepper:
                 "version of the environment, or by one that ran on the host. Resume with the one it was saved with."
             )
         self._begin(snapshot["seed"], snapshot["steps"])
-        self._state = EnvState(
-            tf.nest.pack_sequence_as(specs, [tf.constant(array) for array in saved]),
-            tf.constant(snapshot["elapsed"], tf.int32),
-            tf.constant(snapshot["done"], tf.bool),
-        )
+        elapsed, done = tf.constant(snapshot["elapsed"], tf.int32), tf.constant(snapshot["done"], tf.bool)
+        self._flat = [*map(tf.constant, saved), elapsed, done]
         self.observation = np.array(snapshot["observation"])
         return []
 
     def render(self) -> np.ndarray | None:
         """Environment 0 as a picture, uint8 [H, W, 3], or None if it draws nothing."""
-        if self._state is None:
-            raise RuntimeError("render() before reset()")
+        self._require_reset("render")
         return self._environment.render(tf.nest.map_structure(lambda tensor: tensor[0].numpy(), self._state.state))
+
+    @property
+    def _state(self) -> EnvState:
+        return tf.nest.pack_sequence_as(self._specs, self._flat)
+
+    def _require_reset(self, method: str) -> None:
+        if not self._flat:
+            raise RuntimeError(f"{method}() before reset()")
 
     def close(self) -> None:
         """Nothing is held that would need closing."""
 
 
-def _programs(environment: CompiledEnvironment, mode: str) -> tuple[Any, Any]:
-    """The compiled reset and step, kept with the environment, so that its next vector need not compile them again."""
+def _programs(environment: CompiledEnvironment, num_envs: int, mode: str) -> tuple[Any, Any]:
+    """Reset and step as functions of flat tensors, kept with the environment: its next vector need not compile them.
+
+    reset: keys -> EnvState's tensors and the observation; step: EnvState's tensors, actions, stream, t -> EnvState's
+    and Step's tensors. Called once a step, they are made for their shapes alone: finding out what nested arguments fit
+    costs TensorFlow more than the step itself.
+    """
     known = environment.__dict__.setdefault("_programs", {})
-    if mode not in known:
+    if (num_envs, mode) in known:
+        return known[num_envs, mode]
+    specs = environment.specs(num_envs)
 
-        def reset(keys: tf.Tensor) -> tuple[EnvState, tf.Tensor]:
-            state = environment.reset(keys)
-            return state, environment.observe(state.state)
+    def reset(keys: tf.Tensor) -> list[tf.Tensor]:
+        state = environment.reset(keys)
+        return [*tf.nest.flatten(state), environment.observe(state.state)]
 
-        def step(state: EnvState, action: tf.Tensor, stream: tf.Tensor, t: tf.Tensor) -> tuple[EnvState, Step]:
-            return environment.step(state, action, step_keys(stream, t, state.done.shape[0]))
+    def step(*flat: tf.Tensor) -> list[tf.Tensor]:
+        *state, action, stream, t = flat
+        packed = tf.nest.pack_sequence_as(specs, state)
+        return tf.nest.flatten(environment.step(packed, action, step_keys(stream, t, num_envs)))
 
-        known[mode] = compilation.function(reset, mode), compilation.function(step, mode)
-    return known[mode]
+    programs = (reset, step)
+    if mode != "eager":
+        space = environment.action_space
+        action = tf.TensorSpec([num_envs, *space.shape], tf.float32 if isinstance(space, spaces.Box) else tf.int32)
+        keys, stream, t = (tf.TensorSpec(*of) for of in (([num_envs, 2], tf.uint32), ([2], tf.uint32), ([], tf.int64)))
+        programs = (
+            compilation.function(reset, mode).get_concrete_function(keys),
+            compilation.function(step, mode).get_concrete_function(*tf.nest.flatten(specs), action, stream, t),
+        )
+    known[num_envs, mode] = programs
+    return programs
