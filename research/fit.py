@@ -54,6 +54,7 @@ class Fit:
         self.outcome = Outcome()
         self.stop_requested = False
         self._last_log = (0, time.perf_counter())
+        self._handled = 0  # the step up to which what was due has been done
         self._pace = 0.0  # steps per second of the latest call
         self.writer: Writer | None = None
 
@@ -68,6 +69,7 @@ class Fit:
         self.outcome.final = dict(restored.host["final"])
         self.outcome.step = self.trainer.step
         self._last_log = (restored.host["last_log"], time.perf_counter())
+        self._handled = restored.host["handled"]
         _log.info("Resumed at step %d from %s.", self.trainer.step, restored.folder)
         return True
 
@@ -94,30 +96,35 @@ class Fit:
         return self.outcome
 
     def _loop(self) -> str:
-        every, trainer = self.schedule, self.trainer
-        if trainer.step >= every.steps and "eval" not in str(list(self.outcome.final)):
-            self._evaluate()
-        while trainer.step < every.steps:
-            before = trainer.step
+        while True:
+            if status := self._due_now():
+                return status
+            if self.trainer.step >= self.schedule.steps:
+                return "finished"
             self._advance()
-
-            def due(interval: int, before: int = before) -> bool:
-                return trainer.step // interval > before // interval or trainer.step >= every.steps
-
             if self.stop_requested:
-                return self._finite() or "stopped"
-            if due(every.log_every) or due(every.checkpoint_every) or due(every.evaluate_every):
-                if status := self._finite():
-                    return status
-                if due(every.log_every):
-                    self._log_scalars()
-            if due(every.evaluate_every):
-                objective = self._evaluate()
-                if every.target is not None and self._better(objective, every.target, equal=True):
-                    return "target"
-            if due(every.checkpoint_every):
-                self._save()
-        return "finished"
+                return self._finite() or "stopped"  # what is due at this step is done after the resume
+
+    def _due_now(self) -> str:
+        """Do what became due since the last time; the status that ends the run, or "" to go on."""
+        every, step, before = self.schedule, self.trainer.step, self._handled
+        self._handled = step
+
+        def due(interval: int) -> bool:
+            return step > before and (step // interval > before // interval or step >= every.steps)
+
+        log, evaluate, save = due(every.log_every), due(every.evaluate_every), due(every.checkpoint_every)
+        if (log or evaluate or save) and (status := self._finite()):
+            return status
+        if log:
+            self._log_scalars()
+        if evaluate:
+            objective = self._evaluate()
+            if every.target is not None and self._better(objective, every.target, equal=True):
+                return "target"
+        if save:
+            self._save()
+        return ""
 
     # ---- one sentence each ---------------------------------------------------------------------------------------
 
@@ -191,6 +198,7 @@ class Fit:
             "best": self.outcome.best,
             "final": self.outcome.final,
             "last_log": self._last_log[0],
+            "handled": self._handled,
         }
         tensors = self.trainer.checkpoint if checkpoints is self.latest else model_only(self.trainer)
         try:

@@ -64,11 +64,13 @@ def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
 
 
 def settle(folder: Path, cfg: DictConfig, trainer: Any, outcome: Any) -> None:
-    """The HParams row's final metrics."""
+    """The HParams row's final metric, once the run has come to its end: a run to be resumed has none yet."""
     from research.tensorboard import Writer
 
     value = outcome.final.get(trainer.objective)
-    metrics = {} if value is None else {"hparam/objective": value}
+    if outcome.status not in ("finished", "target") or value is None:
+        return
+    metrics = {"hparam/objective": value}
     writer = Writer(folder, resume_step=outcome.step)
     writer.hparams(hparams(cfg), metrics)
     writer.close()

@@ -1,0 +1,90 @@
+"""A killed run continues as if nothing had happened: weights, slots, replay, environments, random numbers, curves."""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import runs
+
+PPO = (
+    "rl", "agent=ppo", "env=cartpole", "compile=graph", "trainer.num_envs=2", "trainer.rollout_steps=16",
+    "trainer.minibatches=4", "trainer.epochs=2", "agent.normalize_observations=true", "trainer.normalize_rewards=true",
+    "run.steps=6000", "run.log_every=300", "run.evaluate_every=2000", "run.checkpoint_every=400",
+    "trainer.evaluation.episodes=2", "trainer.evaluation.video_every=0",
+)  # fmt: skip
+DQN = (
+    "rl", "agent=dqn", "env=acrobot", "compile=graph", "trainer.num_envs=2", "trainer.capacity=1500",
+    "trainer.learning_starts=200", "trainer.n_step=3", "env.max_episode_steps=60",
+    "run.steps=6000", "run.log_every=300", "run.evaluate_every=2000", "run.checkpoint_every=400",
+    "trainer.evaluation.episodes=2", "trainer.evaluation.video_every=0",
+)  # fmt: skip
+
+
+def finish(folder: Path, *arguments: str) -> None:
+    done = runs.sparring(folder, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kill_while_running(folder: Path, arguments: tuple[str, ...], kills: int, draw: random.Random) -> int:
+    """Start the run again and again, killing it a random while after it began to train; how many kills hit."""
+    hits = 0
+    for _ in range(kills):
+        process = runs.start(folder, *arguments)
+        log, before = folder / "runs" / "b" / "run.log", time.monotonic()
+        size = log.stat().st_size if log.exists() else -1
+        while process.poll() is None and (log.stat().st_size if log.exists() else -1) <= size:
+            time.sleep(0.05)
+            assert time.monotonic() - before < 120, (folder / "output.txt").read_text()
+        try:
+            process.wait(draw.uniform(0.0, 6.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            hits += 1
+    return hits
+
+
+@pytest.fixture(scope="module", params=[PPO, DQN], ids=["ppo", "dqn"])
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Arguments, and a folder with runs/a: the run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("resume")
+    finish(folder, *request.param, "run.name=a")
+    return request.param, folder
+
+
+def test_a_run_stopped_by_sigterm_continues_exactly(reference: tuple) -> None:
+    arguments, folder = reference
+    process = runs.start(folder, *arguments, "run.name=t")
+    checkpoints = folder / "runs" / "t" / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("step_*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, (folder / "output.txt").read_text()
+    assert runs.result(folder / "runs" / "t")["status"] == "stopped"
+    assert runs.result(folder / "runs" / "t")["step"] < 6000
+    finish(folder, *arguments, "run.name=t")
+    assert runs.result(folder / "runs" / "t")["status"] == "finished"
+    runs.assert_equal(folder / "runs" / "a", folder / "runs" / "t")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_as_if_never_killed(reference: tuple, kills: int) -> None:
+    arguments, folder = reference
+    for leftover in (folder / "runs").glob("b*"):
+        leftover.rename(leftover.with_name(f"old-{leftover.name}"))
+    hits = kill_while_running(folder, (*arguments, "run.name=b"), kills, random.Random(kills))
+    assert hits >= 1, "every run ended before its kill"
+    finish(folder, *arguments, "run.name=b")
+    runs.assert_equal(folder / "runs" / "a", folder / "runs" / "b")
+
+
+def test_a_changed_config_is_refused_with_the_difference(reference: tuple) -> None:
+    arguments, folder = reference
+    done = runs.sparring(folder, *arguments, "run.name=a", "agent.discount=0.5")
+    assert done.returncode != 0
+    assert "agent.discount: 0.99 -> 0.5" in done.stderr
+    assert "Traceback" not in done.stderr
