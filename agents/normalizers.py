@@ -21,12 +21,13 @@ class Moments(tf.Module):
         weight = tf.reshape(mask, [-1] + [1] * (values.shape.rank - 1))
         count = tf.reduce_sum(mask)
         safe = tf.maximum(count, 1.0)
-        mean = tf.reduce_sum(values * weight, axis=0) / safe
+        near = values[0]  # sums of differences are exact where sums of large, equal numbers round
+        mean = near + tf.reduce_sum((values - near) * weight, axis=0) / safe
         deviation = tf.reduce_sum(weight * tf.square(values - mean), axis=0)
-        total = tf.maximum(self.count + count, 1.0)
+        share = count / tf.maximum(self.count + count, 1.0)
         delta = mean - self.mean
-        self.deviation.assign_add(deviation + tf.square(delta) * self.count * count / total)
-        self.mean.assign_add(delta * count / total)
+        self.deviation.assign_add(deviation + tf.square(delta) * self.count * share)
+        self.mean.assign_add(delta * share)
         self.count.assign_add(count)
 
     def variance(self) -> tf.Tensor:
@@ -65,14 +66,18 @@ class RewardNormalizer(tf.Module):
         self.running = tf.Variable(tf.zeros([num_envs]), trainable=False)  # discounted return so far, [B]
 
     def update(self, rewards: tf.Tensor, ended: tf.Tensor, valid: tf.Tensor) -> None:
-        """Follow the returns through rewards [T, B]; `ended` [T, B] resets after the reward, `valid` [T, B] counts."""
+        """Follow the returns through rewards [T, B].
 
-        def advance(running: tf.Tensor, inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            reward, previous_ended = inputs
-            return reward + self.discount * running * (1.0 - previous_ended)
+        `ended` [T, B] is one where the episode ended with the step; `valid` [T, B] is zero where the step was a reset,
+        which does not count, and from which the return starts anew even where a restart broke the episode off.
+        """
+
+        def advance(running: tf.Tensor, inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            reward, previous_ended, counts = inputs
+            return counts * (reward + self.discount * running * (1.0 - previous_ended))
 
         started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
-        returns = _scan(advance, (rewards, started), self.running)  # [T, B]
+        returns = _scan(advance, (rewards, started, valid), self.running)  # [T, B]
         self.moments.update(tf.reshape(returns, [-1]), tf.reshape(valid, [-1]))
         self.running.assign(returns[-1] * (1.0 - ended[-1]))
 

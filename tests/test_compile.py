@@ -1,5 +1,8 @@
 """How a step is compiled: what "auto" means, and that each mode really is what it says."""
 
+from typing import NamedTuple
+
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -57,7 +60,7 @@ def test_graph_runs_any_operation():
 
 
 def test_xla_refuses_what_xla_cannot_compile():
-    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError), match="XLA|tf2xla"):
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError), match=r"XLA|tf2xla"):
         compilation.function(where_it_runs, "xla")(tf.constant(1.0))
     assert float(compilation.function(lambda x: x + 1.0, "xla")(tf.constant(1.0))) == 2.0
 
@@ -69,3 +72,44 @@ def test_conditions_are_not_rewritten(mode):
 
     with pytest.raises(tf.errors.OperatorNotAllowedInGraphError, match="bool"):
         compilation.function(f, mode)(tf.constant(1.0))
+
+
+class Pair(NamedTuple):
+    left: tf.Tensor
+    right: dict[str, tf.Tensor]
+
+
+@pytest.mark.parametrize("mode", ["xla", "graph", "eager"])
+def test_a_direct_call_takes_and_gives_nests_of_arrays(mode):
+    variable, traces = tf.Variable(1.0), []
+
+    def f(pair, scale):
+        traces.append(mode)
+        variable.assign_add(1.0)
+        return {"sum": pair.left + pair.right["x"] * scale, "count": variable.read_value()}
+
+    direct = compilation.Direct(f, mode)
+    for call in range(2):
+        result = direct(Pair(np.array([1.0, 2.0], np.float32), {"x": tf.constant([10.0, 20.0])}), np.float32(2.0))
+        np.testing.assert_array_equal(result["sum"], [21.0, 42.0])
+        assert float(result["count"]) == 2.0 + call
+    assert len(traces) == (2 if mode == "eager" else 1)
+
+
+def test_a_direct_call_of_another_shape_or_type_is_traced_anew():
+    traces = []
+
+    def f(x):
+        traces.append((x.shape.rank, x.dtype))
+        return x + x
+
+    direct = compilation.Direct(f, "graph")
+    for x in (np.float32(1.0), np.ones(1, np.float32), np.ones(1, np.int32), np.float32(2.0), np.ones(1, np.int32)):
+        np.testing.assert_array_equal(direct(x), x + x)
+    assert traces == [(0, tf.float32), (1, tf.float32), (1, tf.int32)]
+
+
+def test_a_direct_call_is_compiled_as_asked():
+    with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnimplementedError), match=r"XLA|tf2xla"):
+        compilation.Direct(where_it_runs, "xla")(tf.constant(1.0))
+    assert float(compilation.Direct(where_it_runs, "graph")(tf.constant(1.0))) == 1.0

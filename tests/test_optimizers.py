@@ -1,4 +1,4 @@
-"""The optimizer around Keras': clipping by the global norm, schedules, norms, and slots in the order they were asked."""
+"""The optimizer around Keras': clipping by the global norm, schedules, norms, and slots in the order asked."""
 
 import numpy as np
 import pytest
