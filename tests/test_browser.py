@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board import Expected, browser_page, check_served, check_shown, get, session_groups, tensorboard
 
 from research.tensorboard import Writer, declare_hparams
+from tests.board import Expected, browser_page, check_served, check_shown, get, session_groups, tensorboard
 
 RATES = (0.25, 0.5)
 SEEDS = (0, 1, 2)

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board import loaded
 from omegaconf import OmegaConf
 from tensorboard.plugins.hparams import api_pb2, metadata
 
 from research.hparams import DECLARATION, declare_hparams, flatten, session_start
+from tests.board import loaded
 
 
 def declared(root: Path) -> api_pb2.Experiment:
@@ -83,6 +83,8 @@ def test_second_sweep_adds_to_the_first(tmp_path: Path) -> None:
     assert (rate.domain_interval.min_value, rate.domain_interval.max_value) == (0.25, 0.5)
     assert (list(name.domain_discrete), name.differs) == (["dqn", "ppo"], True)
     assert (clip.type, clip.WhichOneof("domain")) == (api_pb2.DATA_TYPE_STRING, None)
+    declare_hparams(tmp_path, {"clip": ["off"]}, {})
+    assert setting(tmp_path, "clip") == clip  # numbers are among its values still
     assert {metric.name.tag for metric in declared(tmp_path).metric_infos} == {"final/return", "final/loss"}
     assert [path.name for path in tmp_path.iterdir()] == [DECLARATION]  # one file, nothing half-written beside it
 

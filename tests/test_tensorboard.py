@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from board import loaded, points
 from PIL import Image, ImageSequence
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 
 from research.tensorboard import Writer
+from tests.board import loaded, points
 
 
 @pytest.fixture
@@ -155,15 +155,20 @@ def test_hparams_start_without_metrics_and_end_with_them(writer: Writer, tmp_pat
     assert hparams_metadata.SESSION_END_INFO_TAG in loaded(tmp_path).Tags()["tensors"]
 
 
+def train(folder: Path, steps: tuple[int, ...], resume_step: int | None = None) -> list[int]:
+    """Log at these steps, and give back the steps that TensorBoard shows afterwards."""
+    writer = Writer(folder, resume_step=resume_step)
+    for step in steps:
+        writer.scalars({"loss": float(step)}, step)
+    writer.hparams({}, {"final/return": 1.0})
+    writer.close()
+    return [step for step, _ in points(folder, "loss")]
+
+
 def test_resume_purges_what_came_after(tmp_path: Path) -> None:
-    for resume_step, steps in ((None, (0, 10, 20, 30, 40)), (20, (25, 35)), (25, (27,))):
-        writer = Writer(tmp_path, resume_step=resume_step)
-        for step in steps:
-            writer.scalars({"loss": float(step)}, step)
-        writer.hparams({}, {"final/return": 1.0})
-        writer.close()
-    # 30 and 40 go at the first resume, 35 at the second; a point at the very step of a resume stays.
-    assert [step for step, _ in points(tmp_path, "loss")] == [0, 10, 20, 25, 27]
+    assert train(tmp_path, (0, 10, 20, 30, 40)) == [0, 10, 20, 30, 40]
+    assert train(tmp_path, (25, 35), resume_step=20) == [0, 10, 20, 25, 35]  # a point at the very step stays
+    assert train(tmp_path, (27,), resume_step=25) == [0, 10, 20, 25, 27]
     assert [step for step, _ in points(tmp_path, "final/return")] == [27]
 
 
