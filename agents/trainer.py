@@ -11,9 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from agents import evaluation
+from agents.compiled import CompiledDriver, CompiledEvaluation
+from agents.host import HostDriver
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
 from research import random
+from research.compile import Direct
 from research.means import Means
 from research.trainer import Evaluation
 
@@ -61,11 +64,10 @@ class AgentTrainer(abc.ABC):
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.episodes = EpisodeStatistics(num_envs)
         self.means = Means(self._scalar_names())
+        self._keys = random.stream(seed, "policy")
         self._done = 0  # iterations, as a plain number
         self._evaluations = 0
-        self._seconds = {"collect": 0.0, "update": 0.0, "evaluate": 0.0}
-        self._vector: Any = None
-        self._observation = np.zeros(0)
+        self._seconds = {"evaluate": 0.0}
 
     # ---- the two methods a kind of agent adds --------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class AgentTrainer(abc.ABC):
             episodes=self.episodes,
             means=self.means,
             **self._learning_state(),
+            **({"environments": self.driver.carry} if isinstance(self.driver, CompiledDriver) else {}),
         )
 
     def _learning_state(self) -> dict[str, tf.Module]:
@@ -140,8 +143,9 @@ class AgentTrainer(abc.ABC):
 
     def train(self, steps: int) -> None:
         """Advance by whole iterations until at least `steps` more steps are done."""
-        for _ in range(-(-steps // self.steps_per_iteration)):
-            self._iterate()
+        count = -(-steps // self.steps_per_iteration)
+        self.driver.iterate(self._done, count)
+        self._done += count
 
     def scalars(self) -> dict[str, float]:
         values = self.means.read()
@@ -152,97 +156,47 @@ class AgentTrainer(abc.ABC):
         return self.means.read()
 
     def timings(self) -> dict[str, float]:
-        seconds = dict(self._seconds)
-        self._seconds = dict.fromkeys(seconds, 0.0)
+        seconds = self._seconds | self.driver.seconds
+        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        self.driver.seconds = dict.fromkeys(self.driver.seconds, 0.0)
         return seconds
 
     def host_state(self) -> dict[str, Any]:
-        vector = None if self._vector is None else self._vector.snapshot()
-        return {"done": self._done, "evaluations": self._evaluations, "environments": vector}
+        environments = self.driver.snapshot() if self._done else None
+        return {"done": self._done, "evaluations": self._evaluations, "environments": environments}
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
         if state["environments"] is None:
             return [] if self._done == 0 else ["The environments' state was not saved: their episodes start anew."]
-        self._open()
-        complaints = self._vector.restore(state["environments"])
-        self._observation = self._vector.observation
-        return list(complaints)
+        return self.driver.restore(state["environments"])
 
     def close(self) -> None:
-        if self._vector is not None:
-            self._vector.close()
-            self._vector = None
+        self.driver.close()
 
-    # ---- host environments ---------------------------------------------------------------------------------------
+    # ---- the program ---------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _keys(self) -> tf.Tensor:
-        return random.stream(self.seed, "policy")
+    def driver(self) -> HostDriver | CompiledDriver:
+        """What steps the environments: on the device if they are compiled, else from here."""
+        shared = (self.environment, self.num_envs, self.rollout_steps, self.seed)
+        if self.environment.compiled:
+            learn = self._learn_from
+            return CompiledDriver(*shared, self.mode, self._act, learn, self.iterations, self.means.total)
+        return HostDriver(*shared, Direct(self._act, self.mode), Direct(self._learn_once, self.mode))
 
-    @functools.cached_property
-    def _compiled_act(self) -> Any:
-        def act(observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-            keys = random.members(random.fold(self._keys, vector_step), self.num_envs)
-            return self.act(observation, keys, vector_step * self.num_envs)
+    def _act(self, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        keys = random.members(random.fold(self._keys, vector_step), self.num_envs)
+        return self.act(observation, keys, vector_step * self.num_envs)
 
-        return compilation.Direct(act, self.mode)
+    def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        return self.learn(rollout, iteration, self.means.add(total, self.episodes.update(rollout)))
 
-    @functools.cached_property
-    def _compiled_learn(self) -> Any:
-        def learn(rollout: Rollout) -> None:
-            total = self.means.add(tf.convert_to_tensor(self.means.total), self.episodes.update(rollout))
-            self.means.total.assign(self.learn(rollout, tf.convert_to_tensor(self.iterations), total))
-            self.iterations.assign_add(1)
-
-        return compilation.Direct(learn, self.mode)
-
-    def _open(self) -> None:
-        if self._vector is None:
-            self._vector = self.environment.vector(self.num_envs, self.seed)
-            self._observation = self._vector.reset()
-
-    def _iterate(self) -> None:
-        self._open()
-        started = time.perf_counter()
-        rollout = self._collect()
-        collected = time.perf_counter()
-        self._compiled_learn(rollout)
-        self._done += 1
-        self._seconds["collect"] += collected - started
-        self._seconds["update"] += time.perf_counter() - collected
-
-    def _collect(self) -> Rollout:
-        """T vector steps, the policy one compiled call each."""
-        observations, rows, first_step = [self._observation], [], self._done * self.rollout_steps
-        for t in range(self.rollout_steps):
-            action, extras = self._compiled_act(observations[-1], np.int64(first_step + t))
-            action = np.asarray(action)
-            step = self._vector.step(action)
-            observations.append(step.observation)
-            rows.append((action, step, extras))
-        self._observation = observations[-1]
-        actions, steps, extras = zip(*rows, strict=True)
-        return Rollout(
-            np.stack(observations),
-            np.stack(actions),
-            *(np.stack([getattr(s, f) for s in steps]) for f in ("reward", "terminated", "truncated", "first")),
-            extras={k: np.stack([np.asarray(e[k]) for e in extras]) for k in extras[0]},
-        )
+    def _learn_once(self, rollout: Rollout) -> None:
+        self.means.total.assign(self._learn_from(rollout, tf.identity(self.iterations), tf.identity(self.means.total)))
+        self.iterations.assign_add(1)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
-
-    @functools.cached_property
-    def _compiled_greedy(self) -> Any:
-        return compilation.Direct(self.agent.act_greedy, self.mode)
-
-    @functools.cached_property
-    def _compiled_sampled(self) -> Any:
-        def act(observation: tf.Tensor, key: tf.Tensor, t: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-            keys = random.members(random.fold(key, t), observation.shape[0])
-            return self.agent.act_sampled(observation, keys, progress)
-
-        return compilation.Direct(act, self.mode)
 
     def progress(self, step: tf.Tensor) -> tf.Tensor:
         """The share of the run that is done at `step`, float32 in [0, 1]."""
@@ -252,7 +206,7 @@ class AgentTrainer(abc.ABC):
         started, count = time.perf_counter(), episodes or self.settings.episodes
         step = self.step if step is None else step
         seed = _evaluation_seed(self.seed, step)
-        returns, lengths = evaluation.episodes(self.environment, self._greedy, count, seed)
+        returns, lengths = self._greedy(count, seed)
         result = Evaluation(
             {
                 "eval/episode_return": float(returns.mean()),
@@ -262,29 +216,48 @@ class AgentTrainer(abc.ABC):
             histograms={"eval/episode_returns": returns},
         )
         if self.settings.sampled:
-            returns, _ = evaluation.episodes(self.environment, self._sampler(step), count, seed)
+            key = random.fold(random.stream(self.seed, "evaluation"), step)
+            returns, _ = self._sampled(count, seed, key, self.progress(tf.constant(step)))
             result.scalars["eval/episode_return_sampled"] = float(returns.mean())
         every = self.settings.video_every
         if media and every and self._evaluations % every == 0:
-            frames = evaluation.video(self.environment, self._greedy, seed, self.settings.video_steps)
+            frames = evaluation.video(self.environment, self._act_greedy, seed, self.settings.video_steps)
             if frames is not None:
                 result.videos["eval/episode"] = frames
         self._evaluations += 1
         self._seconds["evaluate"] += time.perf_counter() - started
         return result
 
-    def _greedy(self, observation: np.ndarray, t: int) -> np.ndarray:
-        del t
-        return np.asarray(self._compiled_greedy(observation))
+    @functools.cached_property
+    def _act_greedy(self) -> evaluation.Act:
+        act = Direct(self.agent.act_greedy, self.mode)
+        return lambda observation, t: np.asarray(act(observation))
 
-    def _sampler(self, step: int) -> evaluation.Act:
-        key = random.fold(random.stream(self.seed, "evaluation"), step)
-        progress = self.progress(tf.constant(step))
+    @functools.cached_property
+    def _greedy(self) -> Any:
+        """(episodes, seed) -> returns and lengths of episodes played greedily."""
+        return self._player(lambda observation, t: self.agent.act_greedy(observation))
 
-        def act(observation: np.ndarray, t: int) -> np.ndarray:
-            return np.asarray(self._compiled_sampled(observation, key, np.int64(t), progress))
+    @functools.cached_property
+    def _sampled(self) -> Any:
+        """(episodes, seed, key, progress) -> the same with actions sampled as in training at `progress`."""
 
-        return act
+        def act(observation: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+            keys = random.members(random.fold(key, t), observation.shape[0])
+            return self.agent.act_sampled(observation, keys, progress)
+
+        return self._player(act)
+
+    def _player(self, act: Any) -> Any:
+        if self.environment.compiled:
+            return CompiledEvaluation(self.environment, act, self.mode)
+        return functools.partial(self._play_on_host, Direct(act, self.mode))
+
+    def _play_on_host(self, act: Direct, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        def play(observation: np.ndarray, t: int) -> np.ndarray:
+            return np.asarray(act(observation, np.int64(t), *arguments))
+
+        return evaluation.episodes(self.environment, play, count, seed)
 
 
 def _evaluation_seed(seed: int, step: int) -> int:

@@ -32,7 +32,7 @@ class EnvState(NamedTuple):
     done: tf.Tensor  # [B] bool: the next step opens an episode
 
 
-def step_stream(seed: int) -> tf.Tensor:
+def step_stream(seed: int | tf.Tensor) -> tf.Tensor:
     """The key [2] that all steps of a run's environments draw from."""
     return random.stream(seed, "environment")
 
@@ -42,7 +42,7 @@ def step_keys(stream: tf.Tensor, t: tf.Tensor | int, num_envs: int) -> tf.Tensor
     return random.members(random.fold(stream, t), num_envs)
 
 
-def first_keys(seed: int, num_envs: int) -> tf.Tensor:
+def first_keys(seed: int | tf.Tensor, num_envs: int) -> tf.Tensor:
     """Keys [B, 2] of the episodes a run opens with."""
     return random.members(random.fold(random.stream(seed, "reset"), 0), num_envs)
 
@@ -126,6 +126,18 @@ class CompiledEnvironment(abc.ABC):
         require_observation(self, observation, keys.shape[0])
         step = Step(observation, tf.where(first, 0.0, reward), terminated, truncated, first)
         return EnvState(state, elapsed, terminated | truncated), step
+
+    def stream(self, seed: int | tf.Tensor) -> tf.Tensor:
+        """The key [2] that all steps of a run's environments draw from."""
+        return step_stream(seed)
+
+    def open(self, seed: int | tf.Tensor, num_envs: int) -> EnvState:
+        """The episodes a run with this seed opens with."""
+        return self.reset(first_keys(seed, num_envs))
+
+    def step_at(self, env_state: EnvState, action: tf.Tensor, stream: tf.Tensor, t: tf.Tensor) -> tuple[EnvState, Step]:
+        """Vector step number `t` of a run, with the keys that belong to it."""
+        return self.step(env_state, action, step_keys(stream, t, env_state.done.shape[0]))
 
     def _actions(self, action: tf.Tensor) -> tf.Tensor:
         if isinstance(self.action_space, spaces.Box):

@@ -40,12 +40,13 @@ def threefry(key: tf.Tensor, x0: tf.Tensor, x1: tf.Tensor) -> tuple[tf.Tensor, t
     return x0, x1
 
 
-def stream(seed: int, name: str) -> tf.Tensor:
+def stream(seed: int | tf.Tensor, name: str) -> tf.Tensor:
     """The key [2] of a named stream ("policy", "replay", ...) of a run with this seed (0 <= seed < 2**32).
 
     Streams of one seed, and one stream of two seeds, are independent.
     """
-    root = tf.constant(np.array([seed, 0], np.uint32))
+    seed = tf.cast(tf.convert_to_tensor(np.int64(seed) if isinstance(seed, int) else seed), tf.uint32)
+    root = tf.stack([seed, tf.zeros_like(seed)])
     return fold(root, _word(zlib.crc32(name.encode())))
 
 

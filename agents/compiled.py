@@ -1,0 +1,179 @@
+"""Driving compiled environments: environment, policy and learning in one program, many iterations a call."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from agents.rollout import Rollout
+from research import compile as compilation
+
+_WIDER = {tf.int32: tf.int64}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
+
+
+class Carry(tf.Module):
+    """A nest of tensors kept in variables between two calls of a program."""
+
+    def __init__(self, specs: Any) -> None:
+        super().__init__(name="carry")
+        self._specs = specs
+        self.parts = [
+            tf.Variable(tf.zeros(s.shape, _WIDER.get(s.dtype, s.dtype)), trainable=False)
+            for s in tf.nest.flatten(specs)
+        ]
+
+    def read(self) -> Any:
+        """The nest."""
+        flat = [tf.cast(v, s.dtype) for v, s in zip(self.parts, tf.nest.flatten(self._specs), strict=True)]
+        return tf.nest.pack_sequence_as(self._specs, flat)
+
+    def assign(self, values: Any) -> None:
+        """Replace the nest."""
+        for variable, value in zip(self.parts, tf.nest.flatten(values), strict=True):
+            variable.assign(tf.cast(value, variable.dtype))
+
+
+class CompiledDriver:
+    """Runs whole iterations on the device.
+
+    `act(observation, vector_step) -> (action, extras)` and `learn(rollout, iteration, total) -> total` are traced into
+    the program; `iterations` and `total` are the variables they count in.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        num_envs: int,
+        rollout_steps: int,
+        seed: int,
+        mode: str,
+        act: Callable[..., Any],
+        learn: Callable[..., tf.Tensor],
+        iterations: tf.Variable,
+        total: tf.Variable,
+    ) -> None:
+        self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
+        self.act, self.learn, self.iterations, self.total = act, learn, iterations, total
+        self.seconds = {"collect_and_update": 0.0}
+        specs = environment.specs(num_envs)
+        space = environment.observation_space
+        self.carry = Carry((specs, tf.TensorSpec([num_envs, *space.shape], tf.as_dtype(space.dtype))))
+        self._stream = environment.stream(seed)
+        self._program = compilation.function(self._iterations, mode)
+        self._opened = False
+
+    def iterate(self, done: int, count: int) -> None:
+        """Iterations `done`, done + 1, ... `count` of them, in one call."""
+        started = time.perf_counter()
+        if not self._opened:
+            self._open(done)
+        self._program(tf.constant(count, tf.int64))
+        self.seconds["collect_and_update"] += time.perf_counter() - started
+
+    def _open(self, done: int) -> None:
+        self._opened = True
+        if done == 0:
+            state = self.environment.open(self.seed, self.num_envs)
+            self.carry.assign((state, self.environment.observe(state.state)))
+
+    def _iterations(self, count: tf.Tensor) -> None:
+        start = tf.identity(self.iterations)
+
+        def body(i: tf.Tensor, state: Any, observation: tf.Tensor, total: tf.Tensor) -> tuple[Any, ...]:
+            rollout, state = self.collect(state, observation, (start + i) * self.rollout_steps)
+            return i + 1, state, rollout.observation[-1], self.learn(rollout, start + i, total)
+
+        state, observation = self.carry.read()
+        _, state, observation, total = tf.while_loop(
+            lambda i, *_: i < count,
+            body,
+            (tf.constant(0, tf.int64), state, observation, tf.identity(self.total)),
+            parallel_iterations=1,
+        )
+        self.carry.assign((state, observation))
+        self.total.assign(total)
+        self.iterations.assign_add(count)
+
+    def collect(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
+        """T vector steps, from number `vector_step` of the run on."""
+        if self.rollout_steps == 1:
+            state, _, row = self._step(state, observation, vector_step)
+            first, *others = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
+            return Rollout(tf.stack([observation, first[0]]), *others), state
+        return self._collect_many(state, observation, vector_step)
+
+    def _step(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Any, tf.Tensor, Any]:
+        action, extras = self.act(observation, vector_step)
+        state, step = self.environment.step_at(state, action, self._stream, vector_step)
+        row = (step.observation, action, step.reward, step.terminated, step.truncated, step.first, extras)
+        return state, step.observation, row
+
+    def _collect_many(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
+        shapes = self._row_specs(state, observation, vector_step)
+        steps = self.rollout_steps
+        arrays = [tf.TensorArray(s.dtype, steps, element_shape=s.shape) for s in tf.nest.flatten(shapes)]
+
+        def body(t: tf.Tensor, state: Any, observation: tf.Tensor, arrays: list[Any]) -> tuple[Any, ...]:
+            state, observation, row = self._step(state, observation, vector_step + tf.cast(t, tf.int64))
+            written = [a.write(t, x) for a, x in zip(arrays, tf.nest.flatten(row), strict=True)]
+            return t + 1, state, observation, written
+
+        _, state, _, arrays = tf.while_loop(
+            lambda t, *_: t < steps, body, (0, state, observation, arrays), maximum_iterations=steps
+        )
+        observations, *others = tf.nest.pack_sequence_as(shapes, [a.stack() for a in arrays])
+        return Rollout(tf.concat([observation[tf.newaxis], observations], axis=0), *others), state
+
+    def _row_specs(self, *arguments: Any) -> Any:
+        """Shapes and dtypes of what one step leaves, by tracing it aside."""
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), arguments)
+        traced = tf.function(lambda *a: self._step(*a)[2], autograph=False).get_concrete_function(*specs)
+        return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), traced.structured_outputs)
+
+    def snapshot(self) -> Any:
+        """Nothing: the environments' state is in `carry`, among the variables."""
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
+        """The variables have it already."""
+        del snapshot
+        self._opened = True
+        return []
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class CompiledEvaluation:
+    """Plays whole episodes, all at once and one each, in one program."""
+
+    def __init__(self, environment: Any, act: Callable[..., tf.Tensor], mode: str) -> None:
+        self.environment, self.act = environment, act
+        self._program = functools.cache(lambda count: compilation.function(functools.partial(self._play, count), mode))
+
+    def __call__(self, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths, both [count]; `arguments` are handed on to `act(observation, t, *arguments)`."""
+        returns, lengths = self._program(count)(tf.constant(seed, tf.int64), *arguments)
+        return returns.numpy().astype(np.float64), lengths.numpy().astype(np.int64)
+
+    def _play(self, count: int, seed: tf.Tensor, *arguments: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        environment = self.environment
+        stream = environment.stream(seed)
+
+        def body(
+            t: tf.Tensor, state: Any, observation: tf.Tensor, playing: tf.Tensor, sums: tf.Tensor
+        ) -> tuple[Any, ...]:
+            state, step = environment.step_at(state, self.act(observation, t, *arguments), stream, t)
+            gained = tf.stack([step.reward, tf.ones([count])])
+            playing_on = playing & ~(step.terminated | step.truncated)
+            return t + 1, state, step.observation, playing_on, sums + gained * tf.cast(playing, tf.float32)
+
+        state = environment.open(seed, count)
+        start = (tf.constant(0, tf.int64), state, environment.observe(state.state), tf.ones([count], tf.bool))
+        *_, sums = tf.while_loop(
+            lambda t, s, o, playing, _: tf.reduce_any(playing), body, (*start, tf.zeros([2, count]))
+        )
+        return sums[0], sums[1]
