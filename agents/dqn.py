@@ -75,7 +75,7 @@ class DQN(dqn_agent.DqnAgent):
             td_errors_loss_fn=LOSSES[loss],
             gamma=discount,
         )
-        self._q_metrics: dict[str, tf.Tensor] = {}
+        self._replayed: tf.Tensor | None = None
         self.trainable = list(self._q_network.trainable_weights)
         optimizer.build(self.trainable)
         self.initialize()
@@ -107,13 +107,12 @@ class DQN(dqn_agent.DqnAgent):
     # ---- learning ---------------------------------------------------------------------------------------------
 
     def _compute_q_values(self, time_steps: Any, actions: tf.Tensor, training: bool = False) -> tf.Tensor:
-        q_values = super()._compute_q_values(time_steps, actions, training)  # [M]
-        self._q_metrics = {"q/mean": tf.reduce_mean(q_values), "q/max": tf.reduce_max(q_values)}
-        return q_values
+        self._replayed = super()._compute_q_values(time_steps, actions, training)  # [M], for the metrics
+        return self._replayed
 
     def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
         """One gradient step on transitions [M], and the target's update when it is due."""
-        self._q_metrics = {}
+        self._replayed = None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
             info = self._loss(
@@ -123,14 +122,17 @@ class DQN(dqn_agent.DqnAgent):
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
         self._update_target()
-        q = {"loss/td": info.loss, "q/td_error": tf.reduce_mean(tf.abs(info.extra.td_error))}
-        return q | self._q_metrics | norms | {"schedule/epsilon": self.epsilon(progress)}
+        q = {"loss/td": info.loss, "q/td_error": _mean(tf.abs(info.extra.td_error), batch.mask)}
+        if self._replayed is not None:
+            highest = tf.reduce_max(tf.where(batch.mask > 0.0, self._replayed, tf.reduce_min(self._replayed)))
+            q |= {"q/mean": _mean(self._replayed, batch.mask), "q/max": highest}
+        return q | norms | {"schedule/epsilon": self.epsilon(progress)}
 
     descriptions = optimizers.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
-        "q/mean": "Value of the replayed actions, mean over the batch.",
+        "q/mean": "Value of the replayed actions, mean over the transitions of a batch.",
         "q/max": "Largest value of a replayed action in the batch, mean over updates.",
-        "q/td_error": "Absolute temporal-difference error, mean over the batch.",
+        "q/td_error": "Absolute temporal-difference error, mean over the transitions of a batch.",
         "schedule/epsilon": "Share of random actions, mean over updates.",
     }
 
@@ -139,6 +141,10 @@ class DoubleDQN(DQN):
     """Double DQN: the online network chooses the next action, the target network values it."""
 
     _compute_next_q_values = dqn_agent.DdqnAgent._compute_next_q_values
+
+
+def _mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(values * mask) / tf.maximum(tf.reduce_sum(mask), 1.0)
 
 
 def _as_transition(batch: Transitions) -> trajectory.Transition:
