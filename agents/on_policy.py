@@ -130,7 +130,7 @@ class OnPolicyTrainer(AgentTrainer):
             "value/explained_variance": 1.0 - unexplained,
             "value/mean": tf.reduce_sum(steps.value * steps.mask) / count,
             "rollout/reset_share": 1.0 - tf.reduce_mean(valid),
-            "updates_per_iteration": updates,
+            "policy/updates_per_iteration": updates,
             "schedule/learning_rate": self.agent.scheduled.learning_rate(progress),
             "schedule/clip": self.agent.clip(progress),
         }
@@ -140,7 +140,7 @@ _DESCRIPTIONS = {
     "value/explained_variance": "1 - Var(returns - values) / Var(returns) over a rollout: 1 is perfect, 0 a constant.",
     "value/mean": "Value of the states of a rollout when they were met, mean.",
     "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
-    "updates_per_iteration": "Minibatch updates an iteration made before the KL limit stopped it.",
+    "policy/updates_per_iteration": "Minibatch updates an iteration made before the KL limit stopped it.",
     "schedule/clip": "Clip range of the probability ratio.",
 }
 

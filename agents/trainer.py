@@ -42,7 +42,7 @@ class AgentTrainer(abc.ABC):
     of one environment; the reset between two episodes counts as one, since it takes the place of one.
     """
 
-    unit = "environment steps"
+    unit = "env_steps"
     objective = "eval/episode_return"
     maximize = True
 
