@@ -165,6 +165,11 @@ class CompiledEnvironment(abc.ABC):
         tensors = reset.get_concrete_function(tf.TensorSpec([num_envs, 2], tf.uint32)).structured_outputs
         return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
 
+    def action_spec(self, num_envs: int) -> tf.TensorSpec:
+        """Shape and dtype of the actions of `num_envs` environments, as `transition` gets them."""
+        dtype = tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32
+        return tf.TensorSpec([num_envs, *self.action_space.shape], dtype)
+
     def vector(self, num_envs: int, seed: int, render: bool = False, compile: str = "auto") -> Any:
         """`num_envs` environments to step from the host: an `envs.stepper.Stepper`.
 

@@ -44,3 +44,11 @@ class Canvas:
     def pixels(self) -> np.ndarray:
         """The picture, uint8 [H, W, 3]."""
         return np.array(self._image)
+
+
+def tiles(colours: np.ndarray, width: int = 240) -> np.ndarray:
+    """A board of one colour per cell, uint8 [rows, columns, 3], about `width` pixels wide and with lines between."""
+    side = max(3, width // colours.shape[1])
+    picture = colours.repeat(side, axis=0).repeat(side, axis=1)
+    picture[::side], picture[:, ::side] = WHITE, WHITE
+    return picture

@@ -3,6 +3,7 @@
 These run in Python when a step is traced, so a compiled step pays nothing for them.
 """
 
+import re
 from typing import Any
 
 import tensorflow as tf
@@ -109,3 +110,18 @@ def _described(tensor: Any) -> str:
 
 def _layout(state: Any) -> str:
     return "(" + ", ".join(part for part, _ in leaves(state)) + ")"
+
+
+def uncompilable(environment: Any, error: Exception) -> UserError | None:
+    """What `error`, raised by a compiled call, says of what XLA cannot compile; None if it says nothing of XLA."""
+    text = str(error)
+    if "XLA" not in text and "tf2xla" not in text:
+        return None
+    operations = sorted(set(re.findall(r"(\w+) \(No registered", text)))
+    what = f"XLA has no {' or '.join(operations)}" if operations else f"XLA says: {text.splitlines()[0].strip()}"
+    places = re.findall(r'File "(.+)", line (\d+), in (.+)', text)
+    where = " (in {2}, {0} line {1})".format(*places[-1]) if places else ""
+    return UserError(
+        f"{environment.name} cannot be compiled: {what}{where}. Write it in other TensorFlow operations, or run it "
+        f"without XLA: compile=graph. {HOST_PATH}"
+    )

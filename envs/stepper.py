@@ -1,14 +1,14 @@
 """Compiled environments stepped from the host: one compiled call per vector step, state kept between the calls."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from gymnasium import spaces
 
 from envs.compiled import CompiledEnvironment, EnvState, first_keys, step_keys, step_stream
 from envs.host import Step
+from envs.static import uncompilable
 from research import compile as compilation
 from research.errors import UserError
 
@@ -38,15 +38,16 @@ class Stepper:
     def reset(self) -> np.ndarray:
         """Opens the first episode of every environment. Returns the observations [B, ...]."""
         self._begin(self._seed, 0)
-        *self._flat, observation = self._reset(first_keys(self._seed, self.num_envs))
+        *self._flat, observation = self._called(self._reset, first_keys(self._seed, self.num_envs))
         self.observation = observation.numpy()
         return self.observation.copy()
 
     def step(self, actions: np.ndarray) -> Step:
         """Steps every environment with `actions` [B, ...]; Box actions may lie outside their bounds."""
         self._require_reset("step")
-        action = tf.constant(actions, tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32)
-        result = self._step(*self._flat, action, self._stream, tf.constant(self._steps, tf.int64))
+        action = tf.constant(actions, self._environment.action_spec(self.num_envs).dtype)
+        t = tf.constant(self._steps, tf.int64)
+        result = self._called(self._step, *self._flat, action, self._stream, t)
         self._flat, self._steps = result[: len(self._flat)], self._steps + 1
         arrays = Step(*(tensor.numpy() for tensor in result[len(self._flat) :]))
         self.observation = arrays.observation.copy()  # the caller may change its own
@@ -96,6 +97,15 @@ class Stepper:
         self._require_reset("render")
         return self._environment.render(tf.nest.map_structure(lambda tensor: tensor[0].numpy(), self._state.state))
 
+    def _called(self, program: Callable[..., list[tf.Tensor]], *inputs: tf.Tensor) -> list[tf.Tensor]:
+        try:
+            return program(*inputs)
+        except tf.errors.OpError as error:
+            refused = uncompilable(self._environment, error)
+            if refused is None:
+                raise
+            raise refused from error
+
     @property
     def _state(self) -> EnvState:
         return tf.nest.pack_sequence_as(self._specs, self._flat)
@@ -131,8 +141,7 @@ def _programs(environment: CompiledEnvironment, num_envs: int, mode: str) -> tup
 
     programs = (reset, step)
     if mode != "eager":
-        space = environment.action_space
-        action = tf.TensorSpec([num_envs, *space.shape], tf.float32 if isinstance(space, spaces.Box) else tf.int32)
+        action = environment.action_spec(num_envs)
         keys, stream, t = (tf.TensorSpec(*of) for of in (([num_envs, 2], tf.uint32), ([2], tf.uint32), ([], tf.int64)))
         programs = (
             compilation.function(reset, mode).get_concrete_function(keys),

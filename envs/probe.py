@@ -1,0 +1,108 @@
+"""Taking an environment's steps and laying results side by side: what envs.check is made of."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from envs.compiled import CompiledEnvironment, EnvState, first_keys, step_keys, step_stream
+from envs.host import Step
+from envs.static import leaves
+from research import compile as compilation
+
+
+class Moves(NamedTuple):
+    """What goes into N steps: arrays or tensors [N, ...]."""
+
+    state: EnvState
+    action: Any
+    keys: Any
+
+    def at(self, rows: Any) -> "Moves":
+        """Some of them."""
+        return tf.nest.map_structure(lambda array: array[rows], self)
+
+    def within(self, **changes: Any) -> "Moves":
+        """The same with another `elapsed` or `done` in all of them."""
+        return self._replace(state=self.state._replace(**{k: np.full(len(self.keys), v) for k, v in changes.items()}))
+
+
+class Outcome(NamedTuple):
+    """What comes out of them, [N, ...]."""
+
+    state: EnvState
+    step: Step
+
+    def at(self, rows: Any) -> "Outcome":
+        """Some of them."""
+        return tf.nest.map_structure(lambda array: array[rows], self)
+
+
+def program(env: CompiledEnvironment, mode: str) -> Any:
+    """Moves -> Outcome in "eager", "graph" or "xla", as numpy arrays.
+
+    Under XLA the step is in a loop, as training has it: a shape that hangs on values compiles outside of one only.
+    """
+
+    def once(moves: Moves) -> Outcome:
+        return Outcome(*env.step(*moves))
+
+    def looped(moves: Moves) -> Outcome:
+        start = Outcome(moves.state, tf.nest.map_structure(tf.zeros_like, once(moves).step))
+
+        def body(t: tf.Tensor, outcome: Outcome) -> tuple[tf.Tensor, Outcome]:
+            return t + 1, once(moves._replace(state=outcome.state))
+
+        return tf.while_loop(lambda t, _: t < 1, body, (0, start), maximum_iterations=1)[1]
+
+    compiled = compilation.function(looped if mode == "xla" else once, mode)
+    return lambda moves: arrays(compiled(tf.nest.map_structure(tf.constant, moves)))
+
+
+def play(env: CompiledEnvironment, batch: int, steps: int, seed: int) -> tuple[Moves, Outcome]:
+    """`steps` random steps of `batch` members from the beginning, laid end to end: [steps * batch, ...]."""
+    step, stream = compilation.function(env.step, "graph"), step_stream(seed)
+    keys_at = compilation.function(lambda t: step_keys(stream, t, batch), "graph")
+    space, dtype = copy.deepcopy(env.action_space), env.action_spec(batch).dtype
+    space.seed(seed)
+    state = compilation.function(env.reset, "graph")(first_keys(seed, batch))
+    moves, outcomes = [], []
+    for t in range(steps):
+        action = tf.constant(np.stack([space.sample() for _ in range(batch)]), dtype)
+        moves.append(Moves(state, action, keys_at(tf.constant(t))))
+        outcomes.append(Outcome(*step(*moves[-1])))
+        state = outcomes[-1].state
+    return joined(moves), joined(outcomes)
+
+
+def arrays(nest: Any) -> Any:
+    """Its tensors as numpy arrays."""
+    return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
+
+
+def joined(parts: list[Any]) -> Any:
+    """One nest of arrays [N, ...] from many of tensors or arrays, end to end."""
+    return tf.nest.map_structure(lambda *rows: np.concatenate([np.asarray(row) for row in rows]), *parts)
+
+
+def chosen(moves: Moves, outcome: Outcome, count: int) -> np.ndarray:
+    """Up to `count` rows to look at closely: openings and ends, as many as half of them, and others."""
+    special = np.flatnonzero(moves.state.done | outcome.state.done)
+    some = np.random.default_rng(0).permutation(len(moves.keys))
+    return np.unique(np.concatenate([special[: count // 2], some[: count - min(len(special), count // 2)]]))
+
+
+def unlike(ours: Any, theirs: Any, tolerance: float) -> Iterator[tuple[str, Any, Any]]:
+    """Name and values of a first number that differs, from each part that does; integers and booleans must be equal."""
+    for (name, one), (_, other) in zip(leaves(ours), leaves(theirs), strict=True):
+        if one.dtype.kind == "f":
+            bound = tolerance * (1.0 + np.abs(other))
+            with np.errstate(invalid="ignore"):
+                same = (np.abs(one - other) <= bound) | (one == other) | (np.isnan(one) & np.isnan(other))
+        else:
+            same = one == other
+        if not same.all():
+            index = tuple(np.argwhere(~same)[0])
+            yield name.removeprefix("state."), one[index], other[index]
