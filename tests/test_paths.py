@@ -18,10 +18,13 @@ DQN = ("agent=dqn", "trainer.num_envs=3", "trainer.rollout_steps=5", "trainer.up
 
 
 class Stepped:
-    """A compiled environment that says it is not: the trainer steps its host vector."""
+    """A compiled environment that says it is not: the trainer steps its host vector, compiled as the rest."""
 
     def __init__(self, environment: Any) -> None:
         self.environment, self.compiled = environment, False
+
+    def vector(self, num_envs: int, seed: int) -> Any:
+        return self.environment.vector(num_envs, seed, compile="graph")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.environment, name)
