@@ -1,35 +1,59 @@
 """`sparring <command> ...`. Nothing heavy is imported before a command runs: help and completion answer at once."""
 
+import argparse
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from research.errors import UserError
 
 STARTED = time.time()
+OURS = ("research", "agents", "envs", "gans", "conf")
 
 
 class Command(NamedTuple):
-    """A command: where it is (`module:function`, called with the arguments after its name) and what it does."""
+    """A command: where it is (`module:function`, called with the arguments after its name) and what it does.
+
+    `config` is the primary config whose keys a shell completes, if its arguments are keys.
+    """
 
     target: str
     summary: str
+    config: str | None = None
 
 
 COMMANDS = {
-    "rl": Command("research.launch:rl", "train an agent: sparring rl agent=ppo env=cartpole"),
+    "rl": Command("research.launch:rl", "train an agent: sparring rl agent=ppo env=cartpole", "rl"),
     "train": Command(
-        "research.launch:train", "train from a config of yours: sparring train --config-name mine -cd conf"
+        "research.launch:train", "train from a config of yours: sparring train --config-dir conf --config-name mine", "rl"
     ),
     "evaluate": Command("research.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"),
+    "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),
 }
 
 
 def main() -> None:
     """The console script."""
-    arguments = sys.argv[1:]
+    ours_first()
+    try:
+        _main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output, such as `| head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _main(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
+        return
+    if arguments[0] == "--version":
+        print(f"sparring {metadata.version('sparring')}")
         return
     if arguments[0] in ("-sc", "--shell-completion"):
         _completion(arguments[1:])
@@ -40,20 +64,42 @@ def main() -> None:
     _run(COMMANDS[name], arguments[1:])
 
 
-def _run(command: Command, arguments: Sequence[str]) -> None:
-    from research.errors import UserError
+def ours_first() -> None:
+    """Have Python search folders that hold packages named like ours after ours.
 
+    PYTHONPATH and, with `python -m`, the working folder come first otherwise, and a user's conf/ or agents/ is what
+    would be imported. Processes started from this one inherit the order.
+    """
+    root = str(Path(__file__).resolve().parents[1])
+    theirs = [p for p in sys.path if p != root and any((Path(p) / name).is_dir() for name in OURS)]
+    others = [p for p in sys.path if p not in theirs]
+    sys.path[:] = [*others, *([] if root in others else [root]), *theirs]
+
+
+def strict(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """`parser`, but what it refuses is a UserError: one line, where argparse would print its usage too."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{message}. See `--help`.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+def _run(command: Command, arguments: Sequence[str]) -> None:
     module, function = command.target.split(":")
     call: Callable[[Sequence[str]], int | None] = getattr(importlib.import_module(module), function)
     try:
-        sys.exit(call(arguments) or 0)
+        code = call(arguments) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
-        _fail(str(error), 2)
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         _fail("stopped at once; the last checkpoint is what remains", 130)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"sparring: {message}", file=sys.stderr)
     sys.exit(code)
 
@@ -64,15 +110,17 @@ def _help() -> str:
     return (
         "usage: sparring <command> [arguments]\n\n"
         f"{lines}\n\n"
-        '`sparring <command> --help` says more. Completion for bash: eval "$(sparring --shell-completion bash)"'
+        "`sparring <command> --help` says more. Completion for bash and zsh:\n"
+        '  eval "$(sparring --shell-completion bash)"  (zsh: autoload -U bashcompinit && bashcompinit first)'
     )
 
 
 _BASH = """_sparring() {
+  COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then COMPREPLY=($(compgen -W "%s" -- "${COMP_WORDS[1]}")); return; fi
-  local line="${COMP_WORDS[0]} ${COMP_WORDS[1]}"
-  local words="${COMP_LINE#"$line"}"
-  COMPREPLY=($(COMP_LINE="sparring$words" sparring --shell-completion query "${COMP_WORDS[1]}"))
+  local line="${COMP_LINE:0:$COMP_POINT}"
+  COMPREPLY=($(COMP_LINE="sparring${line#*"${COMP_WORDS[1]}"}" \\
+    "${COMP_WORDS[0]}" --shell-completion query "${COMP_WORDS[1]}" 2>/dev/null))
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o nospace -o default -F _sparring sparring"""
@@ -83,8 +131,10 @@ def _completion(arguments: Sequence[str]) -> None:
     if list(arguments) == ["bash"]:
         print(_BASH % " ".join(COMMANDS))
     elif len(arguments) == 2 and arguments[0] == "query" and arguments[1] in COMMANDS:
-        from research.launch import complete
+        name = COMMANDS[arguments[1]].config
+        if name is not None:
+            from research.launch import complete
 
-        complete(arguments[1])
+            complete(name)
     else:
         _fail("--shell-completion takes bash", 2)
