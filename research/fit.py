@@ -2,16 +2,18 @@
 
 import contextlib
 import logging
-import math
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
+from research import finite
 from research.checkpoint import Checkpoints, SaveFailed
 from research.errors import UserError
+from research.interrupt import Interrupt
 from research.progress import Progress
 from research.tensorboard import Writer
 from research.trainer import Evaluation, Trainer
@@ -22,7 +24,10 @@ _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When things happen, in the trainer's steps; `target` is the objective that ends the run early."""
+    """When things happen, in the trainer's steps; `target` is the objective that ends the run early.
+
+    What is due at the same step is done in this order: log, evaluate, save. All of it is due at the end.
+    """
 
     steps: int
     log_every: int
@@ -34,14 +39,22 @@ class Schedule:
 
 @dataclass
 class Outcome:
-    """How a run ended. `status`: finished, stopped (by a signal), target, nan or failed."""
+    """How a run ended.
+
+    `status`: finished, stopped (by a signal), target, nan or failed. `final` holds the newest value of every scalar,
+    `best` those of the evaluation with the best objective, and its step; of equals the first. `seconds` adds up over
+    all processes that worked on the run, as far as their work was saved. `unsaved` says why the last state is not.
+    """
 
     status: str = "failed"
     step: int = 0
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"compilation": 0.0, "training": 0.0, "evaluation": 0.0})
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("imports", "compilation", "training", "evaluation", "saving"), 0.0)
+    )
     message: str = ""
+    unsaved: str = ""
 
 
 class Fit:
@@ -52,48 +65,61 @@ class Fit:
         self.latest = Checkpoints(folder / "checkpoints", schedule.keep)
         self.best = Checkpoints(folder / "best", keep=1)
         self.outcome = Outcome()
-        self.stop_requested = False
-        self._last_log = (0, time.perf_counter())
-        self._handled = 0  # the step up to which what was due has been done
+        self.interrupt = Interrupt()
+        self._handled = {"log": 0, "evaluate": 0, "save": 0}  # the step up to which each has been done when due
+        self._saved: dict[str, int] = {}  # what the newest checkpoint holds
+        self._unsaved: dict[Checkpoints, str] = {}  # why the newest state, or the best model, could not be saved
         self._pace = 0.0  # steps per second of the latest call
-        self.writer: Writer | None = None
+        self._steady = (0, 0.0)  # steps and seconds of training since the last point, compilation left out
+        self._since_log = {"evaluate": 0.0, "save": 0.0}
 
     def resume(self, checkpoints: Checkpoints) -> bool:
-        """Take up the newest sound checkpoint; False if there is none."""
+        """Take up the newest sound checkpoint, of this run or another; False if there is none."""
         restored = checkpoints.restore(self.trainer.checkpoint)
         if restored is None:
             return False
-        for complaint in self.trainer.load_host_state(restored.host["trainer"]):
+        host = restored.host
+        for complaint in self.trainer.load_host_state(host["trainer"]):
             _log.warning("%s", complaint)
-        self.outcome.best = dict(restored.host["best"])
-        self.outcome.final = dict(restored.host["final"])
-        self.outcome.step = self.trainer.step
-        self._last_log = (restored.host["last_log"], time.perf_counter())
-        self._handled = restored.host["handled"]
+        self.outcome.final = dict(host["final"])
+        self._handled = dict(host["handled"])
+        if checkpoints is self.latest:  # another run's best model and hours are that run's
+            self.outcome.best = dict(host["best"])
+            self._saved = self._position()
+            for part, seconds in host["seconds"].items():
+                self.outcome.seconds[part] += seconds
         _log.info("Resumed at step %d from %s.", self.trainer.step, restored.folder)
         return True
 
     def run(self) -> Outcome:
         """Train until the steps are done, the target is reached, a number is not finite or a signal comes."""
-        resumed = self.trainer.step
-        self.writer = Writer(
-            self.folder, descriptions=self.trainer.descriptions | _time_descriptions(self.trainer.unit),
-            resume_step=resumed or None,
-        )  # fmt: skip
-        if not resumed:
-            self.writer.layout(self.trainer.charts)
+        trainer, self.outcome.step = self.trainer, self.trainer.step
+        self.watch = finite.Watch(trainer.checkpoint)
+        parts = [*trainer.timings(), *self._since_log]
+        descriptions = {**_time_descriptions(trainer.unit, parts), **trainer.descriptions}
+        self.writer = Writer(self.folder, descriptions=descriptions, resume_step=self._handled["log"])
+        self.writer.layout(trainer.charts)
         try:
-            with self._signals(), self.progress.of(self.schedule.steps, resumed, self.trainer.unit):
-                self.outcome.status = self._loop()
-                if self.outcome.status in ("finished", "stopped", "target"):
-                    self._save()
-        except UserError:
-            self._save()  # a fault outside training, such as an environment's, loses nothing that was learned
-            raise
+            with self.interrupt.listening(), self.progress.of(self.schedule.steps, trainer.step, trainer.unit):
+                self._run()
         finally:
-            self.outcome.step = self.trainer.step
+            self.outcome.step = trainer.step
             self.writer.close()
         return self.outcome
+
+    def _run(self) -> None:
+        try:
+            self.outcome.status = self._loop()
+        except UserError as fault:  # outside training, such as an environment's: it loses nothing that was learned
+            if not self._not_finite():
+                self._save()
+                raise
+            self.outcome.status = "nan"
+            self.outcome.message += f"\nThen this happened: {fault}\n"
+        if self.outcome.status != "nan":
+            self._save()
+        if self.outcome.unsaved:
+            self.outcome.message += f"Not everything is saved. {self.outcome.unsaved}"
 
     def _loop(self) -> str:
         while True:
@@ -102,136 +128,141 @@ class Fit:
             if self.trainer.step >= self.schedule.steps:
                 return "finished"
             self._advance()
-            if self.stop_requested:
-                return self._finite() or "stopped"  # what is due at this step is done after the resume
+            if self.interrupt.asked:  # what is due at this step is done after the resume
+                return "nan" if self._not_finite() else "stopped"
 
     def _due_now(self) -> str:
         """Do what became due since the last time; the status that ends the run, or "" to go on."""
-        every, step, before = self.schedule, self.trainer.step, self._handled
-        self._handled = step
-
-        def due(interval: int) -> bool:
-            return step > before and (step // interval > before // interval or step >= every.steps)
-
-        log, evaluate, save = due(every.log_every), due(every.evaluate_every), due(every.checkpoint_every)
-        if (log or evaluate or save) and (status := self._finite()):
-            return status
+        every = self.schedule
+        log, evaluate = self._due("log", every.log_every), self._due("evaluate", every.evaluate_every)
+        save = self._due("save", every.checkpoint_every)
+        if (log or evaluate or save) and self._not_finite(variables=evaluate or save):
+            return "nan"
         if log:
             self._log_scalars()
-        if evaluate:
-            objective = self._evaluate()
-            if every.target is not None and self._better(objective, every.target, equal=True):
-                return "target"
+        if evaluate and (status := self._evaluate()):
+            return status
         if save:
+            self._handled["save"] = self.trainer.step
             self._save()
         return ""
+
+    def _due(self, what: str, interval: int) -> bool:
+        step, before = self.trainer.step, self._handled[what]
+        return step > before and (step // interval > before // interval or step >= self.schedule.steps)
 
     # ---- one sentence each ---------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """One call of about a second, not past the next thing that is due."""
-        every, step = self.schedule, self.trainer.step
-        marks = [every.steps] + [
-            (step // n + 1) * n for n in (every.log_every, every.evaluate_every, every.checkpoint_every)
-        ]
-        ahead = min(marks) - step
-        call = max(1, min(ahead, int(self._pace * _CALL_SECONDS)))
-        started, first = time.perf_counter(), self._pace == 0.0
-        self.trainer.train(call)
-        seconds = time.perf_counter() - started
-        self._pace = (self.trainer.step - step) / max(seconds, 1e-9)
+        every, step, first = self.schedule, self.trainer.step, self._pace == 0.0
+        intervals = (every.log_every, every.evaluate_every, every.checkpoint_every)
+        ahead = min(every.steps, *((step // n + 1) * n for n in intervals)) - step
+        started = time.perf_counter()
+        self.trainer.train(max(1, min(ahead, int(self._pace * _CALL_SECONDS))))
+        seconds, steps = time.perf_counter() - started, self.trainer.step - step
+        self._pace = steps / max(seconds, 1e-9)
         self.outcome.seconds["compilation" if first else "training"] += seconds
+        if not first:
+            self._steady = (self._steady[0] + steps, self._steady[1] + seconds)
         self.progress.advance(self.trainer.step)
 
-    def _finite(self) -> str:
-        """ "" if every mean since the last log is finite, else the status "nan", with a message that says where."""
-        bad = {k: v for k, v in self.trainer.peek().items() if not math.isfinite(v)}
-        if not bad:
-            return ""
+    def _not_finite(self, variables: bool = True) -> bool:
+        """Whether a mean since the last point, or a variable, is not finite; the outcome's message says where."""
+        bad = [f"{name} = {value}" for name, value in finite.bad_values(self.trainer.peek()).items()]
+        bad += [f"a number in {name}" for name in self.watch.found()] if variables else []
+        if bad:
+            self._explain(bad)
+        return bool(bad)
+
+    def _explain(self, bad: list[str]) -> None:
+        shown = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
         saved = self.latest.steps()
-        before = f"The last checkpoint is from step {saved[-1]}." if saved else "No checkpoint had been saved yet."
+        before = f"The last checkpoint from before is of step {saved[-1]}." if saved else "There is no checkpoint yet."
         self.outcome.message = (
-            f"Not finite between steps {self._last_log[0]} and {self.trainer.step}: "
-            + ", ".join(f"{k} = {v}" for k, v in bad.items())
-            + f". {before} Try a lower optimizer.learning_rate, a smaller optimizer.optimizer.global_clipnorm, "
-            "or look for infinite rewards and observations."
+            f"Not finite between steps {self._handled['log']} and {self.trainer.step}: {shown}. {before} Try a lower "
+            "optimizer.learning_rate or global_clipnorm, or look for infinite rewards, observations or data."
         )
-        return "nan"
 
     def _log_scalars(self) -> None:
-        assert self.writer is not None
-        step, now = self.trainer.step, time.perf_counter()
-        values, seconds = self.trainer.scalars(), self.trainer.timings()
-        elapsed = max(now - self._last_log[1] - seconds.get("evaluate", 0.0), 1e-9)
-        rate = (step - self._last_log[0]) / elapsed
-        self._last_log = (step, now)
-        timing = {f"time/{part}_seconds": s for part, s in seconds.items()}
-        self.writer.scalars(values | timing | {f"time/{self.trainer.unit}_per_second": rate}, step)
+        step, values = self.trainer.step, self.trainer.scalars()
+        timing = {f"time/{part}_seconds": s for part, s in {**self.trainer.timings(), **self._since_log}.items()}
+        steps, seconds = self._steady
+        rate = steps / seconds if steps else None
+        if rate is not None:
+            timing[f"time/{self.trainer.unit}_per_second"] = rate
+        self.writer.scalars(values | timing, step)
         self.outcome.final |= values
         self.progress.show(values, rate)
+        self._steady, self._since_log = (0, 0.0), dict.fromkeys(self._since_log, 0.0)
+        self._handled["log"] = step
 
-    def _evaluate(self) -> float:
-        """Evaluate, log, and keep the model if it is the best so far."""
-        assert self.writer is not None
-        started, step = time.perf_counter(), self.trainer.step
-        found = self.trainer.evaluate()
-        self.outcome.seconds["evaluation"] += time.perf_counter() - started
+    def _evaluate(self) -> str:
+        """Evaluate, log, and keep the model if it is the best so far; "target" or "nan" if that ends the run."""
+        trainer, step = self.trainer, self.trainer.step
+        with self._timed("evaluate", "evaluation"):
+            found = trainer.evaluate()
         write(self.writer, found, step)
+        self._handled["evaluate"] = step
         self.outcome.final |= found.scalars
-        objective = found.scalars[self.trainer.objective]
-        best = self.outcome.best.get(self.trainer.objective)
+        self.progress.show(found.scalars, None)
+        objective = found.scalars[trainer.objective]
+        if finite.bad_values({trainer.objective: objective}):
+            self._explain([f"{trainer.objective} = {objective}"])
+            return "nan"
+        best = self.outcome.best.get(trainer.objective)
         if best is None or self._better(objective, best):
             self.outcome.best = {**found.scalars, "step": step}
-            self._save_to(self.best)
-        self.progress.show(found.scalars, None)
-        return objective
+            self._save_to(self.best, model_only(trainer), {})
+        target = self.schedule.target
+        if target is None or self._better(target, objective):
+            return ""
+        self.outcome.message = f"{trainer.objective} {objective:g} has reached the target {target:g}. "
+        return "target"
 
-    def _better(self, a: float, b: float, equal: bool = False) -> bool:
-        return (a > b if self.trainer.maximize else a < b) or (equal and a == b)
+    def _better(self, a: float, b: float) -> bool:
+        return a > b if self.trainer.maximize else a < b
+
+    def _position(self) -> dict[str, int]:
+        return {"step": self.trainer.step, **self._handled}
 
     def _save(self) -> None:
-        self._save_to(self.latest)
+        """Save everything, unless the newest checkpoint holds it already."""
+        if self._saved != self._position() and self._save_to(
+            self.latest, self.trainer.checkpoint, self.trainer.host_state()
+        ):
+            self._saved = self._position()
 
-    def _save_to(self, checkpoints: Checkpoints) -> None:
-        host = {
-            "trainer": self.trainer.host_state() if checkpoints is self.latest else {},
-            "best": self.outcome.best,
-            "final": self.outcome.final,
-            "last_log": self._last_log[0],
-            "handled": self._handled,
-        }
-        tensors = self.trainer.checkpoint if checkpoints is self.latest else model_only(self.trainer)
+    def _save_to(self, checkpoints: Checkpoints, tensors: tf.train.Checkpoint, host: Mapping[str, Any]) -> bool:
+        """Save; a failure, such as a full disk, is told once and does not end the run."""
+        outcome, failing = self.outcome, bool(self._unsaved)
+        state = {"best": outcome.best, "final": outcome.final, "seconds": outcome.seconds, "handled": self._handled}
         try:
-            checkpoints.save(self.trainer.step, tensors, host)
+            with self._timed("save", "saving"):
+                checkpoints.save(self.trainer.step, tensors, {"trainer": host, **state})
+            self._unsaved.pop(checkpoints, None)
         except SaveFailed as error:
-            _log.error("%s Training goes on.", error)
+            self._unsaved[checkpoints] = str(error)
+            if not failing:
+                _log.error("%s Training goes on, and later checkpoints will be tried.", error)
+        if failing and not self._unsaved:
+            _log.warning("Checkpoints are saved again.")
+        outcome.unsaved = " ".join(self._unsaved.values())
+        return checkpoints not in self._unsaved
 
     @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM asks for a save and a clean end; the second ends at once."""
-
-        def handle(number: int, frame: Any) -> None:
-            if self.stop_requested:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-            _log.warning("%s: saving and stopping. Once more to stop at once.", signal.Signals(number).name)
-
-        try:
-            old = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread, as under some launchers: signals are not ours to take
-            yield
-            return
+    def _timed(self, part: str, total: str) -> Iterator[None]:
+        started = time.perf_counter()
         try:
             yield
         finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+            seconds = time.perf_counter() - started
+            self._since_log[part] += seconds
+            self.outcome.seconds[total] += seconds
 
 
-def model_only(trainer: Trainer) -> Any:
+def model_only(trainer: Trainer) -> tf.train.Checkpoint:
     """What `best/` keeps: the model under the name it has in a full checkpoint."""
-    import tensorflow as tf
-
     return tf.train.Checkpoint(model=trainer.model)
 
 
@@ -244,10 +275,9 @@ def write(writer: Writer, found: Evaluation, step: int) -> None:
     writer.flush()
 
 
-def _time_descriptions(unit: str) -> dict[str, str]:
-    return {
-        f"time/{unit}_per_second": f"{unit.replace('_', ' ')} per second since the last point, evaluation left out.",
-        "time/collect_seconds": "Seconds spent acting and stepping environments since the last point.",
-        "time/update_seconds": "Seconds spent learning since the last point.",
-        "time/evaluate_seconds": "Seconds spent evaluating since the last point.",
+def _time_descriptions(unit: str, parts: list[str]) -> dict[str, str]:
+    words = unit.replace("_", " ")
+    rate = {f"time/{unit}_per_second": f"Speed of training, compilation left out, in {words} per second."}
+    return rate | {
+        f"time/{part}_seconds": f"Seconds spent to {part.replace('_', ' ')} since the last point." for part in parts
     }

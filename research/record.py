@@ -20,7 +20,7 @@ from research.errors import UserError
 CONFIG, RESULT, LOG = "config.yaml", "result.json", "run.log"
 HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
-_FREE = ("run", "hparams", "check_first", "limits")  # may differ when a run is resumed
+_FREE = ("run", "hparams", "check_first", "limits", "packages")  # may differ when a run is resumed
 
 
 def begin(folder: Path, cfg: DictConfig) -> None:
@@ -96,43 +96,59 @@ def _name(node: DictConfig) -> str:
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Keep the log beside the results too."""
-    handler = logging.FileHandler(folder / LOG)
+    handler = _LogFile(folder / LOG)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     _log.addHandler(handler)
     try:
         yield
     finally:
         _log.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk costs lines of the log, not a traceback for each."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        del record
 
 
 @contextlib.contextmanager
-def failures(folder: Path) -> Iterator[None]:
-    """An exception ends the run with status "failed" and its reason in result.json and the log."""
+def failures(folder: Path) -> Iterator[dict[str, Any]]:
+    """An exception ends the run with status "failed" and its reason in result.json and the log.
+
+    Yields a dict for what else result.json should say then: `outcome` and `objective`, as `finish` takes them.
+    """
+    known: dict[str, Any] = {}
     try:
-        yield
+        yield known
     except BaseException as error:
         said = str(error) or type(error).__name__
-        if not isinstance(error, UserError):
+        if not isinstance(error, UserError | KeyboardInterrupt):
             _log.error("%s", traceback.format_exc())
-        write(folder, {"status": "failed", "error": said})
+        result = {**(summary(**known) if known else {}), "status": "failed", "error": said}
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            write(folder, result)
         raise
 
 
 def finish(folder: Path, outcome: Any, objective: str) -> None:
     """Write result.json."""
-    write(
-        folder,
-        {
-            "status": outcome.status,
-            "step": outcome.step,
-            "objective": {"name": objective, "value": outcome.final.get(objective)},
-            "final": outcome.final,
-            "best": outcome.best,
-            "seconds": {k: round(v, 3) for k, v in outcome.seconds.items()},
-            "message": outcome.message,
-        },
-    )
+    write(folder, summary(outcome, objective))
+
+
+def summary(outcome: Any, objective: str) -> dict[str, Any]:
+    """What result.json says of an outcome (research.fit.Outcome)."""
+    return {
+        "status": outcome.status,
+        "step": outcome.step,
+        "objective": {"name": objective, "value": outcome.final.get(objective)},
+        "final": outcome.final,
+        "best": outcome.best,
+        "seconds": {k: round(v, 3) for k, v in outcome.seconds.items()},
+        "message": outcome.message,
+    }
 
 
 def write(folder: Path, result: Mapping[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """compose -> instantiate -> fit -> return the objective: one run, from a composed config."""
 
+import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,55 @@ _log = logging.getLogger("sparring")
 def train(cfg: DictConfig, folder: Path, started: float) -> float | None:
     """Run one experiment in `folder`; returns its objective, which a sweeper optimises.
 
-    `started` is when the process began to work (`time.time()`), for the seconds of imports.
+    A run that has nothing left to do ends at once. `started` is when the process began to work (`time.time()`), for
+    the seconds of imports. Raises UserError when training ran into NaN, and when a run could not be saved at its end.
     """
     for key in cfg.check_first:
         instantiate(cfg[key])
-    record.begin(folder, cfg)
-    with record.logged(folder), record.failures(folder):
+    over = _over(cfg, folder)
+    with _writable(folder):
+        record.begin(folder, cfg)
+    if over is not None:
+        print(f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose another run.name.")
+        return over["objective"]["value"]
+    with record.logged(folder), record.failures(folder) as known:
         trainer = build(cfg)
-        imports = time.time() - started
         try:
-            outcome = _fit(cfg, trainer, folder)
+            fit = _fit(cfg, trainer, folder)
+            fit.outcome.seconds["imports"] += time.time() - started
+            known |= {"outcome": fit.outcome, "objective": trainer.objective}
+            outcome = fit.run()
         finally:
             trainer.close()
-        outcome.seconds = {"imports": imports} | outcome.seconds
-        objective = outcome.final.get(trainer.objective)
-        record.finish(folder, outcome, trainer.objective)
-    _report(outcome, trainer.objective, folder)
-    if outcome.status == "nan":
+        record.settle(folder, cfg, trainer, outcome)
+        print(_said(record.summary(outcome, trainer.objective)))
+        with _writable(folder):
+            record.finish(folder, outcome, trainer.objective)
+    print(f"results: {folder / record.RESULT}\ncurves:  tensorboard --logdir {folder.parent}")
+    if outcome.status == "nan" or outcome.unsaved:
         raise UserError(outcome.message)
-    return objective
+    return outcome.final.get(trainer.objective)
+
+
+def _over(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """The result of a run that came to its end and is asked for no more; None if there is something to do."""
+    result = read_result(folder)
+    if not (folder / "checkpoints" / f"step_{result.get('step', 0):012d}").is_dir():
+        return None
+    finished = result["status"] == "finished" and result["step"] >= cfg.run.steps
+    reached = result["status"] == "target" and read_config(folder).run.target == cfg.run.target
+    return result if finished or reached else None
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """A disk that refuses is one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {error.strerror or error}: {error.filename or 'a file'} cannot be written."
+        ) from error
 
 
 def build(cfg: DictConfig) -> Any:
@@ -63,21 +95,16 @@ def instantiate(node: DictConfig) -> Any:
 
 
 def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:
+    """The run, ready to go on from where it was."""
     from research.fit import Fit, Schedule
     from research.progress import Progress
 
     run = cfg.run
-    fit = Fit(
-        trainer,
-        Schedule(run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target),
-        folder,
-        Progress(),
-    )
+    schedule = Schedule(run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target)
+    fit = Fit(trainer, schedule, folder, Progress(_headline(trainer)))
     _initialise(cfg, fit)
-    record.describe(folder, cfg, fit.trainer)
-    outcome = fit.run()
-    record.settle(folder, cfg, trainer, outcome)
-    return outcome
+    record.describe(folder, cfg, trainer)
+    return fit
 
 
 def _initialise(cfg: DictConfig, fit: Any) -> None:
@@ -85,8 +112,7 @@ def _initialise(cfg: DictConfig, fit: Any) -> None:
     from research.checkpoint import Checkpoints, restore_into
     from research.fit import model_only
 
-    own = fit.resume(fit.latest)
-    if own:
+    if fit.resume(fit.latest):
         return
     if cfg.run.resume not in ("auto", "never"):
         if not fit.resume(Checkpoints(record.existing(cfg.run.resume, "run.resume") / "checkpoints", 10**9)):
@@ -98,12 +124,18 @@ def _initialise(cfg: DictConfig, fit: Any) -> None:
         _log.info("Warm start from %s.", source)
 
 
-def _report(outcome: Any, objective: str, folder: Path) -> None:
-    final, best = outcome.final.get(objective), outcome.best.get(objective)
-    said = f"{outcome.status} at step {outcome.step}"
-    if final is not None and best is not None:
-        said += f": {objective} {final:.2f} (best {best:.2f} at step {outcome.best['step']:.0f})"
-    print(f"{said}\nresults: {folder / 'result.json'}\ncurves:  tensorboard --logdir {folder.parent}")
+def _headline(trainer: Any) -> tuple[str, ...]:
+    """What is shown beside the progress bar: the objective, and what the first chart shows."""
+    charts = [tags for titles in trainer.charts.values() for tags in titles.values()]
+    return tuple(dict.fromkeys([trainer.objective, *(charts[0] if charts else [])]))
+
+
+def _said(result: dict[str, Any]) -> str:
+    name, value, best = result["objective"]["name"], result["objective"]["value"], result["best"]
+    said = f"{result['status']} at step {result['step']}"
+    if isinstance(value, float) and name in best:
+        said += f": {name} {value:.4g} (best {best[name]:.4g} at step {best['step']})"
+    return said
 
 
 def read_config(folder: Path) -> DictConfig:
@@ -118,5 +150,9 @@ def read_config(folder: Path) -> DictConfig:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """A run's result.json; empty if it has none yet."""
-    path = folder / record.RESULT
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return dict(json.loads((folder / record.RESULT).read_text()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / record.RESULT} cannot be read ({error}): mend it or delete it.") from error

@@ -1,11 +1,19 @@
 """The contract between `fit` and whatever is trained, and the test that any trainer must pass."""
 
-from collections.abc import Mapping
+import contextlib
+import math
+import re
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+
+from research import finite
+from research.checkpoint import Checkpoints, restore_into
 
 
 @dataclass
@@ -27,7 +35,7 @@ class Trainer(Protocol):
 
     @property
     def unit(self) -> str:
-        """What a step is: "environment steps", "images", "examples"."""
+        """What a step is, as part of a tag: "env_steps", "images", "examples"."""
 
     @property
     def objective(self) -> str:
@@ -43,11 +51,14 @@ class Trainer(Protocol):
 
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
-        """The layout of TensorBoard's custom scalars: category -> chart -> tags."""
+        """The layout of TensorBoard's custom scalars: category -> chart -> tags.
+
+        The tags of the first chart are also shown while the run goes on.
+        """
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
-        """Every variable the next step depends on."""
+        """Every variable the next step depends on. One that turns NaN or infinite ends the run."""
 
     @property
     def model(self) -> tf.train.Checkpoint:
@@ -56,7 +67,8 @@ class Trainer(Protocol):
     def train(self, steps: int) -> None:
         """Advance by at least `steps` steps, and by as few as its inner iterations allow.
 
-        No host work between inner steps where the work itself is on the device.
+        No host work between inner steps where the work itself is on the device. How many steps are asked for at once
+        changes nothing: `fit` asks for as many as fit into a second.
         """
 
     def scalars(self) -> dict[str, float]:
@@ -66,7 +78,7 @@ class Trainer(Protocol):
         """The same means without starting a new interval."""
 
     def timings(self) -> dict[str, float]:
-        """Seconds spent in each part since the last call."""
+        """Seconds spent in each part of training ("collect", "update") since the last call."""
 
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         """Measure what was learned, on fresh data fixed by the seed and the step (`step`: as if it stood there).
@@ -84,55 +96,107 @@ class Trainer(Protocol):
         """Release processes and files."""
 
 
-def check_trainer(make: Any, steps: int) -> None:
-    """Hold a trainer against the contract; `make()` builds a new one, `steps` is a few iterations' worth.
+def check_trainer(make: Callable[[], Any], steps: int) -> None:
+    """Hold a trainer against the contract; `make()` builds a new one, always alike; `steps` is a few iterations' worth.
 
     Raises AssertionError with what is wrong. Your own trainer's test is one line:
     `check_trainer(lambda: MyTrainer(...), steps=100)`.
     """
-    whole, first, second = make(), make(), make()
-    try:
-        whole.train(steps)
-        middle = whole.step
-        assert middle >= steps, f"train({steps}) advanced to step {middle} only"
-        first.train(steps)
-        assert first.step == middle, f"two trainers alike stand at steps {middle} and {first.step}"
-        values = whole.peek()
-        assert values, "scalars() is empty after training"
-        unknown = sorted(set(values) - set(whole.descriptions))
-        assert not unknown, f"scalars without a description: {unknown}"
-        bad = {k: v for k, v in values.items() if not np.isfinite(v)}
-        assert not bad, f"not finite: {bad}"
-        before = [v.numpy() for v in _variables(first.checkpoint)]
-        evaluation = first.evaluate(episodes=2)
-        assert first.objective in evaluation.scalars, f"evaluate() lacks the objective {first.objective}"
-        after = [v.numpy() for v in _variables(first.checkpoint)]
-        assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True)), "evaluate() changed the state"
-        _copy(first, second)
-        whole.train(steps)
-        second.train(steps)
-        assert whole.step == second.step, f"resumed to step {second.step}, uninterrupted to {whole.step}"
-        for name, a, b in zip(
-            [v.name for v in _variables(whole.checkpoint)],
-            _variables(whole.checkpoint),
-            _variables(second.checkpoint),
-            strict=True,
-        ):
-            assert np.array_equal(a.numpy(), b.numpy()), f"resume is not exact: {name} differs"
-        assert whole.scalars() == second.scalars(), "a resumed trainer reports other scalars"
-    finally:
-        for trainer in (whole, first, second):
-            trainer.close()
+    with contextlib.ExitStack() as stack:
+        whole, parted, resumed, learned = made = [make() for _ in range(4)]
+        for trainer in made:
+            stack.callback(trainer.close)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _check_words(whole)
+        _check_train(whole, parted, steps)
+        found = _check_evaluate(parted)
+        saved = Checkpoints(folder).save(parted.step, parted.checkpoint, {"trainer": parted.host_state()})
+        _check_resume(whole, parted, resumed, folder, steps)
+        _check_scalars(whole, resumed)
+        _check_model(learned, saved, found)
 
 
-def _variables(checkpoint: tf.train.Checkpoint) -> list[tf.Variable]:
-    """Every variable reachable from `checkpoint`, breadth first."""
-    return [o for o in tf.train.TrackableView(checkpoint).descendants() if isinstance(o, tf.Variable)]
+def _check_words(trainer: Trainer) -> None:
+    assert re.fullmatch("[a-z][a-z0-9_]*", trainer.unit), f"unit {trainer.unit!r} is no part of a tag, as env_steps is"
+    assert trainer.objective in trainer.descriptions, f"no description of the objective {trainer.objective}"
+    tags = [tag for titles in trainer.charts.values() for chart in titles.values() for tag in chart]
+    unknown = [tag for tag in tags if not any(re.fullmatch(tag, known) for known in trainer.descriptions)]
+    assert not unknown, f"charts of tags without a description: {unknown}"
 
 
-def _copy(source: Trainer, target: Trainer) -> None:
-    values = [v.numpy() for v in _variables(source.checkpoint)]
-    for variable, value in zip(_variables(target.checkpoint), values, strict=True):
-        variable.assign(value)
-    complaints = target.load_host_state(source.host_state())
+def _check_train(whole: Trainer, parted: Trainer, steps: int) -> None:
+    """All at once, and in two parts."""
+    whole.train(steps)
+    assert whole.step >= steps, f"train({steps}) advanced to step {whole.step} only"
+    parted.train(1)
+    grain = parted.step
+    assert whole.step < steps + grain, f"train({steps}) advanced to step {whole.step}, though train(1) does {grain}"
+    parted.train(steps - grain) if steps > grain else None
+    _check_equal(whole, parted, "train(a) and train(b) are not train(a + b), or two trainers made alike differ")
+    infinite = finite.Watch(whole.checkpoint, keep=True).found()
+    assert not infinite, f"not finite after {steps} steps: {infinite}"
+
+
+def _check_scalars(whole: Trainer, resumed: Trainer) -> None:
+    values, seconds = whole.peek(), whole.timings()
+    assert values, "peek() is empty after training"
+    _check_numbers(whole, values)
+    assert whole.scalars() == values, "scalars() and peek() differ"
+    assert whole.peek() == {}, "scalars() did not start a new interval"
+    assert resumed.scalars() == values, "a resumed trainer reports other scalars"
+    assert all(s >= 0.0 for s in seconds.values()), f"timings() has negative seconds: {seconds}"
+    assert not any(whole.timings().values()), "timings() did not start anew after being read"
+
+
+def _check_evaluate(trainer: Trainer) -> Evaluation:
+    before = {name: v.numpy() for name, v in finite.variables(trainer.checkpoint).items()}
+    found = trainer.evaluate(episodes=2)
+    changed = [n for n, v in finite.variables(trainer.checkpoint).items() if not np.array_equal(v.numpy(), before[n])]
+    assert not changed, f"evaluate() changed the state: {changed}"
+    assert trainer.objective in found.scalars, f"evaluate() lacks the objective {trainer.objective}"
+    _check_numbers(trainer, found.scalars)
+    for kind, ranks in ((found.images, (3, 4)), (found.videos, (4,))):
+        wrong = [t for t, a in kind.items() if np.asarray(a).dtype != np.uint8 or np.asarray(a).ndim not in ranks]
+        assert not wrong, f"evaluate() gave pictures that are not uint8 [N, H, W, C]: {wrong}"
+    again = trainer.evaluate(episodes=2, media=False)
+    assert again.scalars == found.scalars, "evaluate() at the same step found something else"
+    assert not {**again.images, **again.videos}, "evaluate(media=False) gave pictures"
+    return found
+
+
+def _check_numbers(trainer: Trainer, values: Mapping[str, float]) -> None:
+    unknown = sorted(set(values) - set(trainer.descriptions))
+    assert not unknown, f"scalars without a description: {unknown}"
+    bad = {tag: value for tag, value in values.items() if not isinstance(value, float) or not math.isfinite(value)}
+    assert not bad, f"not finite, plain numbers: {bad}"
+
+
+def _check_resume(whole: Trainer, parted: Trainer, resumed: Trainer, folder: Path, steps: int) -> None:
+    """One that never stopped nor evaluated, one that evaluated, and one that took up the second's checkpoint."""
+    restored = Checkpoints(folder).restore(resumed.checkpoint)
+    assert restored is not None
+    complaints = resumed.load_host_state(restored.host["trainer"])
     assert not complaints, f"could not take up the host state: {complaints}"
+    assert resumed.step == parted.step, f"saved at step {parted.step}, resumed at {resumed.step}"
+    for trainer in (whole, parted, resumed):
+        trainer.train(steps)
+    _check_equal(whole, parted, "evaluate(), or saving, changed what came after it")
+    _check_equal(whole, resumed, "resume is not exact")
+
+
+def _check_model(learned: Trainer, saved: Path, found: Evaluation) -> None:
+    whole = {id(v) for v in finite.variables(learned.checkpoint).values()}
+    apart = [name for name, v in finite.variables(learned.model).items() if id(v) not in whole]
+    assert not apart, f"in the model, but not in the checkpoint: {apart}"
+    step = restore_into(tf.train.Checkpoint(model=learned.model), saved)
+    assert learned.evaluate(episodes=2, step=step).scalars == found.scalars, (
+        "the model alone evaluates to other scalars"
+    )
+
+
+def _check_equal(ours: Trainer, theirs: Trainer, what: str) -> None:
+    assert ours.step == theirs.step, f"{what}: steps {ours.step} and {theirs.step}"
+    a, b = finite.variables(ours.checkpoint), finite.variables(theirs.checkpoint)
+    assert a.keys() == b.keys(), f"{what}: other variables, {sorted(a.keys() ^ b.keys())}"
+    different = [name for name in a if not np.array_equal(a[name].numpy(), b[name].numpy(), equal_nan=True)]
+    assert not different, f"{what}: {different}"
