@@ -9,8 +9,6 @@ def test_my_environment():
 
 import copy
 import traceback
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,12 @@ from gymnasium import spaces
 from tensorflow.python.framework import op_def_registry
 
 from envs.compiled import CompiledEnvironment
-from envs.probe import Moves, Outcome, arrays, chosen, joined, play, program, unlike
-from envs.static import require_observation, uncompilable
+from envs.probe import Moves, Outcome, Program, arrays, chosen, joined, play, unlike
+from envs.static import place, require_observation, uncompilable
 from research.errors import UserError
 
 BATCH = 6
-LIBRARY = str(Path(tf.__file__).parent)
+COUNT = 256  # steps looked at closely
 LONGEST = 1000  # steps played to see an episode cut
 # Control flow counts as stateful where its branches are, and they are looked into; XLA drops or names the others.
 HARMLESS = {"If", "While", "Case", "StatefulPartitionedCall", "PartitionedCall", "Assert"}
@@ -47,15 +45,19 @@ def check_environment(env: CompiledEnvironment, steps: int = 200, seed: int = 0,
         UserError: the first promise that is broken, with an example and what to do.
     """
     _check_spaces(env)
-    _check_operations(env)
-    moves, outcome = play(env, BATCH, max(steps, min(env.max_episode_steps or 0, LONGEST) + 2), seed)
+    graph = Program(env, "graph")
+    _check_operations(env, graph)
+    moves, outcome = play(env, graph, BATCH, max(steps, min(env.max_episode_steps or 0, LONGEST) + 2), seed)
     _check_values(env, moves, outcome)
-    _check_openings(env, moves, outcome)
-    _check_ends(env, moves, outcome)
-    _check_repeats(env, moves, tolerance)
-    _check_members(env, moves, outcome, tolerance)
-    _check_xla(env, moves, outcome, tolerance)
-    _check_picture(env, moves)
+    rows = chosen(moves, outcome, COUNT)
+    some, then = moves.at(rows), outcome.at(rows)
+    _check_openings(env, graph, some)
+    _check_ends(env, graph, some)
+    _check_end_by_clock(env, outcome)
+    _check_repeats(env, some)
+    _check_members(env, graph, some, then, tolerance)
+    _check_xla(env, some, then, tolerance)
+    _check_picture(env, some)
 
 
 # ---- what it says of itself --------------------------------------------------------------------------------------
@@ -81,33 +83,20 @@ def _check_spaces(env: CompiledEnvironment) -> None:
     _require(limit is None or (isinstance(limit, int) and limit > 0), told)
 
 
-def _check_operations(env: CompiledEnvironment) -> None:
+def _check_operations(env: CompiledEnvironment, graph: Program) -> None:
     """Static shapes in two batches, and no operation that remembers something or draws from a generator of its own."""
-    for count in (1, BATCH):
-        state = env.specs(count)  # raises what `initial` does wrong
-        keys = tf.TensorSpec([count, 2], tf.uint32)
-        opened = _graph(env, lambda k: env.observe(env.initial(k)), keys)
-        require_observation(env, opened.structured_outputs, count)
-        moved = _graph(env, env.transition, state.state, env.action_spec(count), keys)
-        _graph(env, env.step, state, env.action_spec(count), keys)  # raises what `transition` does wrong
-        for graph in (opened.graph, moved.graph):
-            _check_pure(env, graph)
-
-
-def _graph(env: CompiledEnvironment, function: Callable[..., Any], *specs: Any) -> Any:
     try:
-        return tf.function(function, autograph=False).get_concrete_function(*specs)
+        for count in (1, BATCH):  # raises what `initial` and `transition` do wrong
+            _check_pure(env, graph.graph(count))
+        keys = tf.TensorSpec([BATCH, 2], tf.uint32)
+        opening = tf.function(lambda k: env.observe(env.initial(k)), autograph=False).get_concrete_function(keys)
     except tf.errors.OperatorNotAllowedInGraphError as error:
         raise UserError(
-            f"{env.name}: a Python if, while, and, or, not or for asks for a tensor's value, which is only known when "
-            f"the program runs{_raised(error)}. Use tf.where, & | ~, or tf.while_loop."
+            f"{env.name}: a Python if, while, for, and, or, not asks for a tensor's value, known only when the program "
+            f"runs{place(traceback.extract_tb(error.__traceback__))}. Use tf.where, & | ~, or tf.while_loop."
         ) from error
-
-
-def _raised(error: Exception) -> str:
-    """The line of the environment's that raised `error`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return _place([frame for frame in frames if not frame.filename.startswith(LIBRARY)])
+    require_observation(env, opening.structured_outputs, BATCH)
+    _check_pure(env, opening.graph)
 
 
 def _check_pure(env: CompiledEnvironment, graph: Any) -> None:
@@ -124,14 +113,7 @@ def _check_pure(env: CompiledEnvironment, graph: Any) -> None:
 
 def _line(graph: Any, name: str) -> str:
     """Where an operation was written, if it is not inside another's branch."""
-    operation = next((op for op in graph.get_operations() if op.name == name), None)
-    return _place(
-        [frame for frame in (operation.traceback or ()) if LIBRARY not in frame.filename] if operation else []
-    )
-
-
-def _place(frames: list[Any]) -> str:
-    return f" ({frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+    return next((place(op.traceback) for op in graph.get_operations() if op.name == name), "")
 
 
 # ---- what comes of its steps -------------------------------------------------------------------------------------
@@ -152,31 +134,7 @@ def _check_values(env: CompiledEnvironment, moves: Moves, outcome: Outcome) -> N
     _require(finite.all(), f"{told} Rewards are finite numbers.")
 
 
-def _check_openings(env: CompiledEnvironment, moves: Moves, outcome: Outcome) -> None:
-    """After an end comes an opening, whatever the action: its reward is 0, its state `initial`'s, its clock 0."""
-    ended = moves.at(chosen(moves, outcome, 64)).within(done=True)
-    opened, alone = program(env, "graph")(ended), arrays(env.reset(tf.constant(ended.keys)))
-    told = f"{env.name}.step is not what CompiledEnvironment.step makes of it: "
-    for at, ours, theirs in unlike(opened.state, alone, 1e-4):
-        raise UserError(f"{told}after an end, {at} is {ours}, where `initial` gives {theirs} for the same key.")
-    quiet = opened.step.first & (opened.step.reward == 0) & ~opened.step.terminated & ~opened.step.truncated
-    _require(quiet.all(), f"{told}an opening is first=True with reward 0, and ends nothing.")
-
-
-def _check_ends(env: CompiledEnvironment, moves: Moves, outcome: Outcome) -> None:
-    """The task ends an episode in `transition`, the clock in the base class, and neither does the other's work."""
-    some, limited = moves.at(chosen(moves, outcome, 256)), copy.copy(env)
-    limited.max_episode_steps = 3
-    free, cut = program(env, "graph"), program(limited, "graph")
-    for elapsed in (0, 1, 2):
-        now = some.within(elapsed=np.int32(elapsed), done=False)
-        ours = cut(now).step
-        _require(
-            (free(now).step.terminated == ours.terminated).all(),
-            f"{env.name}.transition ends episodes by max_episode_steps: leave the clock to the base class, which "
-            "truncates them. A value follows where the clock ran out, none where the task has ended.",
-        )
-        _require((ours.truncated == (elapsed == 2)).all(), f"{env.name}: a limit of 3 steps does not cut at the third.")
+def _check_end_by_clock(env: CompiledEnvironment, outcome: Outcome) -> None:
     ends, limit = outcome.step.terminated, env.max_episode_steps
     _require(
         limit is None or not ends.any() or bool((outcome.state.elapsed[ends] < limit).any()),
@@ -185,53 +143,78 @@ def _check_ends(env: CompiledEnvironment, moves: Moves, outcome: Outcome) -> Non
     )
 
 
-def _check_repeats(env: CompiledEnvironment, moves: Moves, tolerance: float) -> None:
-    some, eager = moves.at(slice(0, 4)), program(env, "eager")
-    one, other, traced = eager(some), eager(some), program(env, "graph")(some)
+def _check_openings(env: CompiledEnvironment, graph: Program, some: Moves) -> None:
+    """After an end comes an opening, whatever the action: its reward is 0, its state `initial`'s, its clock 0."""
+    opened, alone = graph(some.within(done=True)), arrays(env.reset(tf.constant(some.keys)))
+    told = f"{env.name}.step is not what CompiledEnvironment.step makes of it: "
+    for at, ours, theirs in unlike(opened.state, alone, 1e-4):
+        raise UserError(f"{told}after an end, {at} is {ours}, where `initial` gives {theirs} for the same key.")
+    quiet = opened.step.first & (opened.step.reward == 0) & ~opened.step.terminated & ~opened.step.truncated
+    _require(quiet.all(), f"{told}an opening is first=True with reward 0, and ends nothing.")
+
+
+def _check_ends(env: CompiledEnvironment, graph: Program, some: Moves) -> None:
+    """The task ends an episode in `transition`, the clock in the base class, and neither does the other's work."""
+    limited = copy.copy(env)
+    limited.max_episode_steps = 3
+    cut = Program(limited, "graph")
+    for elapsed in (0, 1, 2):
+        now = some.within(elapsed=np.int32(elapsed), done=False)
+        ours = cut(now).step
+        _require(
+            (graph(now).step.terminated == ours.terminated).all(),
+            f"{env.name}.transition ends episodes by max_episode_steps: leave the clock to the base class, which "
+            "truncates them. A value follows where the clock ran out, none where the task has ended.",
+        )
+        _require((ours.truncated == (elapsed == 2)).all(), f"{env.name}: a limit of 3 steps does not cut at the third.")
+
+
+def _check_repeats(env: CompiledEnvironment, some: Moves) -> None:
+    eager = Program(env, "eager")
+    one, other = eager(some), eager(some)
     for at, first, second in unlike(one, other, 0.0):
         raise UserError(
             f"{env.name} gives another {at} when the same step is taken twice: {first}, then {second}. Something is "
             "remembered or drawn outside of state and keys, such as an attribute or a numpy generator."
         )
-    for at, first, second in unlike(one, traced, tolerance):
-        raise UserError(
-            f"{env.name} gives another {at} in eager mode, {first}, than in a graph, {second}. Something was computed "
-            "by Python while the graph was traced: use TensorFlow operations for what depends on state, action or keys."
-        )
 
 
-def _check_members(env: CompiledEnvironment, moves: Moves, outcome: Outcome, tolerance: float) -> None:
-    rows, step = chosen(moves, outcome, 256), program(env, "graph")
-    few = np.random.default_rng(0).permutation(rows)[:16]
-    alone = joined([step(moves.at([row])) for row in few])
-    for found, at_rows, how in ((step(moves.at(rows)), rows, "among others"), (alone, few, "alone")):
-        for at, theirs, ours in unlike(found, outcome.at(at_rows), tolerance):
+def _check_members(env: CompiledEnvironment, graph: Program, some: Moves, then: Outcome, tolerance: float) -> None:
+    """Steps taken in a batch of BATCH are the same in a batch of others, and alone; eager finds the same as a graph."""
+    few = slice(0, 16)
+    alone = joined([graph(some.at([row])) for row in range(16)])
+    for found, of, how in ((graph(some), then, "among others"), (alone, then.at(few), "alone")):
+        for at, theirs, ours in unlike(found, of, tolerance):
             raise UserError(
                 f"{env.name}: a member's {at} is {ours} in its batch, and {theirs} when it is stepped {how}. Members "
                 "must not mix: reduce over no first axis, and draw member i's numbers from keys[i]."
             )
+    for at, eager, traced in unlike(Program(env, "eager")(some), graph(some), tolerance):
+        raise UserError(
+            f"{env.name} gives another {at} in eager mode, {eager}, than in a graph, {traced}. Something was computed "
+            "by Python while the graph was traced: use TensorFlow operations for what depends on state, action or keys."
+        )
 
 
-def _check_xla(env: CompiledEnvironment, moves: Moves, outcome: Outcome, tolerance: float) -> None:
-    rows = chosen(moves, outcome, 256)
+def _check_xla(env: CompiledEnvironment, some: Moves, then: Outcome, tolerance: float) -> None:
     try:
-        compiled = program(env, "xla")(moves.at(rows))
+        compiled = Program(env, "xla")(some)
     except tf.errors.OpError as error:
         refused = uncompilable(env, error)
         if refused is None:
             raise
         raise refused from error
-    for at, xla, graph in unlike(compiled, outcome.at(rows), tolerance):
+    for at, xla, graph in unlike(compiled, then, tolerance):
         raise UserError(
             f"{env.name} gives another {at} under XLA, {xla}, than in a graph, {graph}. Look for what is undefined: "
             "indices past an end, a division by zero, int overflow. Rounding alone stays below `tolerance`."
         )
 
 
-def _check_picture(env: CompiledEnvironment, moves: Moves) -> None:
+def _check_picture(env: CompiledEnvironment, some: Moves) -> None:
     if not env.renders:
         return
-    picture = env.render(tf.nest.map_structure(lambda array: array[0], moves.state.state))
+    picture = env.render(tf.nest.map_structure(lambda array: array[0], some.state.state))
     good = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
     told = f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
     _require(good, f"{env.name}.render returns {told}: a picture is uint8 [H, W, 3].")

@@ -40,39 +40,51 @@ class Outcome(NamedTuple):
         return tf.nest.map_structure(lambda array: array[rows], self)
 
 
-def program(env: CompiledEnvironment, mode: str) -> Any:
-    """Moves -> Outcome in "eager", "graph" or "xla", as numpy arrays.
+class Program:
+    """Takes steps in "graph" or "xla" mode, traced once for each number of them; "eager" takes them as they are.
 
     Under XLA the step is in a loop, as training has it: a shape that hangs on values compiles outside of one only.
     """
 
-    def once(moves: Moves) -> Outcome:
-        return Outcome(*env.step(*moves))
+    def __init__(self, env: CompiledEnvironment, mode: str) -> None:
+        self._env = env
+        self._compiled = compilation.function(self._looped if mode == "xla" else self._once, mode)
 
-    def looped(moves: Moves) -> Outcome:
-        start = Outcome(moves.state, tf.nest.map_structure(tf.zeros_like, once(moves).step))
+    def __call__(self, moves: Moves) -> Outcome:
+        """The outcome of moves, as numpy arrays."""
+        return arrays(self._compiled(tf.nest.map_structure(tf.convert_to_tensor, moves)))
+
+    def graph(self, count: int) -> Any:
+        """The graph that steps `count` members."""
+        keys = tf.TensorSpec([count, 2], tf.uint32)
+        moves = Moves(self._env.specs(count), self._env.action_spec(count), keys)
+        return self._compiled.get_concrete_function(moves).graph
+
+    def _once(self, moves: Moves) -> Outcome:
+        return Outcome(*self._env.step(*moves))
+
+    def _looped(self, moves: Moves) -> Outcome:
+        space, count = self._env.observation_space, moves.keys.shape[0]
+        no = tf.zeros([count], tf.bool)
+        start = Step(tf.zeros([count, *space.shape], space.dtype), tf.zeros([count]), no, no, no)
 
         def body(t: tf.Tensor, outcome: Outcome) -> tuple[tf.Tensor, Outcome]:
-            return t + 1, once(moves._replace(state=outcome.state))
+            return t + 1, self._once(moves._replace(state=outcome.state))
 
-        return tf.while_loop(lambda t, _: t < 1, body, (0, start), maximum_iterations=1)[1]
-
-    compiled = compilation.function(looped if mode == "xla" else once, mode)
-    return lambda moves: arrays(compiled(tf.nest.map_structure(tf.constant, moves)))
+        return tf.while_loop(lambda t, _: t < 1, body, (0, Outcome(moves.state, start)), maximum_iterations=1)[1]
 
 
-def play(env: CompiledEnvironment, batch: int, steps: int, seed: int) -> tuple[Moves, Outcome]:
+def play(env: CompiledEnvironment, graph: Program, batch: int, steps: int, seed: int) -> tuple[Moves, Outcome]:
     """`steps` random steps of `batch` members from the beginning, laid end to end: [steps * batch, ...]."""
-    step, stream = compilation.function(env.step, "graph"), step_stream(seed)
+    stream, space, dtype = step_stream(seed), copy.deepcopy(env.action_space), env.action_spec(batch).dtype
     keys_at = compilation.function(lambda t: step_keys(stream, t, batch), "graph")
-    space, dtype = copy.deepcopy(env.action_space), env.action_spec(batch).dtype
     space.seed(seed)
-    state = compilation.function(env.reset, "graph")(first_keys(seed, batch))
+    state = env.reset(first_keys(seed, batch))
     moves, outcomes = [], []
     for t in range(steps):
         action = tf.constant(np.stack([space.sample() for _ in range(batch)]), dtype)
         moves.append(Moves(state, action, keys_at(tf.constant(t))))
-        outcomes.append(Outcome(*step(*moves[-1])))
+        outcomes.append(graph(moves[-1]))
         state = outcomes[-1].state
     return joined(moves), joined(outcomes)
 
@@ -88,10 +100,10 @@ def joined(parts: list[Any]) -> Any:
 
 
 def chosen(moves: Moves, outcome: Outcome, count: int) -> np.ndarray:
-    """Up to `count` rows to look at closely: openings and ends, as many as half of them, and others."""
-    special = np.flatnonzero(moves.state.done | outcome.state.done)
-    some = np.random.default_rng(0).permutation(len(moves.keys))
-    return np.unique(np.concatenate([special[: count // 2], some[: count - min(len(special), count // 2)]]))
+    """`count` rows to look at closely, in random order: openings and ends, up to half of them, and others."""
+    special = np.flatnonzero(moves.state.done | outcome.state.done)[: count // 2]
+    rng = np.random.default_rng(0)
+    return rng.permutation(np.concatenate([special, rng.integers(len(moves.keys), size=count - len(special))]))
 
 
 def unlike(ours: Any, theirs: Any, tolerance: float) -> Iterator[tuple[str, Any, Any]]:

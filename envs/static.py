@@ -4,12 +4,14 @@ These run in Python when a step is traced, so a compiled step pays nothing for t
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from research.errors import UserError
 
+LIBRARY = str(Path(tf.__file__).parent)
 HOST_PATH = (
     "An environment that cannot be written so still runs on the host: write it as a gymnasium.Env and give it as "
     "env=gymnasium env.id=your_module:YourEnv."
@@ -119,9 +121,25 @@ def uncompilable(environment: Any, error: Exception) -> UserError | None:
         return None
     operations = sorted(set(re.findall(r"(\w+) \(No registered", text)))
     what = f"XLA has no {' or '.join(operations)}" if operations else f"XLA says: {text.splitlines()[0].strip()}"
-    places = re.findall(r'File "(.+)", line (\d+), in (.+)', text)
-    where = " (in {2}, {0} line {1})".format(*places[-1]) if places else ""
     return UserError(
-        f"{environment.name} cannot be compiled: {what}{where}. Write it in other TensorFlow operations, or run it "
-        f"without XLA: compile=graph. {HOST_PATH}"
+        f"{environment.name} cannot be compiled: {what}{_written(environment, operations)}. Write it in other "
+        f"TensorFlow operations, or run it without XLA: compile=graph. {HOST_PATH}"
     )
+
+
+def _written(environment: Any, operations: list[str]) -> str:
+    """Where the environment uses one of these operations; the compiler tells only of the loop it is in."""
+    state, keys = environment.specs(1).state, tf.TensorSpec([1, 2], tf.uint32)
+    parts = ((environment.transition, state, environment.action_spec(1), keys), (environment.initial, keys))
+    for function, *specs in (*parts, (environment.observe, state)):
+        graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
+        for operation in graph.get_operations():
+            if operation.type in operations:
+                return place(operation.traceback)
+    return ""
+
+
+def place(frames: Any) -> str:
+    """The innermost of a stack's frames that is not TensorFlow's own, in brackets."""
+    own = [frame for frame in frames or () if not frame.filename.startswith(LIBRARY)]
+    return f" ({own[-1].filename} line {own[-1].lineno})" if own else ""

@@ -94,8 +94,13 @@ class Stepper:
 
     def render(self) -> np.ndarray | None:
         """Environment 0 as a picture, uint8 [H, W, 3], or None if it draws nothing."""
+        return self.picture(0)
+
+    def picture(self, index: int) -> np.ndarray | None:
+        """Environment `index` as a picture, uint8 [H, W, 3], or None if it draws nothing."""
         self._require_reset("render")
-        return self._environment.render(tf.nest.map_structure(lambda tensor: tensor[0].numpy(), self._state.state))
+        state = tf.nest.map_structure(lambda tensor: tensor[index].numpy(), self._state.state)
+        return self._environment.render(state)
 
     def _called(self, program: Callable[..., list[tf.Tensor]], *inputs: tf.Tensor) -> list[tf.Tensor]:
         try:
