@@ -1,17 +1,29 @@
 """Evaluating an agent: whole episodes on fresh environments, and a video of one."""
 
+import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from research import gif
+from research.errors import UserError
+
+_log = logging.getLogger("sparring")
+LONGEST = 100_000  # steps: an episode that is longer has no end
 
 Act = Callable[[np.ndarray, int], np.ndarray]  # (observations [B, ...], vector step) -> actions [B, ...]
 
 
-def episodes(environment: Any, act: Act, count: int, seed: int, at_once: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def episodes(
+    environment: Any, act: Act, count: int, seed: int, at_once: int = 16, longest: int = LONGEST
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths, both [count], of whole episodes, each environment playing the same number of them.
 
     Counting the first `count` to finish would favour short episodes; here environment i plays episodes i, i + B, ...
+    Raises UserError for an environment whose episodes do not end within `longest` steps.
     """
     batch = min(count, at_once)
     vector = environment.vector(batch, seed)
@@ -29,6 +41,8 @@ def episodes(environment: Any, act: Act, count: int, seed: int, at_once: int = 1
                 returns[i].append(float(running_return[i]))
                 lengths[i].append(int(running_length[i]))
                 running_return[i], running_length[i] = 0.0, 0
+            if running_length.max() >= longest:
+                raise UserError(f"An evaluation episode did not end within {longest} steps: set env.max_episode_steps.")
             observation, t = step.observation, t + 1
     finally:
         vector.close()
@@ -37,19 +51,42 @@ def episodes(environment: Any, act: Act, count: int, seed: int, at_once: int = 1
 
 
 def video(environment: Any, act: Act, seed: int, longest: int) -> np.ndarray | None:
-    """Frames uint8 [T, H, W, 3] of one episode of up to `longest` steps; None if the environment draws nothing."""
+    """Frames uint8 [T, H, W, 3] of one episode of up to `longest` steps, at the size a GIF of ours has.
+
+    None if the environment draws nothing. One that should and can't is told of once and costs no training.
+    """
+    if not environment.renders:
+        return None
+    try:
+        return _filmed(environment, act, seed, longest)
+    except UserError as error:
+        _tell_once(f"No videos: {error}")
+        return None
+
+
+def _filmed(environment: Any, act: Act, seed: int, longest: int) -> np.ndarray:
     vector = environment.vector(1, seed, render=True)
     try:
         observation = vector.reset()
-        frames = [vector.render()]
+        first = _small(vector.render())
+        frames = np.empty((longest + 1, *first.shape), np.uint8)  # pages never written cost nothing
+        frames[0] = first
         for t in range(longest):
-            if frames[-1] is None:
-                return None
             step = vector.step(act(observation, t))
-            frames.append(vector.render())
+            frames[t + 1] = _small(vector.render())
             if step.terminated[0] or step.truncated[0]:
-                break
+                return frames[: t + 2]
             observation = step.observation
-        return np.stack(frames)
+        return frames
     finally:
         vector.close()
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """A frame as small as it will be shown: an episode of large ones would fill the memory."""
+    return np.asarray(Image.fromarray(frame).reduce(gif.reduction(frame)))
+
+
+@functools.cache
+def _tell_once(message: str) -> None:
+    _log.warning("%s", message)

@@ -23,6 +23,14 @@ def thinned(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return frames[kept], np.diff(np.append(kept, last + 1))
 
 
+def reduction(frame: np.ndarray) -> int:
+    """By how much the sides of a frame [H, W, 3] are divided to fit: a power of two."""
+    halvings = 0
+    while max(frame.shape[:2]) >> halvings > SIDE:
+        halvings += 1
+    return 2**halvings
+
+
 def encode(frames: np.ndarray, counts: np.ndarray, frames_per_second: float) -> tuple[bytes, int, int]:
     """An endless GIF that plays as fast as the source did.
 
@@ -36,10 +44,7 @@ def encode(frames: np.ndarray, counts: np.ndarray, frames_per_second: float) -> 
     # GIF counts in hundredths of a second. Rounding the ends, not the lengths, keeps a long video on time.
     ends = np.rint(np.cumsum(counts) * 100 / frames_per_second).astype(int)
     milliseconds = np.maximum(np.diff(ends, prepend=0), 2) * 10  # browsers slow anything shorter than 20 ms to 100 ms
-    halvings = 0
-    while max(frames.shape[1:3]) >> halvings > SIDE:
-        halvings += 1
-    images = [Image.fromarray(frame).reduce(2**halvings) for frame in frames]
+    images = [Image.fromarray(frame).reduce(reduction(frame)) for frame in frames]
     file = io.BytesIO()
     images[0].save(
         file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds.tolist(), loop=0, optimize=False

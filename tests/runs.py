@@ -42,7 +42,12 @@ def newest(run: Path) -> Path:
 
 def tensors(run: Path) -> dict[str, np.ndarray]:
     """Every tensor of the run's newest checkpoint: weights, slots, replay, counters, means."""
-    reader = tf.train.load_checkpoint(str(newest(run) / "tensors"))
+    return read(newest(run))
+
+
+def read(checkpoint: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a checkpoint's folder."""
+    reader = tf.train.load_checkpoint(str(checkpoint / "tensors"))
     names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
     return {n: reader.get_tensor(n) for n in names}
 

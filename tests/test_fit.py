@@ -1,0 +1,392 @@
+"""The loop, driven by a trainer that fits a line: what is done when, what ends it, and what it leaves behind."""
+
+import dataclasses
+import logging
+import math
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from research.checkpoint import Checkpoints, restore_into
+from research.errors import UserError
+from research.fit import Fit, Outcome, Schedule, model_only
+from research.progress import Progress
+from tests import runs
+from tests.board import loaded, points
+from tests.toy_trainer import Line
+
+SCHEDULE = Schedule(steps=100, log_every=10, evaluate_every=30, checkpoint_every=40)  # a batch is 4: see BATCH
+
+
+def fit(folder: Path, trainer: Line, **settings: Any) -> Fit:
+    """A run as a process finds it: resumed, if the folder has a checkpoint."""
+    one = Fit(trainer, dataclasses.replace(SCHEDULE, **settings), folder, Progress())
+    one.resume(one.latest)
+    return one
+
+
+def run(folder: Path, trainer: Line | None = None, **settings: Any) -> Outcome:
+    return fit(folder, trainer or Line(), **settings).run()
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def killed() -> None:
+    raise SystemExit  # nothing is saved on the way out, as if the process had been killed here
+
+
+def fault() -> None:
+    raise UserError("the environment broke")
+
+
+def steps(folder: Path, tag: str = "loss/squared") -> list[int]:
+    """The steps of a curve in the order TensorBoard shows them."""
+    return [step for step, _ in points(folder, tag)]
+
+
+# ---- what is done when -------------------------------------------------------------------------------------------
+
+
+def test_what_is_due_is_done_at_the_first_step_past_each_mark_and_at_the_end(tmp_path: Path) -> None:
+    trainer = Line()
+    outcome = run(tmp_path, trainer)
+    # batches of 4: the marks 10, 30, 50, 70, 90 are passed at 12, 32, 52, 72, 92; 100 is the end
+    assert steps(tmp_path) == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100]
+    assert steps(tmp_path, "eval/distance") == [32, 60, 92, 100]
+    assert steps(tmp_path, "eval/weights") == [32, 60, 92, 100]  # pictures
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [80, 100]  # of 40, 80 and 100 the newest two
+    assert (outcome.status, outcome.step, outcome.message) == ("finished", 100, "")
+    distance = np.linalg.norm(trainer.weights.numpy() - [1.0, -2.0])
+    assert outcome.final["eval/distance"] == pytest.approx(distance)
+    assert points(tmp_path, "eval/distance")[-1] == (100, pytest.approx(distance))
+
+
+def test_a_point_is_the_mean_since_the_last_one(tmp_path: Path) -> None:
+    run(tmp_path)
+    trainer = Line()
+    trainer.train(20)
+    means = [trainer.scalars()["loss/squared"]]
+    trainer.train(20)
+    means.append(trainer.scalars()["loss/squared"])
+    run(tmp_path / "b", steps=40, log_every=20)
+    assert [value for _, value in points(tmp_path / "b", "loss/squared")] == pytest.approx(means, rel=1e-6)
+
+
+def test_calls_last_about_a_second_and_end_at_the_next_mark(tmp_path: Path) -> None:
+    slow = Line(at=dict.fromkeys(range(4, 101, 4), lambda: time.sleep(0.1)))  # ten batches a second
+    run(tmp_path, slow, log_every=80, evaluate_every=100, checkpoint_every=100)
+    assert slow.calls[0] == 1  # compiles
+    assert all(20 <= n <= 40 for n in slow.calls[1:2])  # a second's worth: 40 examples less the time they take
+    quick = Line()
+    run(tmp_path / "b", quick, log_every=80, evaluate_every=100, checkpoint_every=100)
+    assert quick.calls == [1, 76, 20]
+
+
+# ---- best and target ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("maximize", "found", "best_step"),
+    [
+        (False, {32: 5.0, 60: 3.0, 92: 3.0, 100: 4.0}, 60),  # of equals the first
+        (True, {32: -5.0, 60: -3.0, 92: -3.0, 100: -4.0}, 60),
+        (False, {32: 5.0, 60: 6.0, 92: 7.0, 100: 4.0}, 100),
+        (True, {32: 5.0, 60: 3.0, 92: 4.0, 100: -9.0}, 32),
+    ],
+)
+def test_the_best_model_is_kept(tmp_path: Path, maximize: bool, found: dict[int, float], best_step: int) -> None:
+    seen: dict[int, np.ndarray] = {}
+    trainer = Line(objectives=found.__getitem__, maximize=maximize)
+    trainer.at = {s: lambda s=s: seen.update({s: trainer.weights.numpy()}) for s in found}
+    outcome = run(tmp_path, trainer)
+    assert outcome.best == {"eval/distance": found[best_step], "step": best_step}
+    assert outcome.final["eval/distance"] == found[100]
+    assert Checkpoints(tmp_path / "best").steps() == [best_step]
+    kept = Line()
+    restore_into(model_only(kept), tmp_path / "best" / f"step_{best_step:012d}")
+    np.testing.assert_array_equal(kept.weights.numpy(), seen[best_step])
+    np.testing.assert_array_equal(kept.momentum.numpy(), [0.0, 0.0])  # the model alone
+
+
+@pytest.mark.parametrize(("maximize", "target"), [(False, 3.0), (True, 5.0)])
+def test_a_target_ends_the_run_where_it_is_reached(tmp_path: Path, maximize: bool, target: float) -> None:
+    found = {32: 4.0, 60: 4.0, 92: target, 100: 4.0}  # met exactly
+    outcome = run(tmp_path, Line(objectives=found.__getitem__, maximize=maximize), target=target)
+    assert (outcome.status, outcome.step) == ("target", 92)
+    assert f"eval/distance {target:g} has reached the target {target:g}" in outcome.message
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [80, 92]
+    assert steps(tmp_path)[-1] == 92
+
+
+# ---- not finite --------------------------------------------------------------------------------------------------
+
+
+def assert_finite(folder: Path) -> None:
+    for kind in ("checkpoints", "best"):
+        for step in Checkpoints(folder / kind).steps():
+            saved = runs.read(folder / kind / f"step_{step:012d}")
+            bad = [n for n, v in saved.items() if "lowest" not in n and not np.all(np.isfinite(v))]
+            assert not bad, f"{kind}, step {step}: {bad}"
+
+
+def test_a_diverging_run_ends_with_where_and_what_and_keeps_what_was_before(tmp_path: Path) -> None:
+    outcome = run(tmp_path, Line(learning_rate=1.5), steps=4000)  # each batch multiplies the distance: it overflows
+    assert outcome.status == "nan"
+    saved = Checkpoints(tmp_path / "checkpoints").steps()
+    assert len(saved) == 2
+    assert 40 < saved[-1] < outcome.step <= saved[-1] + 40 + 4
+    logged = steps(tmp_path)
+    assert f"Not finite between steps {logged[-1]} and {outcome.step}: loss/squared = " in outcome.message
+    assert f"The last checkpoint from before is of step {saved[-1]}." in outcome.message
+    assert "optimizer.learning_rate" in outcome.message
+    assert np.all(np.isfinite([value for _, value in points(tmp_path, "loss/squared")]))
+    assert_finite(tmp_path)
+
+
+def test_an_infinity_that_no_mean_shows_is_never_saved(tmp_path: Path) -> None:
+    trainer = Line(ballast=3)
+    trainer.at = {52: lambda: trainer.ballast.assign([0.0, -np.inf, 0.0])}
+    outcome = run(tmp_path, trainer)
+    assert (outcome.status, outcome.step) == ("nan", 60)  # the next evaluation
+    assert "between steps 52 and 60: a number in ballast. The last checkpoint from before is of step 40." in (
+        outcome.message
+    )
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
+    assert Checkpoints(tmp_path / "best").steps() == [32]
+    assert_finite(tmp_path)
+
+
+def test_it_is_said_that_there_is_no_checkpoint_from_before(tmp_path: Path) -> None:
+    trainer = Line()
+    trainer.at = {4: lambda: trainer.weights.assign([np.nan, 0.0])}
+    outcome = run(tmp_path, trainer)
+    assert (outcome.status, outcome.step) == ("nan", 12)
+    assert "There is no checkpoint yet." in outcome.message
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("maximize", [True, False])
+def test_an_objective_that_is_not_finite_ends_the_run_and_is_never_the_best(
+    tmp_path: Path, value: float, maximize: bool
+) -> None:
+    found = {32: 5.0, 60: value}
+    outcome = run(tmp_path, Line(objectives=found.__getitem__, maximize=maximize), target=5.5 if maximize else 4.5)
+    assert (outcome.status, outcome.step) == ("nan", 60)
+    assert f"eval/distance = {value}" in outcome.message
+    assert outcome.best["step"] == 32
+    assert Checkpoints(tmp_path / "best").steps() == [32]
+
+
+def test_a_signal_does_not_save_what_is_not_finite(tmp_path: Path) -> None:
+    trainer = Line()
+    trainer.at = {44: lambda: (trainer.momentum.assign([np.inf, 0.0]), terminate())}
+    outcome = run(tmp_path, trainer)
+    assert outcome.status == "nan"
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
+
+
+def test_a_fault_that_came_of_nan_is_told_as_nan(tmp_path: Path) -> None:
+    trainer = Line()
+    trainer.at = {44: lambda: (trainer.weights.assign([np.nan, 0.0]), fault())}
+    outcome = run(tmp_path, trainer)
+    assert outcome.status == "nan"
+    assert "a number in model/weights" in outcome.message
+    assert "the environment broke" in outcome.message
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
+
+
+# ---- signals and faults ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", [4, 32, 44, 100])
+def test_a_signal_saves_and_stops_and_the_run_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, number: signal.Signals, at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = signal.getsignal(number)
+    trainer = Line(at={at: lambda: os.kill(os.getpid(), number)})
+    with caplog.at_level(logging.WARNING, "sparring"):
+        outcome = run(tmp_path / "a", trainer)
+    assert outcome.status == "stopped"
+    assert at <= outcome.step <= 100
+    assert Checkpoints(tmp_path / "a" / "checkpoints").steps()[-1] == outcome.step
+    assert caplog.messages == [f"{number.name}: saving and stopping. Once more to stop at once."]
+    assert signal.getsignal(number) is before
+    assert run(tmp_path / "a").status == "finished"
+    run(tmp_path / "b")
+    runs.assert_equal(tmp_path / "a", tmp_path / "b")
+    assert steps(tmp_path / "a") == steps(tmp_path / "b")  # in the order TensorBoard shows them
+    assert steps(tmp_path / "a", "eval/distance") == steps(tmp_path / "b", "eval/distance")
+
+
+def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
+    trainer = Line()
+    trainer.at = {44: terminate, 48: lambda: os.kill(os.getpid(), signal.SIGINT)}
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="stopped at once by a second signal, SIGINT"):
+        run(tmp_path, trainer)
+    assert trainer.step == 48
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_fault_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the environment broke"):
+        run(tmp_path / "a", Line(at={52: fault}))
+    assert Checkpoints(tmp_path / "a" / "checkpoints").steps() == [40, 52]
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    runs.assert_equal(tmp_path / "a", tmp_path / "b")
+
+
+def test_an_evaluation_that_failed_is_made_up_for(tmp_path: Path) -> None:
+    def objectives(step: int) -> float:
+        fault() if step == 100 else None
+        return 1.0
+
+    with pytest.raises(UserError, match="the environment broke"):
+        run(tmp_path, Line(objectives=objectives))
+    assert steps(tmp_path, "eval/distance") == [32, 60, 92]
+    assert run(tmp_path, Line(objectives=lambda step: 2.0)).final["eval/distance"] == 2.0
+    assert steps(tmp_path, "eval/distance") == [32, 60, 92, 100]
+    assert steps(tmp_path) == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100]
+
+
+# ---- resuming ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [16, 56, 96])  # before the first checkpoint, after it, and after the last mark
+def test_a_killed_run_continues_its_curves(tmp_path: Path, at: int) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path / "a", Line(at={at: killed}))
+    outcome = run(tmp_path / "a")
+    assert outcome.status == "finished"
+    run(tmp_path / "b")
+    runs.assert_equal(tmp_path / "a", tmp_path / "b")
+    for tag in ("loss/squared", "eval/distance"):
+        assert steps(tmp_path / "a", tag) == steps(tmp_path / "b", tag)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = (tmp_path / "checkpoints" / "step_000000000100" / "host.json").stat()
+    trainer = Line()
+    outcome = run(tmp_path, trainer)
+    assert (outcome.status, outcome.step, trainer.calls) == ("finished", 100, [])
+    assert steps(tmp_path) == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100]
+    after = (tmp_path / "checkpoints" / "step_000000000100" / "host.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_a_finished_run_that_is_asked_for_more_goes_on(tmp_path: Path) -> None:
+    run(tmp_path)
+    outcome = run(tmp_path, steps=140)
+    assert (outcome.status, outcome.step) == ("finished", 140)
+    assert steps(tmp_path) == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100, 112, 120, 132, 140]
+    assert steps(tmp_path, "eval/distance") == [32, 60, 92, 100, 120, 140]
+    assert "custom_scalars__config__" in loaded(tmp_path).Tags()["tensors"]
+
+
+def test_another_runs_checkpoint_begins_a_run_of_its_own(tmp_path: Path) -> None:
+    run(tmp_path / "a", Line(objectives=lambda step: 1.0))
+    trainer = Line(objectives=lambda step: 9.0)
+    second = Fit(trainer, dataclasses.replace(SCHEDULE, steps=140), tmp_path / "b", Progress())
+    assert second.resume(Checkpoints(tmp_path / "a" / "checkpoints"))
+    outcome = second.run()
+    assert steps(tmp_path / "b") == [112, 120, 132, 140]
+    assert outcome.best == {"eval/distance": 9.0, "step": 120}  # not the other's, whose model is not here
+    assert Checkpoints(tmp_path / "b" / "best").steps() == [120]
+    assert Checkpoints(tmp_path / "a" / "checkpoints").steps() == [80, 100]
+    assert "custom_scalars__config__" in loaded(tmp_path / "b").Tags()["tensors"]
+
+
+def test_no_checkpoint_no_resume(tmp_path: Path) -> None:
+    assert not Fit(Line(), SCHEDULE, tmp_path, Progress()).resume(Checkpoints(tmp_path / "none"))
+
+
+# ---- a full disk -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limit() -> Iterator[Callable[[int], None]]:
+    """Sets the size beyond which this process can write no file, which fails as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_ends_no_training_and_is_told_once(
+    tmp_path: Path, limit: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Line(ballast=100_000, at={44: lambda: limit(200_000)})  # a checkpoint has 400 kB
+    outcome = run(tmp_path, trainer, checkpoint_every=20)
+    limit(-1)
+    assert (outcome.status, outcome.step) == ("finished", 100)
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [20, 40]
+    restored = Checkpoints(tmp_path / "checkpoints").restore(Line(ballast=100_000).checkpoint)
+    assert restored is not None
+    assert restored.step == 40
+    assert steps(tmp_path)[-1] == 100
+    told = [m for m in caplog.messages if m.startswith("No checkpoint of step")]
+    assert len(told) == 1, caplog.messages
+    assert told[0].startswith("No checkpoint of step 60 in ")
+    assert "Training goes on" in told[0]
+    assert "Not everything is saved. No checkpoint of step 100 in " in outcome.message
+    assert outcome.unsaved
+
+
+def test_a_disk_with_room_again_is_used_again(
+    tmp_path: Path, limit: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Line(ballast=100_000, at={44: lambda: limit(200_000), 72: lambda: limit(-1)})
+    outcome = run(tmp_path, trainer, checkpoint_every=20)
+    assert (outcome.status, outcome.unsaved, outcome.message) == ("finished", "", "")
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [80, 100]
+    assert caplog.messages[-1] == "Checkpoints are saved again."
+    assert len([m for m in caplog.messages if "checkpoint" in m.lower()]) == 2
+
+
+# ---- time --------------------------------------------------------------------------------------------------------
+
+
+def test_seconds_are_those_spent_and_add_up_when_resumed(tmp_path: Path) -> None:
+    def slow(step: int) -> float:
+        time.sleep(0.2)
+        return 1.0
+
+    trainer = Line(objectives=slow, at={4: lambda: time.sleep(0.3), 52: lambda: time.sleep(0.4), 64: terminate})
+    first = run(tmp_path, trainer).seconds  # stops at 64: evaluated at 32 and 60
+    assert list(first) == ["imports", "compilation", "training", "evaluation", "saving"]
+    assert first["compilation"] == pytest.approx(0.3, abs=0.15)
+    assert first["training"] == pytest.approx(0.4, abs=0.25)
+    assert first["evaluation"] == pytest.approx(0.4, abs=0.15)
+    assert 0.0 < first["saving"] < 1.0
+    second = run(tmp_path, Line(objectives=slow)).seconds  # evaluates at 92 and 100
+    assert second["evaluation"] == pytest.approx(0.8, abs=0.3)
+    assert all(second[part] >= first[part] for part in first)
+
+
+def test_the_speed_leaves_out_compiling_evaluating_and_saving(tmp_path: Path) -> None:
+    pauses: dict[int, Callable[[], None]] = dict.fromkeys(range(8, 101, 4), lambda: time.sleep(0.02))  # 200/s
+    trainer = Line(at={**pauses, 4: lambda: time.sleep(1.0)}, objectives=lambda step: time.sleep(0.5) or 1.0)
+    run(tmp_path, trainer, log_every=50, evaluate_every=50)
+    speed = dict(points(tmp_path, "time/examples_per_second"))
+    assert speed.keys() == {52, 100}
+    assert all(100 < value < 200 for value in speed.values()), speed
+    waited = dict(points(tmp_path, "time/evaluate_seconds"))
+    assert waited[52] == 0.0  # the evaluation at 52 comes after the point at 52
+    assert waited[100] == pytest.approx(0.5, abs=0.2)
+    assert dict(points(tmp_path, "time/update_seconds"))[100] == pytest.approx(0.02 * 12, abs=0.2)
+    described = loaded(tmp_path).SummaryMetadata("time/examples_per_second").summary_description
+    assert described == "Speed of training, compilation left out, in examples per second."
+    for part in ("evaluate", "save", "update"):
+        assert loaded(tmp_path).SummaryMetadata(f"time/{part}_seconds").summary_description
