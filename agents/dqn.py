@@ -112,7 +112,6 @@ class DQN(dqn_agent.DqnAgent):
 
     def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
         """One gradient step on transitions [M], and the target's update when it is due."""
-        self._replayed = None
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
             info = self._loss(

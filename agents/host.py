@@ -2,17 +2,35 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from agents.rollout import Rollout
+
+
+class Packed(NamedTuple):
+    """A rollout in few arrays: handing each to TensorFlow costs as much as a small network."""
+
+    observation: np.ndarray  # [T + 1, B, ...]
+    action: np.ndarray  # [T, B, ...]
+    outcome: np.ndarray  # [T, 4, B] float32: reward, terminated, truncated, first
+    extras: dict[str, np.ndarray]  # each [T, B]
+
+    def unpack(self) -> Rollout:
+        """The rollout, inside a compiled function."""
+        reward, terminated, truncated, first = tf.unstack(self.outcome, axis=1)
+        flags = (flag > 0.0 for flag in (terminated, truncated, first))
+        return Rollout(self.observation, self.action, reward, *flags, extras=self.extras)
 
 
 class HostDriver:
     """Collects rollouts from an environment's host vector, which is opened at the first use.
 
-    `act(observation, vector_step) -> (action, extras)` and `learn(rollout)` are compiled functions.
+    `act(observation, vector_step) -> (action, extras)` is a compiled function, and so is
+    `learn(packed, vector_step) -> (action, extras)`, which learns from a rollout and then acts on the state it ended
+    in: one call less per iteration, which at one step per update is half of them.
     """
 
     def __init__(
@@ -22,44 +40,44 @@ class HostDriver:
         rollout_steps: int,
         seed: int,
         act: Callable[..., Any],
-        learn: Callable[[Rollout], None],
+        learn: Callable[..., Any],
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
         self.act, self.learn = act, learn
         self.seconds = {"collect": 0.0, "update": 0.0}
         self._vector: Any = None
         self._observation = np.zeros(0)
+        self._decided: Any = None  # what `act` says about the state the last iteration ended in
 
     def iterate(self, done: int, count: int) -> None:
         """Iterations `done`, done + 1, ... `count` of them."""
         self._open()
         for iteration in range(done, done + count):
             started = time.perf_counter()
-            rollout = self.collect(iteration * self.rollout_steps)
+            packed = self.collect(iteration * self.rollout_steps)
             collected = time.perf_counter()
-            self.learn(rollout)
+            self._decided = self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
             self.seconds["collect"] += collected - started
             self.seconds["update"] += time.perf_counter() - collected
 
-    def collect(self, vector_step: int) -> Rollout:
+    def collect(self, vector_step: int) -> Packed:
         """T vector steps, from number `vector_step` of the run on."""
-        observations, rows = [self._observation], []
+        observations, actions, outcomes, said = [self._observation], [], [], []
         for t in range(vector_step, vector_step + self.rollout_steps):
-            action, extras = self.act(observations[-1], np.int64(t))
+            decided, self._decided = self._decided, None
+            action, extras = self.act(observations[-1], np.int64(t)) if decided is None else decided
             action = np.asarray(action)
             step = self._vector.step(action)
             observations.append(step.observation)
-            rows.append((action, step, extras))
+            actions.append(action)
+            outcomes.append(np.array([step.reward, step.terminated, step.truncated, step.first], np.float32))
+            said.append(extras)
         self._observation = observations[-1]
-        actions, steps, extras = zip(*rows, strict=True)
-        return Rollout(
-            observation=np.stack(observations),
-            action=np.stack(actions),
-            reward=np.stack([s.reward for s in steps]),
-            terminated=np.stack([s.terminated for s in steps]),
-            truncated=np.stack([s.truncated for s in steps]),
-            first=np.stack([s.first for s in steps]),
-            extras={name: np.stack([np.asarray(e[name]) for e in extras]) for name in extras[0]},
+        return Packed(
+            np.array(observations),
+            np.array(actions),
+            np.array(outcomes),
+            {name: np.array([extras[name] for extras in said]) for name in said[0]},
         )
 
     def _open(self) -> None:
@@ -75,6 +93,7 @@ class HostDriver:
         """Put the environments back; one sentence for each that could not be."""
         if self._vector is None:
             self._vector = self.environment.vector(self.num_envs, self.seed)
+        self._decided = None
         complaints = self._vector.restore(snapshot)
         self._observation = self._vector.observation
         return list(complaints)

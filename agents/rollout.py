@@ -44,7 +44,7 @@ class EpisodeStatistics(tf.Module):
 
         def body(t: tf.Tensor, running: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             running = running * goes_on[t] + gained[t]
-            return t + 1, running * (1.0 - ended[t]), sums + running * ended[t]
+            return t + 1, running, sums + running * ended[t]
 
         start = (0, tf.convert_to_tensor(self.running), tf.zeros_like(self.running))
         _, running, sums = tf.while_loop(lambda t, *_: t < steps, body, start, maximum_iterations=steps)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from agents import evaluation
 from agents.compiled import CompiledDriver, CompiledEvaluation
-from agents.host import HostDriver
+from agents.host import HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
 from research import random
@@ -192,9 +192,11 @@ class AgentTrainer(abc.ABC):
     def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         return self.learn(rollout, iteration, self.means.add(total, self.episodes.update(rollout)))
 
-    def _learn_once(self, rollout: Rollout) -> None:
+    def _learn_once(self, packed: Packed, next_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        rollout = packed.unpack()
         self.means.total.assign(self._learn_from(rollout, tf.identity(self.iterations), tf.identity(self.means.total)))
         self.iterations.assign_add(1)
+        return self._act(rollout.observation[-1], next_step)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
