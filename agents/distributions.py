@@ -3,12 +3,10 @@
 import gymnasium
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from research import random
 from research.errors import UserError
-
-tfd = tfp.distributions
 
 _IMPOSSIBLE = -1e9  # a logit no action is sampled from; finite, so that 0 * log(0) stays 0 in the entropy
 
@@ -65,7 +63,7 @@ def head(action_space: gymnasium.Space, log_std: float = 0.0) -> tf.keras.layers
     """The head for an adapted action space. Box actions of any shape are refused unless they are vectors."""
     spaces = gymnasium.spaces
     if isinstance(action_space, spaces.Discrete):
-        return CategoricalHead(int(action_space.n))
+        return CategoricalHead(int(action_space.n))  # type: ignore[arg-type]
     if isinstance(action_space, spaces.MultiDiscrete) and action_space.nvec.ndim == 1:
         return MultiCategoricalHead(np.asarray(action_space.nvec))
     if isinstance(action_space, spaces.Box) and len(action_space.shape) == 1:

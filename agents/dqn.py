@@ -54,7 +54,7 @@ class DQN(dqn_agent.DqnAgent):
         if loss not in LOSSES:
             raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
         self.scheduled, self.discount, self.epsilon = optimizer, discount, as_schedule(epsilon)
-        self.num_actions = int(action_space.n)
+        self.num_actions = int(action_space.n)  # type: ignore[arg-type]
         time_step_spec = specs.time_step_spec(observation_space)
         super().__init__(
             time_step_spec,

@@ -1,6 +1,6 @@
 """PPO (Schulman et al. 2017): TF-Agents' PPOClipAgent, mended.
 
-What is mended, each with a test in tests/test_ppo.py:
+What is mended, each with a test in tests/test_ppo.py or tests/test_advantages.py:
 1. the last step of a rollout bootstraps from V(s_T), not from V(s_{T-1}) (tensorflow/agents#953);
 2. a truncated episode bootstraps from the value of its final observation; only a termination has value zero;
 3. advantages are normalised over the steps that count, not over padding and reset steps;

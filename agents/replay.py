@@ -39,7 +39,7 @@ class Ring(tf.Module):
         rows = self.slots * num_envs
         action_dtype = np.int32 if np.issubdtype(action_space.dtype, np.integer) else np.float32
 
-        def zeros(shape: tuple[int, ...], dtype: np.dtype | type) -> tf.Variable:
+        def zeros(shape: tuple[int, ...], dtype: np.dtype | type | None) -> tf.Variable:
             return tf.Variable(tf.zeros([rows, *shape], dtype), trainable=False)
 
         self.observation = zeros(tuple(observation_space.shape or ()), observation_space.dtype)

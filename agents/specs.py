@@ -21,7 +21,7 @@ def action_spec(action_space: gymnasium.Space) -> tensor_spec.BoundedTensorSpec:
     """The action spec: a scalar or vector of int32 from 0, or a float32 vector with finite bounds."""
     spaces = gymnasium.spaces
     if isinstance(action_space, spaces.Discrete):
-        return tensor_spec.BoundedTensorSpec((), tf.int32, 0, int(action_space.n) - 1, "action")
+        return tensor_spec.BoundedTensorSpec((), tf.int32, 0, int(action_space.n) - 1, "action")  # type: ignore[arg-type]
     if isinstance(action_space, spaces.MultiDiscrete):
         top = np.asarray(action_space.nvec, np.int32) - 1
         return tensor_spec.BoundedTensorSpec(top.shape, tf.int32, np.zeros_like(top), top, "action")

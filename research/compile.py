@@ -62,4 +62,4 @@ class Direct:
         def of_flat(*values: tf.Tensor) -> Any:
             return self._function(*tf.nest.pack_sequence_as(arguments, values))
 
-        return function(of_flat, self._mode).get_concrete_function(*map(tf.TensorSpec.from_tensor, flat))
+        return function(of_flat, self._mode).get_concrete_function(*map(tf.TensorSpec.from_tensor, flat))  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ N = 10_000
 KEYS = random.members(random.stream(5, "test"), N)
 
 
-def made(space: gymnasium.Space, features: int = 3) -> tuple[tf.keras.layers.Layer, tfd.Distribution]:
+def made(space: gymnasium.Space, features: int = 3):
     head = distributions.head(space)
     return head, head(tf.ones([2, features]))
 
@@ -178,7 +178,7 @@ def test_the_initial_spread_is_the_one_asked_for():
     np.testing.assert_allclose(policy.stddev(), [[0.367879, 0.367879]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Box(-1, 1, (2, 2)), spaces.MultiDiscrete([[2, 3]])])
+@pytest.mark.parametrize("space", [spaces.Text(3), spaces.Box(-1, 1, (2, 2)), spaces.MultiDiscrete(np.array([[2, 3]]))])
 def test_an_action_space_without_a_head_is_refused(space):
     with pytest.raises(UserError, match=r"No policy head for the action space.*offer Discrete"):
         distributions.head(space)

@@ -4,6 +4,7 @@ Every draw is a fixed function of its key, so a bound that holds once holds alwa
 """
 
 import statistics
+import zlib
 
 import numpy as np
 import pytest
@@ -68,6 +69,13 @@ def test_a_seed_repeats_and_two_seeds_or_two_streams_differ():
     for other in (random.stream(2, "policy"), random.stream(1, "replay")):
         # equal words among N by chance: N / 2**32, less than one in ten thousand
         assert not np.any(first == random.bits(other, N).numpy())
+
+
+def test_a_seed_may_be_a_tensor_and_as_large_as_a_word():
+    for seed in (0, 5, 2**32 - 1):
+        given = random.stream(seed, "policy")
+        np.testing.assert_array_equal(given, random.stream(tf.constant(seed, tf.int64), "policy"))
+        np.testing.assert_array_equal(given, random.fold(number((seed, 0)), word(zlib.crc32(b"policy"))))
 
 
 def test_counters_count_beyond_32_bits():

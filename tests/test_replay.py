@@ -11,7 +11,8 @@ from tf_agents.trajectories import trajectory
 from agents.replay import Ring
 from research import random
 
-NUMBER, CHOICE = spaces.Box(-1e9, 1e9, (), np.float32), spaces.Discrete(1000)
+NUMBER: spaces.Box = spaces.Box(-1e9, 1e9, (), np.float32)
+CHOICE: spaces.Discrete = spaces.Discrete(1000)
 KEY = random.stream(11, "replay")
 
 
@@ -169,7 +170,7 @@ def random_slots(rng, count: int, num_envs: int) -> Slots:
     ends = rng.random((2, num_envs, count)) < 0.2
     first = np.roll(ends.any(0), 1, axis=1) | (rng.random((num_envs, count)) < 0.1)  # the rest were broken off
     first[:, 0] = False
-    return slots(observation, rng.integers(-8, 8, (num_envs, count)), *ends, first)
+    return slots(observation, rng.integers(-8, 8, (num_envs, count)), ends[0], ends[1], first)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])

@@ -14,8 +14,8 @@ def rollout(reward, terminated, truncated, first) -> Rollout:
         return np.array(values, dtype).T
 
     nothing = np.zeros(0, np.float32)
-    flags = (rows(x, np.bool_) for x in (terminated, truncated, first))
-    return Rollout(nothing, nothing, rows(reward, np.float32), *flags, extras={})
+    ended, broken, reset = (rows(x, np.bool_) for x in (terminated, truncated, first))
+    return Rollout(nothing, nothing, rows(reward, np.float32), ended, broken, reset, extras={})
 
 
 # Two environments. The first ends after two steps (return 1 + 2 = 3), spends a step on the reset, gains 5, and in the
@@ -60,7 +60,8 @@ def test_several_episodes_of_one_environment_in_one_rollout():
 def test_an_episode_that_a_restart_broke_off_is_not_counted():
     statistics = EpisodeStatistics(1)
     # 1 + 2, broken off; 4, broken off between two rollouts; 8 + 16, terminated
-    statistics.update(rollout([[1, 2, 0, 4]], [[0] * 4], [[0] * 4], [[0, 0, 1, 0]]))
+    steps = rollout([[1, 2, 0, 4]], [[0] * 4], [[0] * 4], [[0, 0, 1, 0]])
+    assert plain(statistics.update(steps)) == {"return": (0.0, 0.0), "length": (0.0, 0.0)}
     steps = rollout([[0, 8, 16]], [[0, 0, 1]], [[0] * 3], [[1, 0, 0]])
     assert plain(statistics.update(steps)) == {"return": (24.0, 1.0), "length": (2.0, 1.0)}
 
