@@ -30,7 +30,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "rl": Command("research.launch:rl", "train an agent: sparring rl agent=ppo env=cartpole", "rl"),
     "train": Command(
-        "research.launch:train", "train from a config of yours: sparring train --config-dir conf --config-name mine", "rl"
+        "research.launch:train",
+        "train from a config of yours: sparring train --config-dir conf --config-name mine",
+        "rl",
     ),
     "evaluate": Command("research.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"),
     "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),

@@ -6,3 +6,5 @@ class UserError(Exception):
 
     The command line prints it as one line, without a traceback. A traceback is for our own faults.
     """
+
+    exit_code = 2  # of the command: 2 before anything was done, 1 once a run had begun

@@ -5,13 +5,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from research import launch, record
+from research import launch, mistakes, record
+from research.cli import strict
 from research.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parse the flags, evaluate, print and record; returns the exit code."""
     parser = argparse.ArgumentParser(prog="sparring evaluate", description="Evaluate what a run has learned.")
+    strict(parser)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--episodes", type=int, default=100, help="how many episodes (or samples); default 100")
     parser.add_argument(
@@ -28,13 +30,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> list[str]:
     """Evaluate and add the finding to result.json under "evaluations"; returns it as lines."""
+    cfg = record.read_config(folder)
+    if seed is not None:
+        cfg.seed = seed
+    mistakes.check_composed(cfg)
+
     from research import train
     from research.checkpoint import Checkpoints, restore_into
     from research.fit import model_only
 
-    cfg = train.read_config(folder)
-    if seed is not None:
-        cfg.seed = seed
     kind = "best" if checkpoint == "best" else "checkpoints"
     source = Checkpoints(folder / kind, keep=10**9).restore(None)
     if source is None:
@@ -53,7 +57,6 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "scalars": found.scalars,
     }
-    result = train.read_result(folder)
-    record.write(folder, {**result, "evaluations": [*result.get("evaluations", []), entry]})
+    record.add_evaluation(folder, entry)
     lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {episodes} episodes"]
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]

@@ -1,14 +1,15 @@
 """From a command line to runs: check the config, then let Hydra compose it and run one job or a sweep of them."""
 
 import argparse
+import contextlib
 import functools
-import logging
+import os
 import re
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from research import config, sweep
-from research.cli import STARTED
+from research import config, mistakes, record, sweep, targets
+from research.cli import STARTED, strict
 from research.errors import UserError
-
-_log = logging.getLogger("sparring")
 
 
 def rl(arguments: Sequence[str]) -> int:
@@ -33,98 +32,156 @@ def rl(arguments: Sequence[str]) -> int:
 
 def train(arguments: Sequence[str]) -> int:
     """`sparring train`: a primary config of the user's own, named by --config-name."""
-    chosen, _ = _parse(arguments)
-    if chosen.config_name is None and not _only_asks(chosen):
-        raise UserError("sparring train needs your config: --config-name NAME, and --config-dir FOLDER to find it in.")
-    return run("train", chosen.config_name or "rl", arguments)
+    return run("train", None, arguments)
 
 
-def run(command: str, name: str, arguments: Sequence[str]) -> int:
-    """Check and run; returns the exit code: 0, or 1 if a run failed."""
-    chosen, overrides = _parse(arguments)
+def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
+    """Check, and run or show; `name` is the primary config. Returns the exit code: 0, or 1 if a run failed."""
+    chosen = _parse(arguments)
+    name = chosen.config_name or name
+    if name is None and not chosen.help:
+        raise UserError(
+            f"sparring {command} needs your config: --config-name NAME, and --config-dir FOLDER that has it."
+        )
     prepare()
-    if not _only_asks(chosen):
-        folders = [chosen.config_dir] if chosen.config_dir else []
-        folders += sweep.search_path(overrides)
-        composer = config.Composer(chosen.config_name or name, folders)
-        mended = config.check(composer, overrides)
-        arguments = [mended[overrides.index(a)] if a in overrides else a for a in arguments]
-    job = sweep.Job(command, _flags(chosen), multirun=chosen.multirun)
+    composer = config.Composer(name or "rl", chosen.config_dir, chosen.overrides)
+    if chosen.help:
+        print(composer.help(chosen.overrides))
+        return 0
+    if _only_asks(chosen):
+        if not chosen.hydra_help:
+            composer.compose(chosen.overrides, RunMode.MULTIRUN)  # which says its mistakes in a line
+        return _hydra(command, name or "rl", arguments, lambda cfg: None)
+    found = mistakes.Command(composer, chosen.overrides, chosen.multirun)
+    flags = _flags(chosen)
+    _set_resolvers(found.swept if found.multirun else None)
+    if not found.multirun:
+        return _hydra(command, name, [*flags, *found.overrides], _Run(found.cfg, composer.places))
+    jobs = sweep.Jobs(command, flags)
+    with jobs.passing_signals():
+        _hydra(command, name, ["--multirun", *flags, *found.overrides], functools.partial(_job, jobs))
+    return jobs.conclude()
+
+
+def complete(name: str) -> None:
+    """Answer a shell's request for completions of COMP_LINE, for commands with the primary config `name`."""
+    prepare()
+    chosen, _ = get_args_parser().parse_known_args(os.environ.get("COMP_LINE", "").split()[1:])
+    _hydra("completion", name, [*_flags(chosen), "-sc", "query=bash"], lambda cfg: None)
+
+
+def _hydra(command: str, name: str | None, arguments: Sequence[str], task: Any) -> int:
+    """Hand over to Hydra, which calls `task` with each composed config."""
     sys.argv = [f"sparring {command}", *arguments]
-    task = functools.partial(_task, job)
-    functools.update_wrapper(task, _task)
     GlobalHydra.instance().clear()  # the check composed too
+
+    def called(cfg: DictConfig) -> Any:
+        return task(cfg)
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Hydra's, of folders without __init__.py
-        hydra.main(config_path=str(config.CONF), config_name=name, version_base="1.3")(task)()
-    return job.conclude() if chosen.multirun else 0
+        warnings.simplefilter("ignore", UserWarning)  # Hydra's, of config folders without an __init__.py
+        hydra.main(config_path=str(config.CONF), config_name=name, version_base="1.3")(called)()
+    return getattr(task, "code", 0)
 
 
-def complete(command: str) -> None:
-    """Answer a shell's request for completions of COMP_LINE."""
-    _resolvers()
-    sys.argv = [command, "-sc", "query=bash"]
-    name = "rl" if command == "train" else command
-    hydra.main(config_path=str(config.CONF), config_name=name, version_base="1.3")(lambda cfg: None)()
-
-
-def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    chosen = get_args_parser().parse_args(list(arguments))
-    return chosen, list(chosen.overrides)
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = strict(get_args_parser())
+    chosen = parser.parse_intermixed_args(list(arguments))
+    if chosen.config_path or chosen.experimental_rerun:
+        raise UserError("--config-path and --experimental-rerun are not for use here: add a folder with --config-dir.")
+    return chosen
 
 
 def _only_asks(chosen: argparse.Namespace) -> bool:
-    return bool(chosen.help or chosen.hydra_help or chosen.cfg or chosen.info or chosen.shell_completion)
+    return bool(chosen.hydra_help or chosen.cfg or chosen.info or chosen.shell_completion)
 
 
 def _flags(chosen: argparse.Namespace) -> list[str]:
-    """The flags a sweep's jobs need as the sweep was given them."""
-    flags = []
-    if chosen.config_name:
-        flags += ["--config-name", chosen.config_name]
-    if chosen.config_dir:
-        flags += ["--config-dir", chosen.config_dir]
-    return flags
+    """The flags that a sweep's jobs need as the sweep was given them."""
+    folder = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
+    return [*(["--config-name", chosen.config_name] if chosen.config_name else []), *folder]
 
 
-def _task(job: sweep.Job, cfg: DictConfig) -> Any:
-    """One composed config: run it here, or, in a sweep, in a process of its own."""
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode == RunMode.MULTIRUN:
-        return job.run(cfg, hydra_config, folder)
-    OmegaConf.resolve(cfg.run)
-    cfg.run.dir, cfg.run.name = str(folder.parent), folder.name
-    try:
-        from research.train import train
+def _job(jobs: sweep.Jobs, cfg: DictConfig) -> float | None:
+    hydra_config: Any = HydraConfig.get()
+    return jobs.run(cfg, hydra_config, Path(hydra_config.runtime.output_dir))
 
-        return train(cfg, folder, STARTED)
-    except UserError as error:
-        print(f"sparring: {error}", file=sys.stderr)
-    except Exception:
-        traceback.print_exc()
-        print(f"sparring: the run failed; the log and the result are in {folder}", file=sys.stderr)
-    sys.stderr.flush()
-    sys.exit(1)
+
+class _Run:
+    """The task of a single run. `code` is the exit code once it has been called."""
+
+    def __init__(self, checked: DictConfig, places: Sequence[str]) -> None:
+        self.code, self.packages = 0, targets.named_by(places)
+        folder = Path(str(checked.hydra.run.dir)).absolute()
+        self.absent = [p for p in (folder, *folder.parents) if not p.exists()]  # the innermost first
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        OmegaConf.resolve(cfg.run)
+        cfg.run.dir, cfg.run.name = str(folder.parent), folder.name
+        cfg.packages = sorted({*cfg.packages, *self.packages})
+        try:
+            from research.train import train
+
+            return train(cfg, folder, STARTED)
+        except UserError as error:
+            self.code = error.exit_code
+            print(f"sparring: {error}", file=sys.stderr)
+            if self.code == 2:
+                self._leave_nothing(folder)
+        except Exception:
+            self.code = 1
+            traceback.print_exc()
+            print(f"sparring: the run failed; the log and the result are in {folder}", file=sys.stderr)
+        except KeyboardInterrupt:
+            self._leave_nothing(folder)
+            raise
+        sys.stderr.flush()
+        return None
+
+    def _leave_nothing(self, folder: Path) -> None:
+        """Remove the folders that this run was the first to need, if it left nothing but words in them."""
+        if self.absent and not any(folder.glob("events.*")):
+            for name in (record.CONFIG, record.RESULT, record.LOG):
+                (folder / name).unlink(missing_ok=True)
+        for path in self.absent:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def prepare() -> None:
     """What commands that read a run's config need: our resolvers, and the working folder's packages."""
-    _resolvers()
-    _search_working_folder()
-
-
-def _search_working_folder() -> None:
-    """Find a user's package beside their configs, but after everything installed."""
-    if str(Path.cwd()) not in sys.path:
+    _set_resolvers()
+    if str(Path.cwd()) not in sys.path:  # a user's package beside their configs, found after everything installed
         sys.path.append(str(Path.cwd()))
 
 
-def _resolvers() -> None:
-    """`${run_name:ppo,cartpole,0}`: the default name of a run, from what was chosen and the time."""
-    OmegaConf.register_new_resolver("run_name", _run_name, replace=True, use_cache=True)
+def _set_resolvers(swept: Sequence[str] | None = None) -> None:
+    """What our configs may say beside Hydra's own.
+
+    `${run_name:ppo,cartpole,0}`: a run's name, from what was chosen and the time; a sweep's is from what it varies.
+    `${job_name:${hydra.overrides.task},${hydra.job.num}}`: the folder of a sweep's job.
+    `${documented:run/default,run}`: the keys of a file in conf/ with their comments, as `--help` shows them.
+    """
+    when = time.strftime("%m%d-%H%M%S")
+
+    def run_name(*parts: Any) -> str:
+        words = parts if swept is None else ("sweep", *(key.rpartition(".")[2] for key in swept))
+        return "-".join([*(re.sub(r"[^A-Za-z0-9_.-]+", "-", str(word)) for word in words), when])[:120]
+
+    resolvers: dict[str, Callable[..., str]] = {
+        "run_name": run_name,
+        "job_name": lambda overrides, number: sweep.job_name(overrides, swept or [], number),
+        "documented": documented,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def _run_name(*parts: Any) -> str:
-    words = [re.sub(r"[^A-Za-z0-9_.-]+", "-", str(part)) for part in parts]
-    return "-".join([*words, time.strftime("%m%d-%H%M%S")])
+def documented(name: str, prefix: str = "") -> str:
+    """The commented keys of conf/`name`.yaml, one a line: `run.steps=100000  how long to train`."""
+    lines = (config.CONF / f"{name}.yaml").read_text().splitlines()
+    found = [re.fullmatch(r"(\w+): (.*?)\s+# (.+)", line) for line in lines]
+    rows = [(f"{prefix}{m[1]}={'...' if '$' in m[2] else m[2]}", m[3]) for m in found if m]
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"  {key:{width}}  {comment}" for key, comment in rows)

@@ -1,6 +1,7 @@
 """What a run's folder says about the run: its config, its log, its result."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
 from research.errors import UserError
@@ -27,7 +29,6 @@ def begin(folder: Path, cfg: DictConfig) -> None:
     """Write the run's config, or hold it against the one the folder has."""
     path = folder / CONFIG
     new = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(new, dict)
     if path.is_file():
         _refuse_changes(folder, OmegaConf.to_container(OmegaConf.load(path)), new)
         if cfg.run.resume == "never":
@@ -36,7 +37,7 @@ def begin(folder: Path, cfg: DictConfig) -> None:
     replace(path, OmegaConf.to_yaml(OmegaConf.create(new)))
 
 
-def _refuse_changes(folder: Path, old: Any, new: dict[str, Any]) -> None:
+def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
     before, now = (_flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
     changed = [k for k in sorted({*before, *now}) if before.get(k, "absent") != now.get(k, "absent")]
     if changed:
@@ -95,16 +96,27 @@ def _name(node: DictConfig) -> str:
 
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Keep the log beside the results too."""
-    handler = _LogFile(folder / LOG)
+    """Keep the log beside the results too. UserError if another process is at work in the folder."""
+    handler, lock = _LogFile(folder / LOG), os.open(folder, os.O_RDONLY)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    _log.addHandler(handler)
     try:
+        _lock(lock, folder)
+        _log.addHandler(handler)
         yield
     finally:
         _log.removeHandler(handler)
+        os.close(lock)
         with contextlib.suppress(OSError):
             handler.close()
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is training there; give this run a run.name of its own.") from None
+    except OSError:  # a file system without locks
+        pass
 
 
 class _LogFile(logging.FileHandler):
@@ -124,18 +136,21 @@ def failures(folder: Path) -> Iterator[dict[str, Any]]:
     try:
         yield known
     except BaseException as error:
-        said = str(error) or type(error).__name__
-        if not isinstance(error, UserError | KeyboardInterrupt):
+        if isinstance(error, UserError):
+            error.exit_code = 1 if known else error.exit_code
+        elif not isinstance(error, KeyboardInterrupt):
             _log.error("%s", traceback.format_exc())
-        result = {**(summary(**known) if known else {}), "status": "failed", "error": said}
-        with contextlib.suppress(OSError):  # the disk may be what failed
-            write(folder, result)
+        if known or not (folder / RESULT).exists():  # a mistake made later leaves what a run came to as it is
+            status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            ended = {"status": status, "message": str(error) or type(error).__name__}
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                write(folder, {**(summary(**known) if known else {}), **ended, **versions()})
         raise
 
 
 def finish(folder: Path, outcome: Any, objective: str) -> None:
     """Write result.json."""
-    write(folder, summary(outcome, objective))
+    write(folder, {**summary(outcome, objective), **versions()})
 
 
 def summary(outcome: Any, objective: str) -> dict[str, Any]:
@@ -159,7 +174,37 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
     except json.JSONDecodeError:
         old = {}
     kept = {"evaluations": old["evaluations"]} if "evaluations" in old and "evaluations" not in result else {}
-    replace(path, json.dumps(_plain({**result, **versions(), **kept}), indent=2) + "\n")
+    replace(path, json.dumps(_plain({**result, **kept}), indent=2) + "\n")
+
+
+def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Add what `sparring evaluate` found to result.json; the rest stays as the run left it."""
+    old = read_result(folder)
+    write(folder, {**old, "evaluations": [*old.get("evaluations", []), entry]})
+
+
+def read_config(folder: Path) -> DictConfig:
+    """The config a run was started with."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run's folder: it has no {CONFIG}.")
+    try:
+        cfg = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{path} is not a run's config.")
+    return cfg
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A run's result.json; empty if it has none yet."""
+    try:
+        return dict(json.loads((folder / RESULT).read_text()))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / RESULT} cannot be read ({error}): mend it or delete it.") from error
 
 
 def _plain(value: Any) -> Any:

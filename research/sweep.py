@@ -1,9 +1,15 @@
 """A sweep's jobs: each a process of its own, so that none can end another, and each starts TensorFlow afresh."""
 
+import contextlib
+import hashlib
 import json
+import logging
+import re
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +17,139 @@ from omegaconf import DictConfig
 
 from research import record
 
+_SHOWN_LINES = 5  # of a failed job's log
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDED_WELL = ("finished", "target")
+_log = logging.getLogger("sparring")
 
-class Job:
-    """What runs one composed config of a sweep in a child process, and remembers how each ended."""
 
-    def __init__(self, command: str, flags: Sequence[str], multirun: bool) -> None:
-        self.command, self.flags, self.multirun = command, list(flags), multirun
+class Jobs:
+    """Runs the composed configs of a sweep, each in a child process, and remembers how each ended.
+
+    `command` and `flags` are what the children are started with, beside their overrides; see `research.launch`.
+    """
+
+    def __init__(self, command: str, flags: Sequence[str]) -> None:
+        self.command, self.flags = command, list(flags)
         self.ended: list[tuple[Path, str]] = []
+        self.stopping = False
+        self._child: subprocess.Popen[bytes] | None = None
 
     def run(self, cfg: DictConfig, hydra_config: DictConfig, folder: Path) -> float | None:
-        """Run it; returns its objective, or None if it did not get there."""
-        from research.tensorboard import declare_hparams
+        """Run one; returns its objective, or None if it did not get there. KeyboardInterrupt ends the sweep."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        from research.hparams import declare_hparams
 
         values = {k: [v] for k, v in record.hparams(cfg).items()}
         declare_hparams(folder.parent, values, record.HPARAM_METRICS)
-        overrides = [o for o in hydra_config.overrides.hydra if o.split("=")[0] in ("hydra.searchpath",)]
-        arguments = [*self.flags, *hydra_config.overrides.task, *overrides, f"hydra.run.dir={_quoted(folder)}"]
-        code = subprocess.run([sys.executable, "-m", "research", self.command, *arguments], check=False).returncode
-        result = _result(folder)
-        status = str(result.get("status", "failed")) if code == 0 else _failure(code, result)
-        self.ended.append((folder, status))
-        print(f"[{len(self.ended)}] {folder.name}: {status}", flush=True)
+        kept = [o for o in hydra_config.overrides.hydra if o.startswith(("hydra.searchpath=", "hydra.verbose="))]
+        arguments = [*self.flags, *hydra_config.overrides.task, *kept]
+        print(f"[{len(self.ended) + 1}] {folder.name}", flush=True)
+        started = time.time()
+        code = self._wait([*arguments, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"])
+        result = _result(folder, started)
+        self.ended.append((folder, _status(code, result, self.stopping)))
+        if self.stopping:
+            raise KeyboardInterrupt
         return (result.get("objective") or {}).get("value")
 
+    def _wait(self, arguments: list[str]) -> int:
+        # In a process group of its own, the child hears of Ctrl-C through us, once, and not from the terminal as well.
+        command = [sys.executable, "-m", "research", self.command, *arguments]
+        self._child = subprocess.Popen(command, process_group=0)
+        try:
+            return self._child.wait()
+        finally:
+            self._child = None
+
+    @contextlib.contextmanager
+    def passing_signals(self) -> Iterator[None]:
+        """While the context lasts, Ctrl-C and SIGTERM go to the running job, which saves, and no other is started."""
+
+        def heard(number: int, frame: Any) -> None:
+            self.stopping = True
+            if self._child is not None:
+                self._child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+        old = {number: signal.signal(number, heard) for number in _SIGNALS}
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.stopping:
+                raise
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
     def conclude(self) -> int:
-        """Name the failed jobs; returns the exit code."""
+        """Say how the jobs ended, the failed ones with their reasons; returns the exit code."""
         failed = [(f, s) for f, s in self.ended if s.startswith(("failed", "nan"))]
-        if self.ended:
-            print(
-                f"{len(self.ended)} jobs, {len(failed)} failed. curves: tensorboard --logdir {self.ended[0][0].parent}"
-            )
+        if not self.ended:
+            return 0
+        root = self.ended[0][0].parent
+        print(f"{len(self.ended)} jobs, {len(failed)} failed\ncurves:  tensorboard --logdir {root}", flush=True)
+        if self.stopping:
+            print(f"The sweep was stopped. The same command with run.name={root.name} goes on.", file=sys.stderr)
         for folder, status in failed:
-            print(f"  {folder}: {status}", file=sys.stderr)
+            print(f"{folder}: {status}", file=sys.stderr)
+            for line in _last_lines(folder / record.LOG):
+                print(f"    {line}", file=sys.stderr)
         return 1 if failed else 0
 
 
-def search_path(overrides: Sequence[str]) -> list[str]:
-    """The folders of a `hydra.searchpath=[...]` override."""
-    found = [o.split("=", 1)[1] for o in overrides if o.lstrip("+").startswith("hydra.searchpath=")]
-    return [p.strip(" '\"") for text in found for p in text.strip("[]").split(",") if p.strip()]
+def job_name(overrides: Sequence[str], swept: Sequence[str], number: int) -> str:
+    """A short telling name for a job's folder: what the sweep varies, `agent=dqn,seed=0`.
+
+    Keys are cut to their last part where that says which; brackets, quotes and signs that folders don't take are left
+    out, and a few letters of a hash tell apart what would then read alike.
+    """
+    last = [key.rpartition(".")[2] for key in swept]
+    parts = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        key = key.lstrip("+")
+        if key in swept:
+            short = key.rpartition(".")[2]
+            parts.append(f"{short if last.count(short) == 1 else key}={value}")
+    full = ",".join(parts)
+    name = re.sub(r"(?<=\d),(?=\d)", "x", re.sub(r"[\[\]]", "", full)) if "[" in full else full
+    clean = re.sub(r"[^A-Za-z0-9_.+=,-]+", "-", name).strip("-.")[:120]
+    if clean != name:
+        clean += f"-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
+    return clean or f"job-{number}"
 
 
-def _failure(code: int, result: dict[str, Any]) -> str:
-    reason = result.get("error") or result.get("message") or ("killed by signal " + str(-code) if code < 0 else "")
-    status = result.get("status") if result.get("status") == "nan" else "failed"
-    return f"{status} (exit code {code}){': ' + str(reason).splitlines()[0] if reason else ''}"
+def quoted(text: str) -> str:
+    """`text` as an override's value, whatever signs it holds."""
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
+    return f"'{escaped}'"
 
 
-def _result(folder: Path) -> dict[str, Any]:
+def _status(code: int, result: dict[str, Any], stopping: bool) -> str:
+    if code == 0:
+        return str(result.get("status", "finished"))
+    if stopping and result.get("status") != "failed":
+        return "stopped"
+    how = f"exit code {code}" if code > 0 else f"signal {-code}, {signal.Signals(-code).name}"
+    reason = str(result.get("error") or result.get("message") or "").strip().split("\n")[0]
+    status = "nan" if result.get("status") == "nan" else "failed"
+    return f"{status} ({how}){': ' + reason if reason else ''}"
+
+
+def _result(folder: Path, since: float) -> dict[str, Any]:
+    """The result of a job, if it is the job's and not what an earlier one left in its folder."""
     path = folder / record.RESULT
     try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError):
+        result = dict(json.loads(path.read_text()))
+        fresh = path.stat().st_mtime >= since - 1.0 or result.get("status") in _ENDED_WELL
+    except (OSError, ValueError):
         return {}
+    return result if fresh else {}
 
 
-def _quoted(path: Path) -> str:
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _last_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+    except OSError:
+        return []

@@ -1,19 +1,17 @@
 """compose -> instantiate -> fit -> return the objective: one run, from a composed config."""
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from research import record
+from research import record, targets
 from research.errors import UserError
+from research.record import read_config, read_result
 
 _log = logging.getLogger("sparring")
 
@@ -24,8 +22,6 @@ def train(cfg: DictConfig, folder: Path, started: float) -> float | None:
     A run that has nothing left to do ends at once. `started` is when the process began to work (`time.time()`), for
     the seconds of imports. Raises UserError when training ran into NaN, and when a run could not be saved at its end.
     """
-    for key in cfg.check_first:
-        instantiate(cfg[key])
     over = _over(cfg, folder)
     with _writable(folder):
         record.begin(folder, cfg)
@@ -47,7 +43,9 @@ def train(cfg: DictConfig, folder: Path, started: float) -> float | None:
             record.finish(folder, outcome, trainer.objective)
     print(f"results: {folder / record.RESULT}\ncurves:  tensorboard --logdir {folder.parent}")
     if outcome.status == "nan" or outcome.unsaved:
-        raise UserError(outcome.message)
+        error = UserError(outcome.message)
+        error.exit_code = 1
+        raise error
     return outcome.final.get(trainer.objective)
 
 
@@ -56,8 +54,8 @@ def _over(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     result = read_result(folder)
     if not (folder / "checkpoints" / f"step_{result.get('step', 0):012d}").is_dir():
         return None
-    finished = result["status"] == "finished" and result["step"] >= cfg.run.steps
-    reached = result["status"] == "target" and read_config(folder).run.target == cfg.run.target
+    finished = result.get("status") == "finished" and result["step"] >= cfg.run.steps
+    reached = result.get("status") == "target" and read_config(folder).run.target == cfg.run.target
     return result if finished or reached else None
 
 
@@ -76,22 +74,11 @@ def build(cfg: DictConfig) -> Any:
     """The trainer of a composed config, its variables made in the strategy's scope from `seed`."""
     import tensorflow as tf
 
+    config = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    targets.check_arguments(OmegaConf.to_container(config, resolve=True))
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
-    with instantiate(cfg.strategy).scope():
-        return instantiate(cfg.trainer)
-
-
-def instantiate(node: DictConfig) -> Any:
-    """What a config names, built; a UserError raised on the way arrives as itself, not wrapped in Hydra's."""
-    try:
-        return hydra_instantiate(node)
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from None
-        raise
+    with targets.instantiate(cfg.strategy).scope():
+        return targets.instantiate(cfg.trainer)
 
 
 def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:
@@ -136,23 +123,3 @@ def _said(result: dict[str, Any]) -> str:
     if isinstance(value, float) and name in best:
         said += f": {name} {value:.4g} (best {best[name]:.4g} at step {best['step']})"
     return said
-
-
-def read_config(folder: Path) -> DictConfig:
-    """The config a run was started with."""
-    path = folder / record.CONFIG
-    if not path.is_file():
-        raise UserError(f"{folder} is not a run's folder: it has no {record.CONFIG}.")
-    cfg = OmegaConf.load(path)
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """A run's result.json; empty if it has none yet."""
-    try:
-        return dict(json.loads((folder / record.RESULT).read_text()))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / record.RESULT} cannot be read ({error}): mend it or delete it.") from error
