@@ -19,7 +19,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from envs.host import Step
-from envs.static import require_initial, require_observation, require_transition
+from envs.static import require_initial, require_observation, require_transition, uncompilable
 from research import random
 from research.errors import UserError
 
@@ -169,6 +169,10 @@ class CompiledEnvironment(abc.ABC):
         """Shape and dtype of the actions of `num_envs` environments, as `transition` gets them."""
         dtype = tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32
         return tf.TensorSpec([num_envs, *self.action_space.shape], dtype)
+
+    def uncompilable(self, error: Exception) -> UserError | None:
+        """What to say of an error that compiling a program with this environment inside raised, if it is to blame."""
+        return uncompilable(self, error, alone=False)
 
     def vector(self, num_envs: int, seed: int, render: bool = False, compile: str = "auto") -> Any:
         """`num_envs` environments to step from the host: an `envs.stepper.Stepper`.

@@ -108,8 +108,8 @@ class FrozenLake(CompiledEnvironment):
 
 
 def _check_map(map: Sequence[str]) -> None:
-    if not map or any(len(row) != len(map[0]) for row in map):
-        raise UserError(f"env.map={list(map)}: its rows must be of equal length.")
+    if not map or any(not isinstance(row, str) or len(row) != len(map[0]) for row in map):
+        raise UserError(f"env.map={list(map)}: its rows must be strings of equal length.")
     letters = set("".join(map))
     if letters - set("SFHG") or not {"S", "G"} <= letters:
         raise UserError(f"env.map={list(map)}: it is written in S, F, H and G, with at least one S and one G.")

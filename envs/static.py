@@ -114,29 +114,37 @@ def _layout(state: Any) -> str:
     return "(" + ", ".join(part for part, _ in leaves(state)) + ")"
 
 
-def uncompilable(environment: Any, error: Exception) -> UserError | None:
-    """What `error`, raised by a compiled call, says of what XLA cannot compile; None if it says nothing of XLA."""
+def uncompilable(environment: Any, error: Exception, alone: bool = True) -> UserError | None:
+    """What `error`, raised by a compiled call, says of what XLA cannot compile in the environment; else None.
+
+    `alone`: nothing but the environment was compiled, so that it is to blame though the operation is not named.
+    """
     text = str(error)
     if "XLA" not in text and "tf2xla" not in text:
         return None
     operations = sorted(set(re.findall(r"(\w+) \(No registered", text)))
+    where = _used(environment, operations)
+    if where is None and not alone:
+        return None
     what = f"XLA has no {' or '.join(operations)}" if operations else f"XLA says: {text.splitlines()[0].strip()}"
     return UserError(
-        f"{environment.name} cannot be compiled: {what}{_written(environment, operations)}. Write it in other "
-        f"TensorFlow operations, or run it without XLA: compile=graph. {HOST_PATH}"
+        f"{environment.name} cannot be compiled: {what}{where or ''}. Write it in other TensorFlow operations, or run "
+        f"it without XLA: compile=graph. {HOST_PATH}"
     )
 
 
-def _written(environment: Any, operations: list[str]) -> str:
-    """Where the environment uses one of these operations; the compiler tells only of the loop it is in."""
-    state, keys = environment.specs(1).state, tf.TensorSpec([1, 2], tf.uint32)
+def _used(environment: Any, operations: list[str]) -> str | None:
+    """Where the environment uses one of these operations (the compiler tells only of the loop it is in), or None."""
+    state, keys, found = environment.specs(1).state, tf.TensorSpec([1, 2], tf.uint32), None
     parts = ((environment.transition, state, environment.action_spec(1), keys), (environment.initial, keys))
     for function, *specs in (*parts, (environment.observe, state)):
         graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
         for operation in graph.get_operations():
             if operation.type in operations:
                 return place(operation.traceback)
-    return ""
+        if any(node.op in operations for inner in graph.as_graph_def().library.function for node in inner.node_def):
+            found = ""  # in a branch or a loop, whose operations do not know where they were written
+    return found
 
 
 def place(frames: Any) -> str:
