@@ -143,9 +143,10 @@ class AgentTrainer(abc.ABC):
 
     def train(self, steps: int) -> None:
         """Advance by whole iterations until at least `steps` more steps are done."""
-        count = -(-steps // self.steps_per_iteration)
-        self.driver.iterate(self._done, count)
-        self._done += count
+        try:
+            self.driver.iterate(self._done, -(-steps // self.steps_per_iteration))
+        finally:  # an environment that fails leaves whole iterations behind it, which are saved
+            self._done = int(self.iterations.numpy())
 
     def scalars(self) -> dict[str, float]:
         values = self.means.read()
