@@ -8,16 +8,22 @@ from research.schedules import Schedule, as_schedule
 
 
 class Scheduled:
-    """A Keras optimizer whose learning rate is a number or a schedule (`research.schedules`).
+    """A Keras optimizer whose learning rate is a number or a schedule (`research.schedules`), times another if given.
 
     Gradients are clipped by the Keras optimizer itself (`global_clipnorm`), which does it after they are summed over
     replicas. `build` fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
     generated names, which differ between processes, and a restored checkpoint would then swap moments silently.
     """
 
-    def __init__(self, optimizer: tf.keras.optimizers.Optimizer, learning_rate: Schedule | float) -> None:
+    def __init__(
+        self,
+        optimizer: tf.keras.optimizers.Optimizer,
+        learning_rate: Schedule | float,
+        schedule: Schedule | float | None = None,
+    ) -> None:
         self.keras = optimizer
-        self.learning_rate = as_schedule(learning_rate)
+        rate, factor = as_schedule(learning_rate), as_schedule(1.0 if schedule is None else schedule)
+        self.learning_rate: Schedule = rate if schedule is None else lambda progress: rate(progress) * factor(progress)
         self.variables: list[tf.Variable] = []
 
     def build(self, variables: Sequence[tf.Variable]) -> None:

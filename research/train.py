@@ -30,6 +30,8 @@ def train(cfg: DictConfig, folder: Path, started: float) -> float | None:
         return over["objective"]["value"]
     with record.logged(folder), record.failures(folder) as known:
         trainer = build(cfg)
+        if cfg.run.profile:
+            trainer = _profiled(trainer, folder, cfg.run.profile)
         try:
             fit = _fit(cfg, trainer, folder)
             fit.outcome.seconds["imports"] += time.time() - started
@@ -79,6 +81,12 @@ def build(cfg: DictConfig) -> Any:
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
     with targets.instantiate(cfg.strategy).scope():
         return targets.instantiate(cfg.trainer)
+
+
+def _profiled(trainer: Any, folder: Path, steps: int) -> Any:
+    from research.profile import Profiled
+
+    return Profiled(trainer, folder, steps)
 
 
 def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:

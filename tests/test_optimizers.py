@@ -45,6 +45,13 @@ def test_the_learning_rate_follows_the_progress_of_the_run(jit):
         np.testing.assert_allclose(a, [expected])
 
 
+@pytest.mark.parametrize(("rate", "expected"), [(2.0, [2.0, 1.0, 0.0]), (Linear(2.0, 1.0), [2.0, 0.75, 0.0])])
+def test_a_schedule_multiplies_the_learning_rate(rate, expected):
+    scheduled = Scheduled(tf.keras.optimizers.SGD(), rate, schedule=Linear(1.0, 0.0))
+    found = [float(scheduled.learning_rate(tf.constant(progress))) for progress in (0.0, 0.5, 1.0)]
+    assert found == expected  # at half the run: 2 * 0.5, and 1.5 * 0.5
+
+
 def test_slots_are_in_the_order_of_the_variables_not_of_their_names():
     variables = [tf.Variable(tf.zeros([n]), name=f"dense_{n}") for n in (10, 9, 11)]  # "dense_10" < "dense_9"
     scheduled = built(tf.keras.optimizers.Adam(), 0.1, variables)
