@@ -66,7 +66,7 @@ class HostDriver:
         for t in range(vector_step, vector_step + self.rollout_steps):
             decided, self._decided = self._decided, None
             action, extras = self.act(observations[-1], np.int64(t)) if decided is None else decided
-            action = np.asarray(action)
+            action = action.numpy()
             step = self._vector.step(action)
             observations.append(step.observation)
             actions.append(action)
@@ -77,7 +77,7 @@ class HostDriver:
             np.array(observations),
             np.array(actions),
             np.array(outcomes),
-            {name: np.array([extras[name] for extras in said]) for name in said[0]},
+            {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
         )
 
     def _open(self) -> None:
