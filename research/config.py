@@ -14,6 +14,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from research.errors import UserError
 
+_PARTS = ("base", "limits", "benchmark")  # files beside the primary configs that are none
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -58,7 +60,7 @@ class Composer:
     def _open(self) -> None:
         path = create_config_search_path(str(CONF))
         for place in self.places:
-            path.append("command-line", place)
+            path.prepend("command-line", place, anchor=SearchPathQuery(provider="schema"))  # after ours
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="sparring", config_search_path=path)
         self.loader: Any = self.hydra.config_loader
@@ -70,7 +72,7 @@ class Composer:
         except (yaml.YAMLError, HydraException, OmegaConfBaseException) as error:
             raise UserError(self._explain(error, ())) from error
         if primary is None:
-            names = sorted(set(self.options("")))
+            names = sorted(n for n in set(self.options("")) if n not in _PARTS and not n.startswith("_"))
             raise UserError(f"There is no config {self.name}. {near(self.name, names)}{listed(names)}")
         return OmegaConf.select(primary.config, "hydra.searchpath") or []
 
@@ -151,10 +153,10 @@ class Composer:
 
 
 def leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    """The dotted names of every key, without Hydra's own."""
+    """The dotted names of every key that a person may want to set."""
     for key in cfg:
         name, node = f"{prefix}{key!s}", cfg._get_node(key)
-        if name == "hydra":
+        if name in ("hydra", "limits"):
             continue
         if isinstance(node, DictConfig) and not (node._is_none() or node._is_interpolation() or node._is_missing()):
             yield from leaves(node, f"{name}.")

@@ -94,8 +94,12 @@ class Command:
                 pattern = rf"(?<=[=,(]){re.escape(old)}(?=[,)]|$)"
                 self.overrides[i] = re.sub(pattern, new, self.overrides[i])
         cfg = self._compose(chosen)
-        check_composed(cfg, self.composer.places)
         _check_run(cfg.run)
+        check_composed(cfg, self.composer.places)
+        if cfg.run.resume not in ("auto", "never"):
+            record.existing(str(cfg.run.resume), "run.resume")
+        if cfg.run.warm_start is not None:
+            record.existing(str(cfg.run.warm_start), "run.warm_start")
         return cfg
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -153,14 +157,11 @@ def _check_run(run: DictConfig) -> None:
     known = [str(k) for k in OmegaConf.load(CONF / "run" / "default.yaml")]
     for key in map(str, run):
         if key not in known:
-            raise UserError(f"run.{key}: no such key. {near(key, known)}{listed(known)}")
+            close = near(key, known).replace("mean ", "mean run.")
+            raise UserError(f"run.{key}: no such key. {close}{listed(known)}")
     for key in known:
         if key not in run:
             raise UserError(f"run.{key} is missing: build on ours, with `defaults: [default, _self_]`.")
-    if run.resume not in ("auto", "never"):
-        record.existing(str(run.resume), "run.resume")
-    if run.warm_start is not None:
-        record.existing(str(run.warm_start), "run.warm_start")
 
 
 def _build_first(configs: Sequence[DictConfig]) -> None:

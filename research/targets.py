@@ -92,17 +92,21 @@ def _missing(target: str) -> str:
         return ""  # makes its names as it is imported, which takes seconds
     spec, depth = _module(parts)
     rest = parts[depth:]
-    names = _names(spec)
-    if not rest or rest[0] in names:
-        return "" if rest else "names a module; add the name of a class or function in it."
+    if not rest:
+        return "names a module; add the name of a class or function in it."
+    names, sure = _names(spec)
+    if rest[0] in names:
+        return ""
     try:
-        pkgutil.resolve_name(target)
+        if not sure:
+            pkgutil.resolve_name(target)
+            return ""
     except (AttributeError, ModuleNotFoundError):
-        public = [n for n in names if not n.startswith("_")]
-        return f"{'.'.join(parts[:depth])} has no {rest[0]}. {near(rest[0], public)}".strip()
+        pass
     except Exception as error:
         return _failed(error)
-    return ""
+    public = [n for n in names if not n.startswith("_")]
+    return f"{'.'.join(parts[:depth])} has no {rest[0]}. {near(rest[0], public)}".strip()
 
 
 def _imported(key: str, target: str) -> Any:
@@ -133,21 +137,25 @@ def _module(parts: list[str]) -> tuple[ModuleSpec, int]:
     return spec, depth
 
 
-def _names(spec: ModuleSpec) -> set[str]:
-    """What a module's source defines or imports by name at its top level; nothing if it can't be read."""
+def _names(spec: ModuleSpec) -> tuple[set[str], bool]:
+    """What a module's source defines or imports by name at its top level, and whether that must be all."""
     try:
-        body = ast.parse(Path(spec.origin or "").read_text()).body
+        source = Path(spec.origin or "").read_text()
+        statements: list[ast.AST] = list(ast.parse(source).body)
     except (OSError, SyntaxError, ValueError):
-        return set()
+        return set(), False
     names: set[str] = set()
-    for statement in body:
+    for statement in statements:  # grows while it is read: what lies in an `if` or a `try` counts too
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(statement.name)
         elif isinstance(statement, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name.split(".")[0] for alias in statement.names}
-        elif isinstance(statement, ast.Assign):
-            names |= {t.id for t in statement.targets if isinstance(t, ast.Name)}
-    return names
+        elif isinstance(statement, ast.Name):
+            names.add(statement.id)
+        else:
+            statements += ast.iter_child_nodes(statement)
+    unsaid = ("*" in names, "__getattr__" in names, "globals()" in source, "setattr(" in source, "exec(" in source)
+    return names, not any(unsaid)
 
 
 # ---- arguments ---------------------------------------------------------------------------------------------------
