@@ -65,7 +65,8 @@ def check_environment(env: CompiledEnvironment, steps: int = 200, seed: int = 0,
 
 def _check_spaces(env: CompiledEnvironment) -> None:
     _require(isinstance(getattr(env, "name", None), str), f"{type(env).__name__} has no name: set `name` to a string.")
-    seen, acts = getattr(env, "observation_space", None), getattr(env, "action_space", None)
+    seen: Any = getattr(env, "observation_space", None)
+    acts: Any = getattr(env, "action_space", None)
     _require(
         isinstance(seen, spaces.Box) and seen.dtype in (np.float32, np.uint8),
         f"{env.name}.observation_space is {seen}: it is a Box of float32, or of uint8 for pictures.",

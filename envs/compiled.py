@@ -168,7 +168,7 @@ class CompiledEnvironment(abc.ABC):
     def action_spec(self, num_envs: int) -> tf.TensorSpec:
         """Shape and dtype of the actions of `num_envs` environments, as `transition` gets them."""
         dtype = tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32
-        return tf.TensorSpec([num_envs, *self.action_space.shape], dtype)
+        return tf.TensorSpec((num_envs, *(self.action_space.shape or ())), dtype)
 
     def uncompilable(self, error: Exception) -> UserError | None:
         """What to say of an error that compiling a program with this environment inside raised, if it is to blame."""

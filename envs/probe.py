@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from envs.compiled import CompiledEnvironment, EnvState, first_keys, step_keys, step_stream
+from envs.compiled import CompiledEnvironment, EnvState
 from envs.host import Step
 from envs.static import leaves
 from research import compile as compilation
+from research import random
 
 
 class Moves(NamedTuple):
@@ -48,11 +49,15 @@ class Program:
 
     def __init__(self, env: CompiledEnvironment, mode: str) -> None:
         self._env = env
-        self._compiled = compilation.function(self._looped if mode == "xla" else self._once, mode)
+        self._compiled: Any = compilation.function(self._looped if mode == "xla" else self._once, mode)
 
     def __call__(self, moves: Moves) -> Outcome:
-        """The outcome of moves, as numpy arrays."""
-        return arrays(self._compiled(tf.nest.map_structure(tf.convert_to_tensor, moves)))
+        """The outcome of moves given as arrays, as arrays."""
+        return arrays(self.tensors(tf.nest.map_structure(tf.convert_to_tensor, moves)))
+
+    def tensors(self, moves: Moves) -> Outcome:
+        """The outcome of moves given as tensors, as tensors."""
+        return self._compiled(moves)
 
     def graph(self, count: int) -> Any:
         """The graph that steps `count` members."""
@@ -76,15 +81,15 @@ class Program:
 
 def play(env: CompiledEnvironment, graph: Program, batch: int, steps: int, seed: int) -> tuple[Moves, Outcome]:
     """`steps` random steps of `batch` members from the beginning, laid end to end: [steps * batch, ...]."""
-    stream, space, dtype = step_stream(seed), copy.deepcopy(env.action_space), env.action_spec(batch).dtype
-    keys_at = compilation.function(lambda t: step_keys(stream, t, batch), "graph")
+    space, dtype = copy.deepcopy(env.action_space), env.action_spec(batch).dtype
     space.seed(seed)
-    state = env.reset(first_keys(seed, batch))
+    state = env.reset(random.members(random.stream(seed, "reset"), batch))
+    keys = tf.reshape(random.members(random.stream(seed, "environment"), steps * batch), [steps, batch, 2])
     moves, outcomes = [], []
     for t in range(steps):
         action = tf.constant(np.stack([space.sample() for _ in range(batch)]), dtype)
-        moves.append(Moves(state, action, keys_at(tf.constant(t))))
-        outcomes.append(graph(moves[-1]))
+        moves.append(Moves(state, action, keys[t]))
+        outcomes.append(graph.tensors(moves[-1]))
         state = outcomes[-1].state
     return joined(moves), joined(outcomes)
 

@@ -144,13 +144,13 @@ def _programs(environment: CompiledEnvironment, num_envs: int, mode: str) -> tup
         packed = tf.nest.pack_sequence_as(specs, state)
         return tf.nest.flatten(environment.step(packed, action, step_keys(stream, t, num_envs)))
 
-    programs = (reset, step)
+    programs: tuple[Any, Any] = (compilation.function(reset, mode), compilation.function(step, mode))
     if mode != "eager":
         action = environment.action_spec(num_envs)
         keys, stream, t = (tf.TensorSpec(*of) for of in (([num_envs, 2], tf.uint32), ([2], tf.uint32), ([], tf.int64)))
         programs = (
-            compilation.function(reset, mode).get_concrete_function(keys),
-            compilation.function(step, mode).get_concrete_function(*tf.nest.flatten(specs), action, stream, t),
+            programs[0].get_concrete_function(keys),
+            programs[1].get_concrete_function(*tf.nest.flatten(specs), action, stream, t),
         )
     known[num_envs, mode] = programs
     return programs

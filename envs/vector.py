@@ -42,6 +42,7 @@ class CompiledVectorEnv(VectorEnv):
         num_envs: how many.
         render_mode: None or "rgb_array": `render()` then gives a picture of each.
         max_episode_steps: truncate episodes there; None: where the class says.
+        compile: xla, graph, eager or auto.
         kwargs: for the class.
     """
 
@@ -57,11 +58,12 @@ class CompiledVectorEnv(VectorEnv):
         num_envs: int = 1,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
+        compile: str = "auto",
         **kwargs: Any,
     ) -> None:
         self.compiled_environment = env = _built(environment, {**kwargs, "max_episode_steps": max_episode_steps})
         _check_render_mode(render_mode, env)
-        self.num_envs, self.render_mode = num_envs, render_mode
+        self.num_envs, self.render_mode, self._compile = num_envs, render_mode, compile
         self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
         self.observation_space = batch_space(env.observation_space, num_envs)
         self.action_space = batch_space(env.action_space, num_envs)
@@ -73,15 +75,15 @@ class CompiledVectorEnv(VectorEnv):
         """Opens an episode in each environment; without a seed, one that follows from the last."""
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(2**32)) if seed is None else seed % 2**32
-        self._stepper = self.compiled_environment.vector(self.num_envs, chosen)
-        return self._stepper.reset(), {}
+        self._stepper = stepper = self.compiled_environment.vector(self.num_envs, chosen, compile=self._compile)
+        return stepper.reset(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments; those that ended last time open an episode instead, with reward 0."""
         seen = self._stepping().step(actions)
         return seen.observation, seen.reward, seen.terminated, seen.truncated, {}
 
-    def render(self) -> tuple[np.ndarray, ...] | None:
+    def render(self) -> tuple[Any, ...] | None:
         """A picture of each environment, uint8 [H, W, 3]; None without render_mode."""
         if self.render_mode is None:
             return None
@@ -101,7 +103,13 @@ class CompiledEnv(gym.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012  Gymnasium's
 
-    def __init__(self, environment: str | CompiledEnvironment, render_mode: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        environment: str | CompiledEnvironment,
+        render_mode: str | None = None,
+        compile: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         self.compiled_environment = env = _built(environment, kwargs)
         _check_render_mode(render_mode, env)
         self.observation_space, self.action_space, self.render_mode = (
@@ -110,7 +118,7 @@ class CompiledEnv(gym.Env):
             render_mode,
         )
         self._action_spec = env.action_spec(1)
-        mode = compilation.resolve("auto")
+        mode = compilation.resolve(compile)
         self._open, self._move = compilation.function(self._opened, mode), compilation.function(self._moved, mode)
         self._state: Any = None
 

@@ -48,8 +48,8 @@ class Count(CompiledEnvironment):
 
 
 def played(env, actions, **kwargs):
-    """The steps of a vector given actions [T][B]."""
-    vector = env.vector(len(actions[0]), kwargs.pop("seed", 0), **kwargs)
+    """The steps of a vector given actions [T][B], in a graph unless told otherwise."""
+    vector = env.vector(len(actions[0]), kwargs.pop("seed", 0), **{"compile": "graph", **kwargs})
     vector.reset()
     return [vector.step(np.array(action)) for action in actions]
 
@@ -82,7 +82,7 @@ def test_the_clock_truncates_also_what_ends_at_once_and_starts_anew_with_each_ep
 
 def test_every_step_and_member_has_its_own_key():
     """The keys are those the loop derives: stream "environment", folded with the step, one for each member."""
-    steps = played(Count(), [[0, 0, 0]] * 4, seed=7, compile="graph")
+    steps = played(Count(), [[0, 0, 0]] * 4, seed=7)
     stream = random.stream(7, "environment")
     for t, step in enumerate(steps):
         keys = random.members(random.fold(stream, t), 3)
@@ -96,7 +96,7 @@ def test_every_step_and_member_has_its_own_key():
 
 
 def test_an_episode_opens_from_the_key_of_its_step():
-    steps = played(Count(), [[5, 0], [0, 0]], compile="graph")
+    steps = played(Count(), [[5, 0], [0, 0]])
     keys = random.members(random.fold(random.stream(0, "environment"), 1), 2)
     np.testing.assert_array_equal(steps[1].observation[0, 1:3], random.uniform(keys, 2)[0])
     np.testing.assert_array_equal(steps[1].observation[1, 1:3], steps[0].observation[1, 1:3])  # plays on
@@ -109,12 +109,12 @@ def test_the_same_seed_gives_the_same_steps_in_every_mode(env):
     """Whole episodes: booleans exactly, floats up to rounding, which Pendulum's swings have magnified by then."""
     env.action_space.seed(0)
     actions = [[env.action_space.sample() for _ in range(5)] for _ in range(40)]
-    graph = played(env, actions, compile="graph")
+    graph = played(env, actions)
     for mode in ("eager", "xla"):
         for one, other in zip(graph, played(env, actions, compile=mode), strict=True):
             for mine, theirs in zip(one, other, strict=True):
                 np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
-    again, another = played(env, actions, compile="graph"), played(env, actions, compile="graph", seed=1)
+    again, another = played(env, actions), played(env, actions, seed=1)
     assert all((a.observation == b.observation).all() for a, b in zip(graph, again, strict=True))
     assert any((a.observation != b.observation).any() for a, b in zip(graph, another, strict=True))
 
@@ -122,9 +122,9 @@ def test_the_same_seed_gives_the_same_steps_in_every_mode(env):
 def test_openings_are_the_same_bits_on_an_accelerator(monkeypatch):
     """There the numbers are drawn in every step, here only in those that need them."""
     actions = [[4, 1, 2]] * 12
-    here = played(Count(), actions, compile="graph")
+    here = played(Count(), actions)
     monkeypatch.setattr(envs.compiled, "_accelerated", lambda: True)
-    there = played(Count(), actions, compile="graph")
+    there = played(Count(), actions)
     assert sum(step.first.sum() for step in here) > 3
     for one, other in zip(here, there, strict=True):
         np.testing.assert_array_equal(one.observation, other.observation)
@@ -137,19 +137,19 @@ def test_box_actions_act_within_their_bounds():
         assert other.reward == pytest.approx([-0.1, -0.1])
 
 
-@pytest.mark.parametrize("env", [Count(), CartPole()], ids=lambda e: e.name)
-def test_a_restored_vector_goes_on_exactly(env):
+@pytest.mark.parametrize(("env", "mode"), [(Count(), "graph"), (CartPole(), "xla")], ids=["graph", "xla"])
+def test_a_restored_vector_goes_on_exactly(env, mode):
     actions = [[t % 2, 1] for t in range(60)]
-    whole = played(env, actions)
+    whole = played(env, actions, compile=mode)
     for stop in (1, 25):
-        vector = env.vector(2, seed=0)
+        vector = env.vector(2, seed=0, compile=mode)
         vector.reset()
         for action in actions[:stop]:
             last = vector.step(np.array(action))
         snapshot = vector.snapshot()
         for action in actions[stop : stop + 5]:
             vector.step(np.array(action))
-        other = env.vector(2, seed=99)  # the seed comes with the snapshot
+        other = env.vector(2, seed=99, compile=mode)  # the seed comes with the snapshot
         assert other.restore(snapshot) == []
         np.testing.assert_array_equal(other.observation, last.observation)
         for action, then in zip(actions[stop:], whole[stop:], strict=True):
@@ -158,7 +158,7 @@ def test_a_restored_vector_goes_on_exactly(env):
 
 
 def test_a_snapshot_is_plain_arrays_and_the_vectors_own():
-    vector = Count().vector(2, seed=3)
+    vector = Count().vector(2, seed=3, compile="graph")
     vector.reset()
     snapshot = vector.snapshot()
     assert {k: type(v) for k, v in snapshot.items()} == {
@@ -181,14 +181,14 @@ def test_a_snapshot_is_plain_arrays_and_the_vectors_own():
     ],
 )
 def test_a_snapshot_of_something_else_is_refused(change, says):
-    vector = Count().vector(2, seed=0)
+    vector = Count().vector(2, seed=0, compile="graph")
     vector.reset()
     with pytest.raises(UserError, match=says):
         Count().vector(2, seed=0).restore({**vector.snapshot(), **change})
 
 
 def test_what_a_vector_hands_out_is_the_callers():
-    vector = Count().vector(2, seed=0)
+    vector = Count().vector(2, seed=0, compile="graph")
     opening = vector.reset()
     opening[:] = 9
     assert (vector.observation[:, 0] == 0).all()
@@ -212,13 +212,13 @@ def test_a_vector_wants_its_reset_and_at_least_one_environment():
 
 def test_pictures_are_of_the_first_environment_and_of_none_where_nothing_is_drawn():
     env = CartPole()
-    vector = env.vector(3, seed=0, render=True)
+    vector = env.vector(3, seed=0, render=True, compile="graph")
     vector.reset()
     state = [array[0] for array in vector.snapshot()["state"]]
     np.testing.assert_array_equal(vector.render(), env.render(type(env.specs(1).state)(*state)))
     assert env.renders
     assert not Count().renders
-    blind = Count().vector(1, seed=0)
+    blind = Count().vector(1, seed=0, compile="graph")
     blind.reset()
     assert blind.render() is None
 
@@ -250,7 +250,7 @@ def test_what_xla_cannot_compile_is_told_where_it_is_stepped():
         error = type(blamed)(None, None, blamed.message.format(operation, operation))
         assert (Printing().uncompilable(error) is not None) == named  # not the environment's, if it does not use it
     assert Printing().uncompilable(ValueError("out of range")) is None
-    steps = played(Printing(), [[5, 1]], compile="graph")
+    steps = played(Printing(), [[5, 1]])
     assert steps[0].observation[:, 0].tolist() == [5, 1]
 
 
@@ -301,7 +301,7 @@ def test_the_environment_of_the_docs_is_short_and_keeps_its_promises(tmp_path, m
     (tmp_path / "hover.yaml").write_text(config)
     with initialize_config_dir(str(tmp_path), version_base=None):
         env = instantiate(compose("hover", ["gust=0.0", "max_episode_steps=2"]))
-    vector = env.vector(1, seed=0)
+    vector = env.vector(1, seed=0, compile="graph")
     before = vector.reset()[0]
     after = vector.step(np.array([[5.0]]))  # no wind; 4 m/s^2 for 0.05 s, clipped from 20
     np.testing.assert_allclose(after.observation[0], before + np.array([0.01, 0.2]), rtol=1e-6)

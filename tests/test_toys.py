@@ -219,7 +219,7 @@ def test_the_best_return_of_a_lake_is_what_the_best_policy_gets():
         (lambda: Memory(delay=-1), "no negative delay"),
         (lambda: FrozenLake(["SF", "G"]), "equal length"),
         (lambda: FrozenLake([]), "equal length"),
-        (lambda: FrozenLake([["S", "G"]]), "strings of equal length"),
+        (lambda: FrozenLake([["S", "G"]]), "strings of equal length"),  # type: ignore[list-item]
         (lambda: FrozenLake(["SX", "FG"]), "written in S, F, H and G"),
         (lambda: FrozenLake(["FF", "FG"]), "at least one S and one G"),
         (lambda: FrozenLake(success_rate=1.5), "from 0 to 1"),
