@@ -21,8 +21,8 @@ class Packed(NamedTuple):
     def unpack(self) -> Rollout:
         """The rollout, inside a compiled function."""
         reward, terminated, truncated, first = tf.unstack(self.outcome, axis=1)
-        flags = (flag > 0.0 for flag in (terminated, truncated, first))
-        return Rollout(self.observation, self.action, reward, *flags, extras=self.extras)
+        flags = [flag > 0.0 for flag in (terminated, truncated, first)]
+        return Rollout(self.observation, self.action, reward, *flags, self.extras)
 
 
 class HostDriver:

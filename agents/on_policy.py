@@ -48,7 +48,7 @@ class OnPolicyTrainer(AgentTrainer):
         return [*super()._scalar_names(), *_DESCRIPTIONS]
 
     @property
-    def descriptions(self) -> dict[str, str]:  # type: ignore[override]
+    def descriptions(self) -> dict[str, str]:
         """Tag -> what it measures."""
         return {**super().descriptions, **_DESCRIPTIONS}
 

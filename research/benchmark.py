@@ -26,7 +26,8 @@ PEERS = config.CONF.parent / "tests" / "peers"
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print a table, write benchmark.json and benchmark.md; returns the exit code."""
-    cases = OmegaConf.to_container(OmegaConf.load(config.CONF / "benchmark.yaml"))["cases"]  # type: ignore[index, call-overload]
+    loaded: Any = OmegaConf.to_container(OmegaConf.load(config.CONF / "benchmark.yaml"))
+    cases: dict[str, Any] = loaded["cases"]
     chosen = _parse(arguments, cases)
     launch.prepare()
     if chosen.measure:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 _log = logging.getLogger("sparring")
@@ -27,7 +27,7 @@ class Progress:
         self._values: dict[str, float] = {}
         self._rate = 0.0
         self._bar: Bar | None = None
-        self._task = None
+        self._task: TaskID | None = None
         self._last_line = 0.0
         self._total, self._unit = 0, ""
 
