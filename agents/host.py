@@ -21,8 +21,8 @@ class Packed(NamedTuple):
     def unpack(self) -> Rollout:
         """The rollout, inside a compiled function."""
         reward, terminated, truncated, first = tf.unstack(self.outcome, axis=1)
-        flags = [flag > 0.0 for flag in (terminated, truncated, first)]
-        return Rollout(self.observation, self.action, reward, *flags, self.extras)
+        over, cut, opened = (flag > 0.0 for flag in (terminated, truncated, first))
+        return Rollout(self.observation, self.action, reward, over, cut, opened, self.extras)
 
 
 class HostDriver:
