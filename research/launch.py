@@ -57,7 +57,7 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
     _set_resolvers(found.swept if found.multirun else None)
     if not found.multirun:
         return _hydra(command, name, [*flags, *found.overrides], _Run(found.cfg, composer.places))
-    jobs = sweep.Jobs(command, flags)
+    jobs = sweep.Jobs(command, flags, found.jobs)
     with jobs.passing_signals():
         _hydra(command, name, ["--multirun", *flags, *found.overrides], functools.partial(_job, jobs))
     return jobs.conclude()

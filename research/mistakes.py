@@ -6,6 +6,7 @@ that can't be built. The first mistake is a UserError, one line that names the m
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ class Command:
       multirun: whether it is a sweep.
       cfg: the composed config of the run, or of a sweep's first job.
       swept: the keys that a sweep varies.
+      jobs: how many jobs a sweep has; 0 if its sweeper draws them.
     """
 
     def __init__(self, composer: Composer, overrides: Sequence[str], multirun: bool) -> None:
@@ -49,7 +51,10 @@ class Command:
         if self.swept and not self.multirun:
             text = next(o.input_line for o in parsed if o.is_sweep_override())
             raise UserError(f"{text}: several values are a sweep: add -m (or brackets, if it is one list).")
-        first, *others = self._jobs(master, parsed)
+        listed_out = str(master.hydra.sweeper._target_).endswith("BasicSweeper")
+        values = [_values(o, listed_out) for o in parsed]
+        self.jobs = math.prod(map(len, values)) if listed_out else 0
+        first, *others = _looked_at(parsed, values)
         self.cfg = self._check_job(parsed, first)
         rest = [self._check_job(parsed, chosen) for chosen in others]
         _build_first([self.cfg, *rest])
@@ -59,21 +64,6 @@ class Command:
         given = {o.get_key_element() for o in parsed}
         params = master.hydra.sweeper.get("params") or {}
         return [o for o in self.composer.parse([f"{k}={v}" for k, v in params.items()]) if o.key_or_group not in given]
-
-    def _jobs(self, master: DictConfig, parsed: list[Override]) -> Iterator[list[str]]:
-        """The overrides of the jobs to look at: all of a small sweep, else every value beside the others' first."""
-        draws = not str(master.hydra.sweeper._target_).endswith("BasicSweeper")
-        values = [_values(o, draws) for o in parsed]
-        size = 1
-        for several in values:
-            size *= len(several)
-        if size <= _EVERY_COMBINATION:
-            yield from map(list, itertools.product(*values))
-            return
-        first = [several[0] for several in values]
-        yield first
-        for i, several in enumerate(values):
-            yield from ([*first[:i], value, *first[i + 1 :]] for value in several[1:])
 
     def _check_addition(self, override: Override) -> None:
         key = override.key_or_group
@@ -175,13 +165,29 @@ def _build_first(configs: Sequence[DictConfig]) -> None:
                 targets.instantiate(cfg[key])
 
 
-def _values(override: Override, draws: bool) -> list[str]:
-    """The values of an override to look at: all of a list, the ends of a range."""
+def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:
+    """The overrides of the jobs to look at: all of a small sweep, else every value beside the others' first.
+
+    Limits are bounds, so of a range of numbers its ends are enough.
+    """
+    ranges = [o.is_sweep_override() and o.value_type is ValueType.RANGE_SWEEP for o in parsed]
+    values = [sorted({v[0], v[-1]}, key=v.index) if r else v for r, v in zip(ranges, values, strict=True)]
+    if math.prod(map(len, values)) <= _EVERY_COMBINATION:
+        yield from map(list, itertools.product(*values))
+        return
+    first = [several[0] for several in values]
+    yield first
+    for i, several in enumerate(values):
+        yield from ([*first[:i], value, *first[i + 1 :]] for value in several[1:])
+
+
+def _values(override: Override, listed_out: bool) -> list[str]:
+    """What an override stands for: one value or several; the two ends of a range that a sweeper draws from."""
     text, key = override.input_line or "", override.get_key_element()
     if not override.is_sweep_override():
         return [text]
     if override.is_interval_sweep():
-        if not draws:
+        if listed_out:
             raise UserError(f"{text}: a sweep without steps. List values, or choose a hydra/sweeper that draws some.")
         bounds: Any = override.value()
         return [f"{key}={bounds.start}", f"{key}={bounds.end}"]
@@ -191,7 +197,7 @@ def _values(override: Override, draws: bool) -> list[str]:
         raise UserError(f"{text}: not a sweep ({error}).") from error
     if not values:
         raise UserError(f"{text}: nothing to run, it is empty.")
-    return [values[0], values[-1]] if override.value_type is ValueType.RANGE_SWEEP and len(values) > 1 else values
+    return values
 
 
 def _check_type(defaults: DictConfig, override: Override, text: str) -> str:

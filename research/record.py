@@ -140,7 +140,7 @@ def failures(folder: Path) -> Iterator[dict[str, Any]]:
             error.exit_code = 1 if known else error.exit_code
         elif not isinstance(error, KeyboardInterrupt):
             _log.error("%s", traceback.format_exc())
-        if known or not (folder / RESULT).exists():  # a mistake made later leaves what a run came to as it is
+        if known or _old(folder).get("status", "failed") == "failed":  # else a mistake leaves what the run came to
             status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             ended = {"status": status, "message": str(error) or type(error).__name__}
             with contextlib.suppress(OSError):  # the disk may be what failed
@@ -168,13 +168,16 @@ def summary(outcome: Any, objective: str) -> dict[str, Any]:
 
 def write(folder: Path, result: Mapping[str, Any]) -> None:
     """Replace result.json, keeping the evaluations that `sparring evaluate` added."""
-    path = folder / RESULT
+    kept = {key: value for key, value in _old(folder).items() if key == "evaluations"}
+    replace(folder / RESULT, json.dumps(_plain({**kept, **result}), indent=2) + "\n")
+
+
+def _old(folder: Path) -> dict[str, Any]:
+    """The result that is there, or nothing: what is damaged is about to be replaced."""
     try:
-        old = json.loads(path.read_text()) if path.is_file() else {}
-    except json.JSONDecodeError:
-        old = {}
-    kept = {"evaluations": old["evaluations"]} if "evaluations" in old and "evaluations" not in result else {}
-    replace(path, json.dumps(_plain({**result, **kept}), indent=2) + "\n")
+        return read_result(folder)
+    except UserError:
+        return {}
 
 
 def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> None:

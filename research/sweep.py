@@ -27,11 +27,12 @@ class Jobs:
     """Runs the composed configs of a sweep, each in a child process, and remembers how each ended.
 
     `command` and `flags` are what the children are started with, beside their overrides; see `research.launch`.
+    `count` is how many jobs there will be; 0 if nobody knows.
     """
 
-    def __init__(self, command: str, flags: Sequence[str]) -> None:
-        self.command, self.flags = command, list(flags)
-        self.ended: list[tuple[Path, str]] = []
+    def __init__(self, command: str, flags: Sequence[str], count: int = 0) -> None:
+        self.command, self.flags, self.count = command, list(flags), count
+        self.ended: list[tuple[Path, str, list[str]]] = []  # folder, status, what was said last
         self.stopping = False
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -45,11 +46,12 @@ class Jobs:
         declare_hparams(folder.parent, values, record.HPARAM_METRICS)
         kept = [o for o in hydra_config.overrides.hydra if o.startswith(("hydra.searchpath=", "hydra.verbose="))]
         arguments = [*self.flags, *hydra_config.overrides.task, *kept]
-        print(f"[{len(self.ended) + 1}] {folder.name}", flush=True)
+        print(f"[{len(self.ended) + 1}{f'/{self.count}' if self.count else ''}] {folder.name}", flush=True)
         started = time.time()
         code = self._wait([*arguments, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"])
         result = _result(folder, started)
-        self.ended.append((folder, _status(code, result, self.stopping)))
+        details = _reason(result)[1:] or _lines(folder / record.LOG)
+        self.ended.append((folder, _status(code, result, self.stopping), details[-_SHOWN_LINES:]))
         if self.stopping:
             raise KeyboardInterrupt
         return (result.get("objective") or {}).get("value")
@@ -84,17 +86,16 @@ class Jobs:
 
     def conclude(self) -> int:
         """Say how the jobs ended, the failed ones with their reasons; returns the exit code."""
-        failed = [(f, s) for f, s in self.ended if s.startswith(("failed", "nan"))]
+        failed = [job for job in self.ended if job[1].startswith(("failed", "nan"))]
         if not self.ended:
             return 0
         root = self.ended[0][0].parent
-        print(f"{len(self.ended)} jobs, {len(failed)} failed\ncurves:  tensorboard --logdir {root}", flush=True)
+        of = f" of {self.count}" if self.count > len(self.ended) else ""
+        print(f"{len(self.ended)}{of} jobs, {len(failed)} failed\ncurves:  tensorboard --logdir {root}", flush=True)
         if self.stopping:
             print(f"The sweep was stopped. The same command with run.name={root.name} goes on.", file=sys.stderr)
-        for folder, status in failed:
-            print(f"{folder}: {status}", file=sys.stderr)
-            for line in _last_lines(folder / record.LOG):
-                print(f"    {line}", file=sys.stderr)
+        for folder, status, details in failed:
+            print(f"{folder}: {status}", *(f"    {line}" for line in details), sep="\n", file=sys.stderr)
         return 1 if failed else 0
 
 
@@ -132,9 +133,12 @@ def _status(code: int, result: dict[str, Any], stopping: bool) -> str:
     if stopping and result.get("status") != "failed":
         return "stopped"
     how = f"exit code {code}" if code > 0 else f"signal {-code}, {signal.Signals(-code).name}"
-    reason = str(result.get("error") or result.get("message") or "").strip().split("\n")[0]
     status = "nan" if result.get("status") == "nan" else "failed"
-    return f"{status} ({how}){': ' + reason if reason else ''}"
+    return ": ".join([f"{status} ({how})", *_reason(result)[:1]])
+
+
+def _reason(result: dict[str, Any]) -> list[str]:
+    return str(result.get("message") or "").strip().splitlines()
 
 
 def _result(folder: Path, since: float) -> dict[str, Any]:
@@ -148,8 +152,8 @@ def _result(folder: Path, since: float) -> dict[str, Any]:
     return result if fresh else {}
 
 
-def _last_lines(path: Path) -> list[str]:
+def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+        return path.read_text(errors="replace").splitlines()
     except OSError:
         return []
