@@ -188,7 +188,7 @@ class Fit:
         step, values = self.trainer.step, self.trainer.scalars()
         timing = {f"time/{part}_seconds": s for part, s in {**self.trainer.timings(), **self._since_log}.items()}
         steps, seconds = self._steady
-        rate = steps / seconds if steps else None
+        rate = steps / seconds if seconds > 0.0 else None
         if rate is not None:
             timing[f"time/{self.trainer.unit}_per_second"] = rate
         self.writer.scalars(values | timing, step)
