@@ -10,7 +10,7 @@ from gymnasium import spaces
 from envs.classic import wrapped
 from envs.compiled import CompiledEnvironment
 from envs.drawing import BLACK, BLUE, GREY, ORANGE, Canvas
-from research import random
+from envs.draws import uniforms
 
 _SPEEDS = (4 * math.pi, 9 * math.pi)
 _BOUNDS = np.array([1.0, 1.0, 1.0, 1.0, *_SPEEDS], np.float32)
@@ -42,7 +42,7 @@ class Acrobot(CompiledEnvironment):
     max_episode_steps = 500
 
     def initial(self, keys: tf.Tensor) -> AcrobotState:
-        return AcrobotState(*tf.unstack(random.uniform(keys, 4) * 0.2 - 0.1, axis=-1))
+        return AcrobotState(*(0.2 * u - 0.1 for u in uniforms(keys, 4)))
 
     def observe(self, state: AcrobotState) -> tf.Tensor:
         theta1, theta2, *speeds = state

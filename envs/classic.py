@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from envs.compiled import CompiledEnvironment
 from envs.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, Canvas
-from research import random
+from envs.draws import uniforms
 
 
 def _box(high: list[float], low: list[float] | None = None) -> spaces.Box:
@@ -48,7 +48,7 @@ class CartPole(CompiledEnvironment):
     observation_space = _box([2 * X_LIMIT, math.inf, 2 * THETA_LIMIT, math.inf])
 
     def initial(self, keys: tf.Tensor) -> CartPoleState:
-        return CartPoleState(*tf.unstack(random.uniform(keys, 4) * 0.1 - 0.05, axis=-1))
+        return CartPoleState(*(0.1 * u - 0.05 for u in uniforms(keys, 4)))
 
     def observe(self, state: CartPoleState) -> tf.Tensor:
         return tf.stack(state, axis=-1)  # [B, 4]
@@ -91,7 +91,8 @@ class _Valley(CompiledEnvironment):
     goal: float
 
     def initial(self, keys: tf.Tensor) -> MountainCarState:
-        position = random.uniform(keys, 1)[:, 0] * 0.2 - 0.6
+        (u,) = uniforms(keys, 1)
+        position = 0.2 * u - 0.6
         return MountainCarState(position, tf.zeros_like(position))
 
     def observe(self, state: MountainCarState) -> tf.Tensor:
@@ -175,8 +176,8 @@ class Pendulum(CompiledEnvironment):
     max_episode_steps = 200
 
     def initial(self, keys: tf.Tensor) -> PendulumState:
-        symmetric = 2.0 * random.uniform(keys, 2) - 1.0
-        return PendulumState(symmetric[:, 0] * math.pi, symmetric[:, 1])
+        angle, speed = (2.0 * u - 1.0 for u in uniforms(keys, 2))
+        return PendulumState(angle * math.pi, speed)
 
     def observe(self, state: PendulumState) -> tf.Tensor:
         return tf.stack([tf.cos(state.theta), tf.sin(state.theta), state.theta_dot], axis=-1)  # [B, 3]

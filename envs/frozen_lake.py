@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from envs.compiled import CompiledEnvironment
 from envs.drawing import BLUE, GREEN, GREY, RED, WHITE, tiles
+from envs.draws import uniforms
 from research import random
 from research.errors import UserError
 
@@ -81,7 +82,7 @@ class FrozenLake(CompiledEnvironment):
         self, state: FrozenLakeState, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[FrozenLakeState, tf.Tensor, tf.Tensor]:
         if self._left_of > 0.0:
-            number = random.uniform(keys, 1)[:, 0]
+            (number,) = uniforms(keys, 1)
             turn = tf.where(number < self._left_of, 3, tf.where(number >= self._right_from, 1, 0))
             action = (action + turn) % 4
         cell = tf.gather(self._next.ravel(), state.cell * 4 + action)
