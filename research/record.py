@@ -222,11 +222,15 @@ def _plain(value: Any) -> Any:
 def replace(path: Path, text: str) -> None:
     """Write a file beside and rename it, so that a kill leaves the old one or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def versions() -> dict[str, Any]:

@@ -117,8 +117,10 @@ def test_the_same_sweep_again_runs_only_what_failed(sweep):
 
 
 def test_a_signal_stops_the_running_job_which_saves_and_starts_no_other(tmp_path):
-    arguments = ("rl", "-m", "seed=1,2", "env=gymnasium", "env.id=CartPole-v1", "compile=graph", "run.name=s",
-                 "trainer.num_envs=1", "trainer.rollout_steps=32", "run.steps=10000000", "run.log_every=64")  # fmt: skip
+    arguments = (
+        "rl", "-m", "seed=1,2", "env=gymnasium", "env.id=CartPole-v1", "compile=graph", "run.name=s",
+        "trainer.num_envs=1", "trainer.rollout_steps=32", "run.steps=10000000", "run.log_every=64",
+    )  # fmt: skip
     process = runs.start(tmp_path, *arguments)
     job, deadline = tmp_path / "runs/s/seed=1", time.monotonic() + 120
     while not list(job.glob("events.*")) and time.monotonic() < deadline:
