@@ -4,7 +4,8 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -14,16 +15,26 @@ _log = logging.getLogger("sparring")
 _LINE_SECONDS = 10.0  # without a terminal, a line this often
 
 
+class Terminal(logging.StreamHandler):
+    """Log lines to standard error as it is at that moment: while a bar is shown, that puts them above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Where the next line goes."""
+        return sys.stderr
+
+
 class Progress:
     """A progress bar with the return and the speed; without a terminal, a line every ten seconds.
 
-    `shown` are the scalars worth a place beside the bar, the first that is there is taken.
+    `shown` are the scalars worth a place beside the bar, in the order they are shown in.
     """
 
-    def __init__(
-        self, shown: tuple[str, ...] = ("eval/episode_return", "rollout/episode_return", "loss/total")
-    ) -> None:
-        self._shown = shown
+    def __init__(self, shown: Sequence[str] = ()) -> None:
+        self._shown = tuple(shown)
         self._values: dict[str, float] = {}
         self._rate = 0.0
         self._bar: Bar | None = None
