@@ -9,7 +9,7 @@ from tests.board import Expected, browser_page, check_served, check_shown, sessi
 
 SWEEP = (
     "rl", "-m", "agent=dqn,ppo", "seed=0,1,2", "env=cartpole", "debug=smoke", "compile=graph", "run.name=six",
-    "trainer.num_envs=2", "trainer.rollout_steps=4",
+    "trainer.num_envs=2", "trainer.rollout_steps=16",
 )  # fmt: skip
 
 
