@@ -1,0 +1,133 @@
+"""Every YAML in conf/ is composed, every number in it has its limits, and every experiment runs."""
+
+import functools
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from omegaconf import DictConfig, OmegaConf
+
+from research import launch, record, targets
+from research.config import CONF, Composer
+from research.errors import UserError
+from research.limits import is_limit
+from research.mistakes import Command
+from research.train import train
+
+PRIMARIES = {"rl"}
+PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
+GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
+NEEDED = {"gymnasium": ["env.id=CartPole-v1"]}  # what an option leaves open
+JUDGED_ELSEWHERE = ("env", "hydra", "limits", "network")  # whose numbers their own classes check
+
+
+@pytest.fixture(autouse=True)
+def resolvers() -> None:
+    launch.prepare()
+
+
+@functools.cache
+def composed(*overrides: str) -> DictConfig:
+    return Command(Composer("rl"), list(overrides), multirun=False).cfg
+
+
+def option(group: str, name: str) -> DictConfig:
+    return composed(f"{group}={name}", *NEEDED.get(name, []))
+
+
+def plain(cfg: Any, resolve: bool = True) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=resolve)
+
+
+def numbers(node: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of all numbers, and of what stands in a number's place; a schedule counts as one."""
+    for key, child in node.items():
+        name = f"{prefix}{key}"
+        if isinstance(child, dict) and "schedules" in child.get("_target_", ""):
+            yield name
+        elif isinstance(child, dict):
+            yield from numbers(child, f"{name}.")
+        elif isinstance(child, int | float) and not isinstance(child, bool):
+            yield name
+
+
+def limited(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, child in node.items():
+        if is_limit(child):
+            yield f"{prefix}{key}"
+        else:
+            yield from limited(child, f"{prefix}{key}.")
+
+
+def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
+    assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES | PARTS
+    assert set(OPTIONS) == {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
+    assert {"agent", "debug", "env", "experiment", "network", "optimizer", "run", "strategy"} <= set(GROUPS)
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS)
+def test_every_option_composes_without_a_mistake_and_its_targets_take_what_they_are_given(
+    group: str, name: str
+) -> None:
+    cfg = option(group, name)
+    targets.check_arguments(plain(cfg))
+    keys = {k for k in numbers(plain(cfg, resolve=False)) if not k.startswith(JUDGED_ELSEWHERE)}
+    assert keys <= set(limited(plain(cfg)["limits"])), "numbers without limits in conf/limits.yaml"
+
+
+def test_every_limit_is_of_a_key_that_some_config_has() -> None:
+    keys: set[str] = set()
+    for group, name in OPTIONS:
+        cfg = option(group, name)
+        keys |= {k for k in limited(plain(cfg)["limits"]) if OmegaConf.select(cfg, k, default=keys) is not keys}
+    assert keys == set(limited(plain(cfg)["limits"]))
+
+
+@pytest.mark.parametrize("key", ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"])
+def test_a_mistyped_key_anywhere_is_refused(key: str) -> None:
+    cfg = OmegaConf.create(plain(option("env", "gymnasium")))
+    OmegaConf.update(cfg, f"{key}.mistyped", 1, force_add=True)
+    found = plain(cfg)
+    if key == "optimizer.optimizer":  # Keras' takes anything, and refuses it when it is built
+        with pytest.raises(UserError, match="mistyped"):
+            targets.instantiate(found["optimizer"])
+    else:
+        with pytest.raises(UserError, match=rf"^{key}.mistyped: .* takes no mistyped"):
+            targets.check_arguments(found)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_opens_with_its_command(name: str) -> None:
+    lines = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    program, kind, *arguments = shlex.split(lines[1].removeprefix("# "))
+    assert (program, kind) == ("sparring", "rl")
+    assert f"experiment={name}" in arguments
+    Composer(kind).parse(arguments)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
+    cfg = option("experiment", name)
+    rollout = cfg.trainer.num_envs * cfg.trainer.rollout_steps
+    short = [f"run.steps={2 * rollout}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
+    short += [
+        f"trainer.{k}={v}" for k, v in {"epochs": 1, "updates": 2, "learning_starts": 1}.items() if k in cfg.trainer
+    ]
+    short += [f"trainer.evaluation.{k}" for k in ("episodes=1", "sampled=false", "video_every=0")]
+    found = composed(f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
+    OmegaConf.resolve(found.run)
+    job = OmegaConf.masked_copy(found, [str(k) for k in found if k != "hydra"])
+    train(job, tmp_path / "run", 0.0)
+    tf.keras.backend.clear_session()
+    result = json.loads((tmp_path / "run" / record.RESULT).read_text())
+    assert (result["status"], result["step"]) == ("finished", 2 * rollout)
+    assert re.fullmatch(r"[a-z_]+/[a-z_]+", result["objective"]["name"])
+    assert isinstance(result["objective"]["value"], float)
