@@ -47,7 +47,13 @@ def check_environment(env: CompiledEnvironment, steps: int = 200, seed: int = 0,
     _check_spaces(env)
     graph = Program(env, "graph")
     _check_operations(env, graph)
-    moves, outcome = play(env, graph, BATCH, max(steps, min(env.max_episode_steps or 0, LONGEST) + 2), seed)
+    longest = max(steps, min(env.max_episode_steps or 0, LONGEST) + 2)
+    try:
+        moves, outcome = play(env, graph, BATCH, longest, seed)
+    except tf.errors.OpError as error:
+        reason = str(error).partition("[[")[0].rstrip().rpartition("\n")[2]  # the line before the node's name
+        told = f"{env.name} fails when it is stepped: {reason}. Members that have ended are stepped too."
+        raise UserError(told) from error
     _check_values(env, moves, outcome)
     rows = chosen(moves, outcome, COUNT)
     some, then = moves.at(rows), outcome.at(rows)
@@ -87,8 +93,7 @@ def _check_spaces(env: CompiledEnvironment) -> None:
 def _check_operations(env: CompiledEnvironment, graph: Program) -> None:
     """Static shapes in two batches, and no operation that remembers something or draws from a generator of its own."""
     try:
-        for count in (1, BATCH):  # raises what `initial` and `transition` do wrong
-            _check_pure(env, graph.graph(count))
+        steps = [graph.graph(count) for count in (1, BATCH)]  # raises what `initial` and `transition` do wrong
         keys = tf.TensorSpec([BATCH, 2], tf.uint32)
         opening = tf.function(lambda k: env.observe(env.initial(k)), autograph=False).get_concrete_function(keys)
     except tf.errors.OperatorNotAllowedInGraphError as error:
@@ -97,7 +102,8 @@ def _check_operations(env: CompiledEnvironment, graph: Program) -> None:
             f"runs{place(traceback.extract_tb(error.__traceback__))}. Use tf.where, & | ~, or tf.while_loop."
         ) from error
     require_observation(env, opening.structured_outputs, BATCH)
-    _check_pure(env, opening.graph)
+    for one in (opening.graph, *steps):
+        _check_pure(env, one)
 
 
 def _check_pure(env: CompiledEnvironment, graph: Any) -> None:

@@ -91,6 +91,14 @@ def test_what_keeps_its_promises_passes(env):
             {"initial": lambda self, keys: WalkState(tf.zeros([3]), tf.zeros([3], tf.int32))},
             r"initial returns state\.place as float32 \[3\] for a batch of 1",
         ),
+        (
+            {
+                "initial": lambda self, keys: WalkState(
+                    tf.random.normal(keys.shape[:1]), tf.zeros(keys.shape[:1], tf.int32)
+                )
+            },
+            r"uses RandomStandardNormal \(.*test_check.py line \d+\), which remembers",
+        ),
         ({"observe": lambda self, state: state.place}, r"observe returns float32 \[1\].*says float32 \[1, 1\]"),
         ({"observe": lambda self, state: state.time[:, tf.newaxis]}, r"observe returns int32 \[1, 1\]"),
         ({"observation_space": spaces.Box(-0.5, 0.5, (1,), np.float32)}, r"from -0\.5 to 0\.5"),
@@ -213,10 +221,19 @@ def test_a_step_of_ones_own_still_opens_episodes_after_ends():
 
 
 def test_what_differs_under_xla_is_named():
-    """A row past the table's end is 0 in a graph; XLA takes the last one."""
+    """A float too large for an int32 becomes the smallest one on a CPU, and the largest in XLA."""
+
+    def overflowing(env, state, keys, new, reward, terminated):
+        return new, tf.where(tf.cast(1e12 * (2.0 + new.place), tf.int32) > 0, 1.0, 0.0), terminated
+
+    with pytest.raises(UserError, match=r"another step\.reward under XLA, 1\.0, than in a graph, 0\.0"):
+        check_environment(stepping(overflowing))
+
+
+def test_a_step_that_fails_is_told():
     table = np.array([0.0, 5.0], np.float32)
-    past = stepping(lambda e, s, k, n, r, t: (n, tf.gather(table, n.time * 0 + 2), t))
-    with pytest.raises((UserError, tf.errors.InvalidArgumentError), match=r"under XLA|not in"):
+    past = stepping(lambda e, s, k, n, r, t: (n, tf.gather(table, n.time), t))
+    with pytest.raises(UserError, match=r"Walk fails when it is stepped: .*indices\[0\] = 2 is not in \[0, 2\)"):
         check_environment(past)
 
 

@@ -95,6 +95,14 @@ def test_every_step_and_member_has_its_own_key():
     assert len(np.unique(everything, axis=0)) == 20
 
 
+def test_a_second_reset_begins_the_run_again():
+    vector = Count().vector(2, seed=0, compile="graph")
+    runs = []
+    for _ in range(2):
+        runs.append([vector.reset(), *(vector.step(np.array([3, 1])).observation for _ in range(4))])
+    np.testing.assert_array_equal(*runs)
+
+
 def test_an_episode_opens_from_the_key_of_its_step():
     steps = played(Count(), [[5, 0], [0, 0]])
     keys = random.members(random.fold(random.stream(0, "environment"), 1), 2)
