@@ -55,7 +55,7 @@ def _main(arguments: Sequence[str]) -> None:
         print(_help())
         return
     if arguments[0] == "--version":
-        print(f"sparring {metadata.version('sparring')}")
+        print(f"sparring {_version()}")
         return
     if arguments[0] in ("-sc", "--shell-completion"):
         _completion(arguments[1:])
@@ -104,6 +104,13 @@ def _run(command: Command, arguments: Sequence[str]) -> None:
 def _fail(message: str, code: int) -> NoReturn:
     print(f"sparring: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sparring")
+    except metadata.PackageNotFoundError:
+        return f"in {Path(__file__).resolve().parents[1]}, not installed"
 
 
 def _help() -> str:
