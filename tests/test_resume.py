@@ -11,13 +11,15 @@ import pytest
 from tests import runs
 
 PPO = (
-    "rl", "agent=ppo", "env=gymnasium", "env.id=CartPole-v1", "compile=graph", "trainer.num_envs=2", "trainer.rollout_steps=16",
+    "rl", "agent=ppo", "env=gymnasium", "env.id=CartPole-v1", "compile=graph",
+    "trainer.num_envs=2", "trainer.rollout_steps=16",
     "trainer.minibatches=4", "trainer.epochs=2", "agent.normalize_observations=true", "trainer.normalize_rewards=true",
     "run.steps=6000", "run.log_every=300", "run.evaluate_every=2000", "run.checkpoint_every=400",
     "trainer.evaluation.episodes=2", "trainer.evaluation.video_every=0",
 )  # fmt: skip
 DQN = (
-    "rl", "agent=dqn", "env=gymnasium", "env.id=Acrobot-v1", "compile=graph", "trainer.num_envs=2", "trainer.capacity=1500",
+    "rl", "agent=dqn", "env=gymnasium", "env.id=Acrobot-v1", "compile=graph",
+    "trainer.num_envs=2", "trainer.capacity=1500",
     "trainer.learning_starts=200", "trainer.n_step=3", "env.max_episode_steps=60",
     "run.steps=6000", "run.log_every=300", "run.evaluate_every=2000", "run.checkpoint_every=400",
     "trainer.evaluation.episodes=2", "trainer.evaluation.video_every=0",

@@ -1,4 +1,4 @@
-"""A real sweep of six, from the command line to TensorBoard: every job ends well, and TensorBoard serves and shows it."""
+"""A real sweep of six, from the command line to TensorBoard, which serves and shows it."""
 
 from pathlib import Path
 
