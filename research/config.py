@@ -5,6 +5,7 @@ Hydra lets pass.
 """
 
 import difflib
+import importlib.util
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -77,12 +78,11 @@ class Composer:
         return OmegaConf.select(primary.config, "hydra.searchpath") or []
 
     def _look_at_places(self) -> None:
-        for source in self.loader.get_sources():
-            if source.provider == "command-line" and not source.available():
-                raise UserError(f"{source.scheme()}://{source.path}: there are no configs there to add.")
         for place in self.places:
-            folder = Path(place.removeprefix("file://"))
-            for ours in CONF.rglob("*.yaml") if folder.is_dir() and not folder.samefile(CONF) else ():
+            folder = _folder(place)
+            if folder is None:
+                raise UserError(f"{place}: there are no configs there to add.")
+            for ours in CONF.rglob("*.yaml") if not folder.samefile(CONF) else ():
                 if (folder / ours.relative_to(CONF)).is_file():
                     raise UserError(
                         f"{folder / ours.relative_to(CONF)} would be passed over, since Sparring has a config of that "
@@ -150,6 +150,18 @@ class Composer:
         choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]
         known = list(leaves(self.compose(choices))) if choices != list(overrides) else []
         return f"{key}: no such key. {near(key, known)}`--cfg job` lists them all; +{key}=... adds one."
+
+
+def _folder(place: str) -> Path | None:
+    """The folder behind a place of configs, a path or `pkg://package.inner`; None if there is none."""
+    if not place.startswith("pkg://"):
+        folder = Path(place.removeprefix("file://"))
+        return folder if folder.is_dir() else None
+    try:
+        spec = importlib.util.find_spec(place.removeprefix("pkg://"))
+    except ModuleNotFoundError:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
 
 
 def leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -164,21 +164,34 @@ def _names(spec: ModuleSpec) -> tuple[set[str], bool]:
 def check_arguments(config: Any) -> None:
     """UserError for the first argument in a config that its `_target_` does not take, or lacks. Imports the targets."""
     for key, node in nodes(config):
-        called = _imported(key, str(node["_target_"]))
+        if node.get("_args_"):
+            continue
         try:
-            parameters = inspect.signature(called).parameters
+            names, all_known = _parameters(_imported(key, str(node["_target_"])))
         except (TypeError, ValueError):  # builtins may not say
             continue
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters.values()) or node.get("_args_"):
-            continue
-        _check_names(key, node, parameters)
+        _check_names(key, node, names, all_known)
 
 
-def _check_names(key: str, node: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+def _parameters(called: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+    """The parameters of a class or function by name, and whether it takes no others.
+
+    A class that hands `**settings` on to its base takes what its base takes.
+    """
+    names: dict[str, inspect.Parameter] = {}
+    makers = [vars(c)["__init__"] for c in getattr(called, "__mro__", ()) if "__init__" in vars(c)] or [called]
+    for maker in makers:
+        parameters = inspect.signature(maker).parameters.values()
+        named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        names = {n: p for n, p in named.items() if n != "self" or maker is called} | names
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names, maker is not object.__init__
+    return names, False
+
+
+def _check_names(key: str, node: Mapping[str, Any], names: Mapping[str, inspect.Parameter], all_known: bool) -> None:
     given, target = set(node) - _SPECIAL, node["_target_"]
-    names = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    relays = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for name in sorted(given - set(names)) if not relays else ():
+    for name in sorted(given - set(names)) if all_known else ():
         raise UserError(f"{key}.{name}: {target} takes no {name}. {near(name, list(names))}{_takes(names)}")
     lacking = [n for n, p in names.items() if p.default is p.empty and n not in given]
     if lacking and not node.get("_partial_"):
