@@ -54,10 +54,14 @@ class Command:
         listed_out = str(master.hydra.sweeper._target_).endswith("BasicSweeper")
         values = [_values(o, listed_out) for o in parsed]
         self.jobs = math.prod(map(len, values)) if listed_out else 0
-        first, *others = _looked_at(parsed, values)
-        self.cfg = self._check_job(parsed, first)
-        rest = [self._check_job(parsed, chosen) for chosen in others]
-        _build_first([self.cfg, *rest])
+        self._mended: dict[str, str] = {}
+        first, *rest = [self._check_job(parsed, chosen) for chosen in _looked_at(parsed, values)]
+        _build_first([first, *rest])
+        self.cfg = first
+        for i, several in enumerate(values[: len(self.overrides)]):
+            if any(text in self._mended for text in several):
+                key, wanted = several[0].partition("=")[0], [self._mended.get(t, t) for t in several]
+                self.overrides[i] = f"{key}={','.join(t.partition('=')[2] for t in wanted)}"
 
     def _sweep_in_config(self, master: DictConfig, parsed: list[Override]) -> list[Override]:
         """What a config sweeps over by itself: `hydra.sweeper.params`, where the command line says nothing else."""
@@ -72,17 +76,15 @@ class Command:
             raise UserError(f"+{key}: no config group of that name. {near(key, groups)}{listed(groups)}")
 
     def _check_job(self, parsed: list[Override], chosen: list[str]) -> DictConfig:
-        """Check one job's config; mends whole floats in `self.overrides` on the way."""
+        """Check one job's config; notes in `_mended` the floats that are meant to be whole numbers."""
         groups = [text for o, text in zip(parsed, chosen, strict=True) if self.composer.is_group(o.key_or_group)]
         defaults = self._compose(groups)
         for i, (override, text) in enumerate(zip(parsed, chosen, strict=True)):
             if text in groups or override.is_delete() or override.is_add() or "=" not in text:
                 continue
             chosen[i] = _check_type(defaults, self.composer.parse([text])[0], text)
-            if i < len(self.overrides) and chosen[i] != text:
-                old, new = (t.partition("=")[2] for t in (text, chosen[i]))
-                pattern = rf"(?<=[=,(]){re.escape(old)}(?=[,)]|$)"
-                self.overrides[i] = re.sub(pattern, new, self.overrides[i])
+            if chosen[i] != text:
+                self._mended[text] = chosen[i]
         cfg = self._compose(chosen)
         _check_run(cfg.run)
         check_composed(cfg, self.composer.places)
