@@ -64,6 +64,7 @@ class Composer:
             path.prepend("command-line", place, anchor=SearchPathQuery(provider="schema"))  # after ours
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="sparring", config_search_path=path)
+        GlobalHydra.instance().clear()  # it is ours alone: who composes next, Hydra itself included, begins afresh
         self.loader: Any = self.hydra.config_loader
 
     def _own_search_path(self) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -73,7 +72,6 @@ def complete(name: str) -> None:
 def _hydra(command: str, name: str | None, arguments: Sequence[str], task: Any) -> int:
     """Hand over to Hydra, which calls `task` with each composed config."""
     sys.argv = [f"sparring {command}", *arguments]
-    GlobalHydra.instance().clear()  # the check composed too
 
     def called(cfg: DictConfig) -> Any:
         return task(cfg)
