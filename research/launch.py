@@ -50,7 +50,7 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
     if _only_asks(chosen):
         if not chosen.hydra_help:
             composer.compose(chosen.overrides, RunMode.MULTIRUN)  # which says its mistakes in a line
-        return _hydra(command, name or "rl", arguments, lambda cfg: None)
+        return _hydra(command, name or "rl", [*_asked(chosen), *chosen.overrides], lambda cfg: None)
     found = mistakes.Command(composer, chosen.overrides, chosen.multirun)
     flags = _flags(chosen)
     _set_resolvers(found.swept if found.multirun else None)
@@ -87,11 +87,23 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     chosen = parser.parse_intermixed_args(list(arguments))
     if chosen.config_path or chosen.experimental_rerun:
         raise UserError("--config-path and --experimental-rerun are not for use here: add a folder with --config-dir.")
+    if sum(map(bool, (chosen.multirun, chosen.cfg, chosen.info))) > 1:
+        raise UserError("--multirun, --cfg and --info are for one at a time.")
+    if chosen.resolve and not chosen.cfg:
+        raise UserError("--resolve is for --cfg, which shows a config.")
     return chosen
 
 
 def _only_asks(chosen: argparse.Namespace) -> bool:
     return bool(chosen.hydra_help or chosen.cfg or chosen.info or chosen.shell_completion)
+
+
+def _asked(chosen: argparse.Namespace) -> list[str]:
+    """The flags that ask, and what they need: put first, so that they may stand anywhere among the overrides."""
+    values = {"--cfg": chosen.cfg, "--info": chosen.info, "--package": chosen.package}
+    switches = {"--resolve": chosen.resolve, "--hydra-help": chosen.hydra_help}
+    given = [f"{flag}={value}" for flag, value in values.items() if value]
+    return [*_flags(chosen), *given, *(flag for flag, on in switches.items() if on)]
 
 
 def _flags(chosen: argparse.Namespace) -> list[str]:

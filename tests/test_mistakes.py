@@ -37,6 +37,8 @@ EARLY = {
     "unreadable": (["run.steps=[1"], r"run.steps=\[1: cannot be read .*quote"),
     "unknown flag": (["--fast"], "unrecognized arguments: --fast"),
     "flag that is not for use": (["--config-path=x"], "--config-path .* --config-dir"),
+    "flags that exclude each other": (["-m", "--cfg", "job"], "--multirun, --cfg and --info are for one at a time"),
+    "flag without its other": (["--resolve"], "--resolve is for --cfg"),
     "text for a number": (["run.steps=many"], "run.steps=many: run.steps is a whole number"),
     "fraction for a count": (["run.steps=1.5"], "run.steps=1.5: run.steps is a whole number"),
     "null for a number": (["run.steps=null"], "run.steps=null: run.steps is a whole number"),
