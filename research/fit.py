@@ -86,8 +86,7 @@ class Fit:
         if checkpoints is self.latest:  # another run's best model and hours are that run's
             self.outcome.best = dict(host["best"])
             self._saved = self._position()
-            for part, seconds in host["seconds"].items():
-                self.outcome.seconds[part] += seconds
+            self.outcome.seconds = dict(host["seconds"])
         _log.info("Resumed at step %d from %s.", self.trainer.step, restored.folder)
         return True
 
