@@ -203,7 +203,10 @@ def read_config(folder: Path) -> DictConfig:
 def read_result(folder: Path) -> dict[str, Any]:
     """A run's result.json; empty if it has none yet."""
     try:
-        return dict(json.loads((folder / RESULT).read_text()))
+        found = json.loads((folder / RESULT).read_text())
+        if not isinstance(found, dict):
+            raise ValueError("not a mapping")
+        return found
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
