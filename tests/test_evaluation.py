@@ -80,8 +80,8 @@ class Endless(Chain):
 def test_episodes_that_do_not_end_are_an_error_that_names_the_fix() -> None:
     with pytest.raises(UserError, match=r"did not end within 50 steps: set env\.max_episode_steps"):
         evaluation.episodes(Gymnasium("tests.test_evaluation:Endless"), right, 2, seed=0, longest=50)
-    # a limit that is just long enough
-    evaluation.episodes(Gymnasium("tests.test_evaluation:Endless", max_episode_steps=49), right, 2, seed=0, longest=50)
+    # a limit of as many steps is an end
+    evaluation.episodes(Gymnasium("tests.test_evaluation:Endless", max_episode_steps=50), right, 2, seed=0, longest=50)
 
 
 def test_environments_are_closed_even_when_acting_fails(tmp_path: Path) -> None:
