@@ -107,11 +107,13 @@ def test_each_epoch_uses_each_step_once_in_a_new_order() -> None:
 
 
 def test_a_row_of_a_minibatch_is_one_step_with_all_that_belongs_to_it() -> None:
-    trainer = make(discount=0.5, gae_lambda=0.0)
-    trainer.train(12)
+    trainer = make(rollout_steps=30, discount=0.5, gae_lambda=0.0, learning_rate=0.0)
+    trainer.train(60)
     rollout = trainer.rollouts[0]
     value = np.asarray(rollout.extras["value"])  # [T, B]
-    after = np.concatenate([value[1:], np.full((1, 2), np.nan)])
+    after = np.concatenate([value[1:], [trainer.agent.value(rollout.observation[-1])]])  # of the states reached
+    assert np.any(rollout.terminated)
+    assert np.any(rollout.truncated)
     for batch in trainer.agent.batches[:3]:
         for i, number in enumerate(numbers(batch.observation, rollout)):
             t, b = divmod(number, 2)
@@ -120,9 +122,9 @@ def test_a_row_of_a_minibatch_is_one_step_with_all_that_belongs_to_it() -> None:
             assert batch.value[i] == value[t][b]
             assert batch.mask[i] == 1.0 - float(rollout.first[t][b])
             assert batch.returns[i] == pytest.approx(batch.advantage[i] + batch.value[i], abs=1e-5)
-            if t < 5 and not rollout.first[t][b]:  # lambda 0: one step ahead, and gamma is 1/2
-                ahead = 0.0 if rollout.terminated[t][b] else 0.5 * after[t][b]
-                assert batch.returns[i] == pytest.approx(float(rollout.reward[t][b]) + ahead, abs=1e-5)
+            # lambda is 0: one step ahead, gamma is 1/2, and only a termination has nothing ahead
+            ahead = 0.0 if rollout.terminated[t][b] else 0.5 * after[t][b]
+            assert batch.returns[i] == pytest.approx(float(rollout.reward[t][b]) + ahead, abs=1e-5)
 
 
 @pytest.mark.parametrize(
