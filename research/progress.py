@@ -10,6 +10,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 _log = logging.getLogger("sparring")
 _LINE_SECONDS = 10.0  # without a terminal, a line this often
@@ -36,7 +37,7 @@ class Progress:
     def __init__(self, shown: Sequence[str] = ()) -> None:
         self._shown = tuple(shown)
         self._values: dict[str, float] = {}
-        self._rate = 0.0
+        self._rate: float | None = None
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
@@ -49,8 +50,10 @@ class Progress:
         if not sys.stderr.isatty():
             yield
             return
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        with Bar(*columns, console=Console(stderr=True)) as self._bar:
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal costs the last of the scalars
+        text = TextColumn("{task.description}", table_column=rest)
+        columns = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(), text)
+        with Bar(*columns, console=Console(stderr=True), expand=True) as self._bar:
             self._task = self._bar.add_task(self._unit, total=total, completed=done)
             try:
                 yield
@@ -60,17 +63,17 @@ class Progress:
     def advance(self, step: int) -> None:
         """`step` steps are done."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, description=self._text())
+            self._bar.update(self._task, completed=step, description=self._text("/s"))
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
-            _log.info("step %d of %d, %s", step, self._total, self._text())
+            _log.info("step %d of %d, %s", step, self._total, self._text(f" {self._unit}/s"))
 
     def show(self, values: Mapping[str, float], rate: float | None) -> None:
         """Newer scalars, and the steps per second if they are known."""
         self._values |= values
         self._rate = self._rate if rate is None else rate
 
-    def _text(self) -> str:
-        parts = [f"{self._unit}, {self._rate:,.0f}/s"]
+    def _text(self, per_second: str) -> str:
+        parts = [self._unit if self._rate is None else f"{self._rate:,.0f}{per_second}"]
         parts += [f"{tag} {self._values[tag]:.4g}" for tag in self._shown if tag in self._values]
         return ", ".join(parts)

@@ -44,8 +44,8 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(caplog, clock):
             shown.show({"loss": step / 1000, "unasked": 7.0}, 50.0)
             shown.advance(step)
     assert [r.getMessage() for r in caplog.records] == [
-        "step 300 of 1000, env steps, 50/s, loss 0.3",
-        "step 500 of 1000, env steps, 50/s, loss 0.5",
+        "step 300 of 1000, 50 env steps/s, loss 0.3",
+        "step 500 of 1000, 50 env steps/s, loss 0.5",
     ]
 
 
@@ -58,7 +58,7 @@ def test_what_is_shown_is_the_newest_in_the_order_asked_for(caplog, clock):
         shown.show({"loss": 2.0}, None)
         clock[0] = 11.0
         shown.advance(5)
-    assert caplog.messages == ["step 5 of 10, images, 2,500/s, eval/return 20, loss 2"]
+    assert caplog.messages == ["step 5 of 10, 2,500 images/s, eval/return 20, loss 2"]
 
 
 def test_a_terminal_gets_a_bar_that_begins_where_the_run_resumed():
@@ -77,7 +77,7 @@ def test_a_terminal_gets_a_bar_that_begins_where_the_run_resumed():
     assert "a word between" in [
         line.rpartition("\x1b[2K")[2].strip() for line in text.splitlines()
     ]  # a line of its own
-    assert "env steps, 1,234/s, eval/return 12.35, loss 0.25" in text
+    assert "1,234/s, eval/return 12.35, loss 0.25" in text
     assert "\x1b[?25h" in text  # the cursor is given back
 
 

@@ -151,9 +151,10 @@ def test_a_finished_run_whose_last_checkpoint_is_gone_makes_it_again(tmp_path: P
 
 def test_a_stopped_run_has_no_final_metric_until_its_end(tmp_path: Path) -> None:
     Noted.then[44] = terminate
-    line(tmp_path / "a")
+    train(config(tmp_path / "a"), tmp_path / "a", time.time() - 100.0)  # as if importing had taken so long
     stopped = runs.result(tmp_path / "a")
     assert stopped["status"] == "stopped"
+    assert 100.0 < stopped["seconds"]["imports"] < 120.0
     assert 44 <= stopped["step"] < 100
     assert "hparam/objective" not in loaded(tmp_path / "a").Tags()["tensors"]
     objective = line(tmp_path / "a")
@@ -231,6 +232,7 @@ def test_another_run_is_resumed_where_it_was(tmp_path: Path, source: Path) -> No
 def test_its_own_checkpoint_goes_before_resume_and_resume_before_warm_start(tmp_path: Path, source: Path) -> None:
     line(tmp_path / "a", resume=str(source), warm_start=str(source), steps=200)
     assert Noted.began[-1][0] == 160
+    np.testing.assert_array_equal(Noted.began[-1][1], tensors(runs.newest(source), "model/weights"))
     line(tmp_path / "a", resume=str(source), warm_start=str(source), steps=240)
     assert Noted.began[-1][0] == 200
     line(tmp_path / "b")
