@@ -51,11 +51,11 @@ def _check_schedule(schedule: Mapping[str, Any], limit: Mapping[str, Any], name:
 def _within(value: Any, limit: Mapping[str, Any]) -> bool:
     if value is None:
         return bool(limit.get("optional"))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if limit.get("whole") and not isinstance(value, int):
         return False
-    return (
+    return (  # neither NaN nor an infinity is within bounds
         limit.get("min", -math.inf) <= value <= limit.get("max", math.inf)
         and limit.get("above", -math.inf) < value < limit.get("below", math.inf)
     )  # fmt: skip

@@ -62,6 +62,7 @@ def test_our_own_folder_may_be_named_again() -> None:
         ("traner.epochs", "trainer.epochs"),
         ("steps", "run.steps"),
         ("zzz", ""),
+        ("agent.lrr", ""),  # not agent.clip, alike as they look from the front
     ],
 )
 def test_what_is_mistyped_suggests_what_was_meant(typed: str, meant: str) -> None:

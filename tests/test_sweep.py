@@ -1,6 +1,7 @@
 """Sweeps: a process and a telling folder for each job, failures named at the end, a stop that stops, and going on."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -121,14 +122,21 @@ def test_a_signal_stops_the_running_job_which_saves_and_starts_no_other(tmp_path
         "rl", "-m", "seed=1,2", "env=gymnasium", "env.id=CartPole-v1", "compile=graph", "run.name=s",
         "trainer.num_envs=1", "trainer.rollout_steps=32", "run.steps=10000000", "run.log_every=64",
     )  # fmt: skip
-    process = runs.start(tmp_path, *arguments)
+    environment = {**os.environ, "PYTHONPATH": str(runs.ROOT)}
+    output = tmp_path / "output.txt"
+    with output.open("w") as out:
+        process = subprocess.Popen(
+            runs.command(*arguments), cwd=tmp_path, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
     job, deadline = tmp_path / "runs/s/seed=1", time.monotonic() + 120
     while not list(job.glob("events.*")) and time.monotonic() < deadline:
         time.sleep(0.1)
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert os.getpgid(int(child)) != process.pid  # the terminal's Ctrl-C is not the child's too: twice ends at once
     time.sleep(3)  # into training, most likely: any moment must do
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that run in its foreground
     process.wait(60)
-    said = (tmp_path / "output.txt").read_text()
+    said = output.read_text()
     assert process.returncode == 0, said
     assert json.loads((job / "result.json").read_text())["status"] == "stopped"
     assert list((job / "checkpoints").glob("step_*"))

@@ -96,6 +96,7 @@ def test_what_is_not_there_or_not_allowed_is_one_line(lab, target, said):
     with pytest.raises(UserError, match=said) as error:
         check(target)
     assert "\n" not in str(error.value)
+    assert "lab.plain" not in sys.modules  # whose source says all
 
 
 def test_ours_and_libraries_are_allowed_and_found():
