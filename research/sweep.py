@@ -15,8 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from research import record
+from research import config, record
 
+# `python -m research` would take a folder named research in the working folder for ours.
+_PROGRAM = f"import sys; sys.path.append({str(config.CONF.parent)!r}); from research.cli import main; main()"
 _SHOWN_LINES = 5  # of a failed job's log
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ENDED_WELL = ("finished", "target")
@@ -58,7 +60,7 @@ class Jobs:
 
     def _wait(self, arguments: list[str]) -> int:
         # In a process group of its own, the child hears of Ctrl-C through us, once, and not from the terminal as well.
-        command = [sys.executable, "-m", "research", self.command, *arguments]
+        command = [sys.executable, "-P", "-c", _PROGRAM, self.command, *arguments]
         self._child = subprocess.Popen(command, process_group=0)
         try:
             return self._child.wait()

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,11 +72,23 @@ def test_what_is_quoted_is_read_back_as_it_was(text):
     assert override.value() == text
 
 
+def swept(folder: Path) -> subprocess.CompletedProcess:
+    """The sweep, from a folder that has a package named like ours, as the console script would run it."""
+    (folder / "research").mkdir(exist_ok=True)
+    (folder / "research/__init__.py").write_text("raise SystemExit('not ours')\n")
+    program = "from research.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(runs.ROOT)}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", program, *SWEEP],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "parts.py").write_text(PARTS)
-    return folder, runs.sparring(folder, *SWEEP)
+    return folder, swept(folder)
 
 
 def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
@@ -109,7 +122,7 @@ def test_the_same_sweep_again_runs_only_what_failed(sweep):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != "config.yaml"}
     mended = PARTS.replace("self.steps == 9", "False").replace("False, False", "False, self.steps % 5 == 0")
     (folder / "parts.py").write_text(mended)
-    done = runs.sparring(folder, *SWEEP)
+    done = swept(folder)
     assert done.returncode == 1
     assert "3 jobs, 1 failed" in done.stdout
     assert re.search(r"id=Pendulum-v1: failed \(exit code 2\): DQN chooses one", done.stderr)  # still
