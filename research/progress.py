@@ -27,6 +27,11 @@ class Terminal(logging.StreamHandler):
         """Where the next line goes."""
         return sys.stderr
 
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """A terminal that has gone, or a full disk behind it, costs lines; other errors are bugs, and are shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
 
 class Progress:
     """A progress bar with the return and the speed; without a terminal, a line every ten seconds.

@@ -1,9 +1,31 @@
 """What every test stands on, settled before TensorFlow or pygame is imported by any of them."""
 
+import logging
 import os
+import resource
+from collections.abc import Callable, Iterator
+
+import pytest
 
 import research  # noqa: F401  chooses legacy Keras, which works only before TensorFlow is imported
 
 # Environments draw and play sound through SDL; without a screen or a sound card it would complain on every render.
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["SDL_AUDIODRIVER"] = "dummy"
+
+
+@pytest.fixture
+def limit() -> Iterator[Callable[[int], None]]:
+    """Sets the size beyond which this process can write no file, which fails as a full disk does; -1: no limit.
+
+    Handlers that other libraries gave the root logger write to files of pytest's, which the limit would stop too.
+    """
+    root = logging.getLogger()
+    theirs = [handler for handler in root.handlers if type(handler) is logging.StreamHandler]
+    for handler in theirs:
+        root.removeHandler(handler)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for handler in theirs:
+        root.addHandler(handler)

@@ -4,10 +4,9 @@ import dataclasses
 import logging
 import math
 import os
-import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -348,14 +347,6 @@ def test_no_checkpoint_no_resume(tmp_path: Path) -> None:
 
 
 # ---- a full disk -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def limit() -> Iterator[Callable[[int], None]]:
-    """Sets the size beyond which this process can write no file, which fails as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else soft, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_ends_no_training_and_is_told_once(

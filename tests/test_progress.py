@@ -1,5 +1,6 @@
 """Progress is lines in a log without a terminal, and a bar on one."""
 
+import io
 import logging
 import os
 import pty
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from research import progress
-from research.progress import Progress
+from research.progress import Progress, Terminal
 
 # Prints on a terminal of its own, which it is given as standard error.
 BAR = """
@@ -86,3 +87,28 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # the other end is closed
         return b""
+
+
+class Full(io.StringIO):
+    """Refuses the first line, as a disk without room does, and would take a complaint about it."""
+
+    refused = False
+
+    def write(self, text: str) -> int:
+        if not self.refused:
+            self.refused = True
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+def test_where_nothing_can_be_written_a_line_is_lost_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full())
+    terminal = Terminal()
+    terminal.emit(logging.makeLogRecord({"msg": "lost"}))
+    terminal.emit(logging.makeLogRecord({"msg": "kept"}))
+    assert sys.stderr.getvalue() == "kept\n"
+
+
+def test_a_line_that_cannot_be_made_is_a_bug_and_is_shown(capsys):
+    Terminal().emit(logging.makeLogRecord({"msg": "%d steps", "args": ("many",)}))
+    assert "TypeError" in capsys.readouterr().err

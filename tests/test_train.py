@@ -1,7 +1,6 @@
 """Whole runs in their folders: where they begin, how they end, what they leave, and what happens the second time."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -267,14 +266,6 @@ def test_a_changed_config_is_refused_even_when_the_run_is_over(tmp_path: Path) -
 
 
 # ---- a full disk -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def limit() -> Iterator[Callable[[int], None]]:
-    """Sets the size beyond which this process can write no file, which fails as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size if size >= 0 else soft, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_to_the_end_is_told_in_a_line(
