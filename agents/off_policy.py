@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from agents import anatomy
 from agents.replay import Ring
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
@@ -74,3 +75,16 @@ class OffPolicyTrainer(AgentTrainer):
             lambda i, total: i < limit, update, (tf.constant(0), total), maximum_iterations=self.updates
         )
         return total
+
+    def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
+        """Shares of an iteration's time, each measured for about `seconds`: see agents.anatomy."""
+
+        def sample(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            for k in range(self.updates):
+                key = random.fold(random.fold(self._sampling, i), k)
+                batch = self.replay.sample(key, self.batch_size, self.n_step, self.agent.discount)
+                total += sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in batch)
+            return total
+
+        parts = {"collect": anatomy.collecting(self), "sample": sample}
+        return anatomy.shares(self, parts | {"optimizer": anatomy.optimizing(self, self.updates)}, seconds)

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
+from agents import anatomy
 from agents.normalizers import RewardNormalizer
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
@@ -83,6 +84,18 @@ class OnPolicyTrainer(AgentTrainer):
             maximum_iterations=limit,
         )
         return self.means.add(total, self._summary(steps, valid, progress, updates))
+
+    def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
+        """Shares of an iteration's time, each measured for about `seconds`: see agents.anatomy."""
+        updates = self.epochs * self.minibatches
+
+        def shuffle(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            key = random.fold(self._shuffle, i)
+            orders = [random.permutation(random.fold(key, e), self.steps_per_iteration) for e in range(self.epochs)]
+            return total + tf.cast(tf.reduce_sum(tf.stack(orders)[:, 0]), tf.float32)
+
+        parts = {"collect": anatomy.collecting(self), "shuffle": shuffle}
+        return anatomy.shares(self, parts | {"optimizer": anatomy.optimizing(self, updates)}, seconds)
 
     def _prepare(self, rollout: Rollout) -> tuple[Minibatch, tf.Tensor]:
         """The rollout's steps, flattened to [T * B], with returns and advantages; and which of them count."""

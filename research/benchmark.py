@@ -1,27 +1,27 @@
-"""`sparring benchmark`: steps per second, compile seconds and memory of the cases in conf/benchmark.yaml.
+"""`sparring benchmark`: the cases of conf/benchmark.yaml, measured.
 
-Every measurement is a process of its own; a case and its peer take turns, so that both see the same machine. The median
-of the repeats counts.
+Every measurement is a process of its own; a case, its peer and another interpreter's run of it take turns, so that all
+see the same machine. The median of the repeats counts.
 """
 
 import argparse
 import json
+import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from research import config, launch
+from research import config, launch, targets
 from research.errors import UserError
 
 PEERS = config.CONF.parent / "tests" / "peers"
+Figures = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,14 +31,13 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parse(arguments, cases)
     launch.prepare()
     if chosen.measure:
-        print(json.dumps(measure(cases[chosen.cases[0]])))
+        print(json.dumps(measure(cases[chosen.cases[0]], chosen.override)))
         return 0
-    names = chosen.cases or list(cases)
-    found = {name: _compare(name, cases[name], chosen.repeats, chosen.peer_python) for name in names}
     chosen.out.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine(), "repeats": chosen.repeats, "cases": found}
-    (chosen.out / "benchmark.json").write_text(json.dumps(record, indent=2) + "\n")
-    (chosen.out / "benchmark.md").write_text(table(found, cases))
+    found: dict[str, Figures] = {}
+    for name in chosen.cases or list(cases):
+        found[name] = _compare(name, cases[name], chosen)
+        _write(chosen.out, found, cases, chosen.repeats)  # after each case, as all of them take long
     print(table(found, cases))
     return 0
 
@@ -48,52 +47,58 @@ def _parse(arguments: Sequence[str], cases: Mapping[str, Any]) -> argparse.Names
     parser.add_argument("cases", nargs="*", help="which; default all")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each; the median counts; default 5")
     parser.add_argument("--peer-python", type=Path, help="interpreter made by `make peers`; without it, no peers")
+    parser.add_argument("--also", type=Path, help="another interpreter with Sparring, such as .venv-tf221/bin/python")
+    parser.add_argument("--override", action="append", default=[], help="a key=value for every case; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder for benchmark.json and .md")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args(list(arguments))
     unknown = [c for c in chosen.cases if c not in cases]
     if unknown:
         raise UserError(f"no benchmark named {unknown[0]}; there are: {', '.join(cases)}.")
+    if chosen.repeats < 1:
+        raise UserError(f"--repeats {chosen.repeats}: at least one.")
+    for python in (chosen.peer_python, chosen.also):
+        if python and not os.access(python, os.X_OK):
+            raise UserError(f"{python} is no interpreter here: `make peers`, or `make setup STACK=tf221`, makes one.")
     return chosen
 
 
-def measure(case: Mapping[str, Any]) -> dict[str, float]:
-    """One case in this process: build, one iteration (tracing and compiling), a warm-up, then `steps` steps."""
-    from research.train import build
-
-    cfg = config.Composer(case["config"]).compose([*case["overrides"], f"run.steps={2 * case['steps']}", "run.name=b"])
-    started = time.perf_counter()
-    trainer = build(cfg)
-    built = time.perf_counter()
-    trainer.train(1)
-    compiled = time.perf_counter()
-    trainer.train(max(case["steps"] // 10, 1))
-    before, begun = trainer.step, time.perf_counter()
-    trainer.train(case["steps"])
-    seconds = time.perf_counter() - begun
-    trainer.close()
-    return {
-        "steps_per_second": (trainer.step - before) / seconds,
-        "build_seconds": built - started,
-        "compile_seconds": compiled - built,
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+def measure(case: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """One case in this process: what its `measure` finds of its config."""
+    composed = [*case["overrides"], "run.steps=1000000000", "run.name=b", *overrides]
+    cfg = config.Composer(case["config"]).compose(composed)
+    return dict(targets.instantiate({**case["measure"], "_partial_": True})(cfg))
 
 
-def _compare(name: str, case: Mapping[str, Any], repeats: int, peer_python: Path | None) -> dict[str, Any]:
-    ours, peers = [], []
-    for repeat in range(repeats):
-        print(f"{name} {repeat + 1}/{repeats}", file=sys.stderr, flush=True)
-        ours.append(_json_of([sys.executable, "-m", "research", "benchmark", name, "--measure"]))
-        if peer_python and "peer" in case:
-            peers.append(_peer(case["peer"], peer_python, threads=1 + repeat % 2))
-    result: dict[str, Any] = {k: statistics.median(o[k] for o in ours) for k in ours[0]}
-    result["all"] = [o["steps_per_second"] for o in ours]
+def _compare(name: str, case: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
+    overrides = [word for override in chosen.override for word in ("--override", override)]
+    command = ["-m", "research", "benchmark", name, "--measure", *overrides]
+    ours, also, peers = [], [], []
+    for repeat in range(chosen.repeats):
+        print(f"{name} {repeat + 1}/{chosen.repeats}", file=sys.stderr, flush=True)
+        ours.append(_json_of([sys.executable, *command]))
+        if chosen.also:
+            also.append(_json_of([str(chosen.also), *command]))
+        if chosen.peer_python and "peer" in case:
+            peers.append(_peer(case["peer"], chosen.peer_python, threads=1 + repeat % 2))
+    result = _medians(ours)
+    if also:
+        result["also"] = _medians(also)
     if peers:
         by_threads = {t: [p["steps_per_second"] for p in peers if p["threads"] == t] for t in (1, 2)}
         best = max(statistics.median(v) for v in by_threads.values() if v)
         result |= {"peer": best, "ratio": result["steps_per_second"] / best, "peer_by_threads": by_threads}
     return result
+
+
+def _medians(found: Sequence[Figures]) -> dict[str, Any]:
+    main_figure = _main_figure(found[0])
+    medians: dict[str, Any] = {key: statistics.median(f[key] for f in found) for key in found[0]}
+    return medians | {"all": [f[main_figure] for f in found]}
+
+
+def _main_figure(found: Figures) -> str:
+    return "steps_per_second" if "steps_per_second" in found else "seconds"
 
 
 def _peer(peer: Mapping[str, Any], python: Path, threads: int) -> dict[str, Any]:
@@ -110,7 +115,6 @@ def _json_of(command: list[str]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    import os
     from importlib import metadata
 
     model = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
@@ -129,14 +133,41 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def table(found: Mapping[str, Mapping[str, Any]], cases: Mapping[str, Any]) -> str:
-    """The findings as Markdown."""
-    rows = ["| case | steps/s | compile s | peak MB | peer steps/s | ratio |", "|---|---|---|---|---|---|"]
+def _write(out: Path, found: Mapping[str, Figures], cases: Mapping[str, Any], repeats: int) -> None:
+    record = {"machine": machine(), "repeats": repeats, "cases": found}
+    (out / "benchmark.json").write_text(json.dumps(record, indent=2) + "\n")
+    (out / "benchmark.md").write_text(table(found, cases))
+
+
+def table(found: Mapping[str, Figures], cases: Mapping[str, Any]) -> str:
+    """The findings as Markdown: a row for each case, and under the table what else was found of it."""
+    also = any("also" in r for r in found.values())
+    head = ["case", "steps/s or seconds", *(["other interpreter"] if also else []), "peer", "ratio"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, r in found.items():
-        peer = f"{r['peer']:,.0f} | {r['ratio']:.1f}" if "peer" in r else "- | -"
-        rows.append(
-            f"| {name}: {cases[name]['about']} | {r['steps_per_second']:,.0f} | {r['compile_seconds']:.1f} "
-            f"| {r['peak_megabytes']:,.0f} | {peer} |"
-        )
+        peer = [f"{r['peer']:,.0f}", f"{r['ratio']:.1f}"] if "peer" in r else ["-", "-"]
+        other = [_shown(r["also"]) if "also" in r else "-"] if also else []
+        rows.append(f"| {' | '.join([f'{name}: ' + cases[name]['about'], _shown(r), *other, *peer])} |")
+    details = [f"- {name}: {_details(r)}" for name, r in found.items()]
     m = machine()
-    return "\n".join([*rows, "", f"{m['cpu']}, {m['cores']} cores, TensorFlow {m['tensorflow']}.", ""])
+    return "\n".join([*rows, "", *details, "", f"{m['cpu']}, {m['cores']} cores, TensorFlow {m['tensorflow']}.", ""])
+
+
+def _shown(figures: Figures) -> str:
+    name = _main_figure(figures)
+    return f"{figures[name]:,.0f}" if name == "steps_per_second" else f"{figures[name]:.1f} s"
+
+
+def _details(figures: Figures) -> str:
+    """Every further number, shares as percentages."""
+    said = []
+    for key, value in figures.items():
+        if key in ("peer", "ratio", _main_figure(figures)) or not isinstance(value, int | float):
+            continue
+        words = key.replace("_", " ")
+        said.append(f"{words} {value:.0%}" if key.startswith("share_") else f"{words} {_plain(value)}")
+    return ", ".join(said) or "-"
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"

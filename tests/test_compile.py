@@ -96,6 +96,19 @@ def test_a_direct_call_takes_and_gives_nests_of_arrays(mode):
     assert len(traces) == (2 if mode == "eager" else 1)
 
 
+@pytest.mark.parametrize("mode", ["xla", "graph"])
+def test_a_direct_call_gives_the_structure_that_was_returned(mode):
+    def f(x):
+        return Pair(x, {"b": [x + 1.0, ()], "a": (x + 2.0,)}), None, x + 3.0
+
+    pair, nothing, last = compilation.Direct(f, mode)(np.float32(0.0))
+    assert isinstance(pair, Pair)
+    assert (float(pair.left), float(pair.right["b"][0]), float(pair.right["a"][0]), float(last)) == (0, 1, 2, 3)
+    assert pair.right["b"][1] == ()
+    assert isinstance(pair.right["b"], list)
+    assert nothing is None
+
+
 def test_a_direct_call_of_another_shape_or_type_is_traced_anew():
     traces = []
 

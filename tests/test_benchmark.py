@@ -1,0 +1,158 @@
+"""`sparring benchmark`: its cases compose, its figures are medians of what was measured, its table says them."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from gymnasium import spaces
+from omegaconf import OmegaConf
+
+from agents import anatomy
+from envs.throughput import random_actions, stepping
+from research import benchmark, launch, measures, random, targets
+from research.config import CONF, Composer
+from research.errors import UserError
+from research.train import build
+
+CASES = OmegaConf.to_container(OmegaConf.load(CONF / "benchmark.yaml"))["cases"]
+
+
+@pytest.fixture(autouse=True)
+def resolvers() -> None:
+    launch.prepare()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_composes_and_its_measure_takes_what_it_is_given(name: str) -> None:
+    case = CASES[name]
+    cfg = Composer(case["config"]).compose([*case["overrides"], "run.steps=1000", "run.name=b"])
+    targets.check_arguments({"measure": {**case["measure"], "_partial_": True}})
+    targets.check_arguments(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])))
+    if "peer" in case:
+        assert (benchmark.PEERS / case["peer"]["script"]).is_file()
+
+
+def test_the_median_counts_and_a_peer_is_taken_at_its_better_number_of_threads(monkeypatch, tmp_path, capsys) -> None:
+    ours, asked = iter([10.0, 1000.0, 50.0, 20.0]), []
+
+    def answer(command: list[str]) -> dict[str, float]:
+        asked.append(command)
+        if command[0] == "/bin/true":
+            threads = int(command[-1])
+            return {"steps_per_second": {1: 4.0, 2: 5.0}[threads], "threads": threads}
+        return {"steps_per_second": next(ours), "share_collect": 0.25, "compile_seconds": 1.25}
+
+    monkeypatch.setattr(benchmark, "_json_of", answer)
+    code = benchmark.main(["dqn_cartpole", "--repeats", "4", "--peer-python", "/bin/true", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmark.json").read_text())["cases"]["dqn_cartpole"]
+    assert code == 0
+    assert [command[0] for command in asked] == [sys.executable, "/bin/true"] * 4  # by turns
+    assert [int(command[-1]) for command in asked[1::2]] == [1, 2, 1, 2]
+    assert found["steps_per_second"] == 35.0  # of 10, 20, 50 and 1000
+    assert found["all"] == [10.0, 1000.0, 50.0, 20.0]
+    assert (found["peer"], found["ratio"]) == (5.0, 7.0)
+    table = (tmp_path / "benchmark.md").read_text()
+    assert f"| dqn_cartpole: {CASES['dqn_cartpole']['about']} | 35 | 5 | 7.0 |" in table
+    assert "- dqn_cartpole: share collect 25%, compile seconds 1.2" in table
+    assert table in capsys.readouterr().out
+
+
+def test_another_interpreter_is_a_column_and_overrides_reach_every_measurement(monkeypatch, tmp_path) -> None:
+    asked = []
+
+    def answer(command: list[str]) -> dict[str, float]:
+        asked.append(command)
+        return {"seconds": 3.0 if command[0] == "/bin/true" else 2.0, "steps": 7}
+
+    monkeypatch.setattr(benchmark, "_json_of", answer)
+    words = ["cold_ppo_cartpole", "--repeats", "1", "--also", "/bin/true", "--override", "seed=3", "--out"]
+    benchmark.main([*words, str(tmp_path)])
+    assert all(command[-2:] == ["--override", "seed=3"] for command in asked)
+    assert "| 2.0 s | 3.0 s | - | - |" in (tmp_path / "benchmark.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dqn_cartpol"], "no benchmark named dqn_cartpol"),
+        (["--repeats", "0"], "--repeats 0: at least one"),
+        (["--peer-python", "nowhere/python"], "nowhere/python is no interpreter here"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        benchmark.main(words)
+
+
+def _briefly(shares, trainer, parts, seconds):
+    assert seconds == 1.0
+    return shares(trainer, parts, 0.01)
+
+
+def test_training_is_measured_with_shares_that_add_up(monkeypatch) -> None:
+    overrides = ["trainer.num_envs=2", "trainer.rollout_steps=8", "trainer.minibatches=2", "trainer.epochs=2"]
+    cfg = Composer("rl").compose(["env=cartpole", *overrides, "run.steps=100000", "run.name=b"])
+    monkeypatch.setattr(anatomy, "shares", functools.partial(_briefly, anatomy.shares))
+    found = measures.training(cfg, 64)
+    assert found["steps_per_second"] > 0
+    shares = {key: value for key, value in found.items() if key.startswith("share_")}
+    assert set(shares) == {"share_collect", "share_shuffle", "share_optimizer", "share_rest"}
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_the_parts_of_an_iteration_are_run_as_often_as_it_runs_them() -> None:
+    overrides = ["trainer.rollout_steps=4", "trainer.updates=3", "trainer.learning_starts=1", "trainer.batch_size=4"]
+    cfg = Composer("rl").compose(["agent=dqn", "env=cartpole", *overrides, "run.steps=1000", "run.name=b"])
+    trainer = build(cfg)
+    trainer.train(4)
+    before = int(trainer.agent.scheduled.keras.iterations.numpy())
+    assert before == 3
+    anatomy.optimizing(trainer, 3)(tf.constant(0, tf.int64), tf.constant(0.0))
+    assert int(trainer.agent.scheduled.keras.iterations.numpy()) == before + 3
+    state, _ = trainer.driver.carry.read()
+    anatomy.collecting(trainer)(tf.constant(1, tf.int64), tf.constant(0.0))
+    after, _ = trainer.driver.carry.read()
+    np.testing.assert_array_equal(after.elapsed, state.elapsed + 4)  # no episode of CartPole ends so soon
+
+
+def test_a_run_that_does_not_reach_its_target_took_for_ever(monkeypatch) -> None:
+    def run(command: list[str], **_: object) -> None:
+        folder = next(word.partition("=")[2] for word in command if word.startswith("run.dir="))
+        (Path(folder) / "cold").mkdir()
+        result = {"status": statuses.pop(), "step": 7, "seconds": {"imports": 1.0}}
+        (Path(folder) / "cold" / "result.json").write_text(json.dumps(result))
+
+    statuses = ["finished", "target"]
+    monkeypatch.setattr(measures.subprocess, "run", run)
+    reached = measures.cold_start(OmegaConf.create(), ["rl"], target=475)
+    assert 0.0 < reached["seconds"] < 60.0
+    assert (reached["steps"], reached["imports_seconds"]) == (7, 1.0)
+    assert measures.cold_start(OmegaConf.create(), ["rl"], target=475)["seconds"] == float("inf")
+
+
+def test_stepping_counts_every_member() -> None:
+    cfg = OmegaConf.create({"env": {"_target_": "envs.toys.Catch"}, "compile": "graph"})
+    found = stepping(cfg, batches=[1, 64], seconds=0.05)
+    assert set(found) == {"steps_per_second", "batch_1", "batch_64"}
+    assert found["steps_per_second"] == max(found["batch_1"], found["batch_64"])
+
+
+@pytest.mark.parametrize(
+    ("space", "means", "least", "most"),
+    [
+        (spaces.Discrete(4), 1.5, 0, 3),
+        (spaces.MultiDiscrete([2, 5]), [0.5, 2.0], [0, 0], [1, 4]),
+        (spaces.Box(np.float32([-1, 0]), np.float32([1, 10])), [0.0, 5.0], [-1, 0], [1, 10]),
+    ],
+)
+def test_random_actions_are_uniform(space, means, least, most) -> None:
+    keys = random.members(random.stream(0, "t"), 4000)
+    actions = random_actions(space, keys).numpy()
+    assert actions.dtype == (np.float32 if isinstance(space, spaces.Box) else np.int32)
+    np.testing.assert_allclose(actions.mean(axis=0), means, atol=0.2)  # five standard errors of the widest
+    np.testing.assert_allclose(actions.min(axis=0), least, atol=0.02)
+    np.testing.assert_allclose(actions.max(axis=0), most, atol=0.02)
