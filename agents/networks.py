@@ -1,7 +1,8 @@
 """TF-Agents networks around a torso: any Keras layer from observations [B, ...] to features [B, F].
 
-A torso arrives as a factory, since every network (actor, critic, target) needs weights of its own. Bytes (images) are
-scaled to [0, 1] here, and observations normalised, so that what acts, what trains and what is exported agree.
+A torso arrives as a factory, since every network (actor, critic, target) needs weights of its own. Bytes (pictures,
+boards) are scaled to [0, 1] here, and observations normalised, so that what acts, what trains and what is exported
+agree.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,13 @@ from agents.normalizers import ObservationNormalizer
 Torso = Callable[[], tf.keras.layers.Layer]
 
 
-def prepare(observation: tf.Tensor, normalizer: ObservationNormalizer | None) -> tf.Tensor:
-    """Observations [B, ...] as float32: bytes divided by 255, the rest normalised if there is a normaliser."""
+def prepare(observation: tf.Tensor, normalizer: ObservationNormalizer | None, highest: int = 255) -> tf.Tensor:
+    """Observations [B, ...] as float32: bytes divided by the `highest` they can be, the rest normalised if asked.
+
+    So the 0 and 1 of a board arrive as they are, and take a byte each wherever they are stored.
+    """
     if observation.dtype == tf.uint8:
-        return tf.cast(observation, tf.float32) / 255.0
+        return tf.cast(observation, tf.float32) / float(max(highest, 1))
     observation = tf.cast(observation, tf.float32)
     return observation if normalizer is None else normalizer.normalize(observation)
 
@@ -39,6 +43,7 @@ class HeadedNetwork(network.Network):
     ) -> None:
         super().__init__(input_tensor_spec, state_spec=(), name=name)
         self._normalizer = normalizer
+        self._highest = int(getattr(input_tensor_spec, "maximum", 255))
         self._torso = torso()
         self._head = head()
 
@@ -46,7 +51,7 @@ class HeadedNetwork(network.Network):
         self, observation: tf.Tensor, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[Any, Any]:
         del step_type, training
-        return self._head(self._torso(prepare(observation, self._normalizer))), network_state
+        return self._head(self._torso(prepare(observation, self._normalizer, self._highest))), network_state
 
 
 class Squeeze(tf.keras.layers.Layer):

@@ -10,11 +10,15 @@ from research.errors import UserError
 
 
 def time_step_spec(observation_space: gymnasium.Space) -> time_step.TimeStep:
-    """The TimeStep spec of one environment with this (Box) observation space."""
+    """The TimeStep spec of one environment with this (Box) observation space; of bytes it says the highest."""
     if not isinstance(observation_space, gymnasium.spaces.Box):
         raise UserError(f"Agents see Box observations only; this environment offers {observation_space}.")
     dtype = tf.as_dtype(observation_space.dtype)
-    return time_step.time_step_spec(tensor_spec.TensorSpec(observation_space.shape, dtype, "observation"))
+    shape = observation_space.shape
+    if dtype == tf.uint8:
+        highest = int(observation_space.high.max())
+        return time_step.time_step_spec(tensor_spec.BoundedTensorSpec(shape, dtype, 0, highest, "observation"))
+    return time_step.time_step_spec(tensor_spec.TensorSpec(shape, dtype, "observation"))
 
 
 def action_spec(action_space: gymnasium.Space) -> tensor_spec.BoundedTensorSpec:

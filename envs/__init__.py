@@ -23,6 +23,11 @@ _COMPILED = {
     "DeepSea-v0": ("envs.toys:DeepSea", None),
     "Memory-v0": ("envs.toys:Memory", None),
     "PointMass-v0": ("envs.toys:PointMass", 50),
+    "MinAtar-Asterix-v0": ("envs.minatar:Asterix", None),
+    "MinAtar-Breakout-v0": ("envs.minatar:Breakout", None),
+    "MinAtar-Freeway-v0": ("envs.minatar:Freeway", None),
+    "MinAtar-Seaquest-v0": ("envs.minatar:Seaquest", None),
+    "MinAtar-SpaceInvaders-v0": ("envs.minatar:SpaceInvaders", None),
 }
 for _name, (_path, _limit) in _COMPILED.items():
     gymnasium.register(
