@@ -63,31 +63,35 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray) -> float:
     Over all pairs instead of random subsets: exact and of the least variance. It may be below zero, as unbiased
     estimates of a distance of zero must be.
     """
-    within = [_kernel_sum(x, x) - _kernel_diagonal(x) for x in (real, fake)]
-    m, n = len(real), len(fake)
-    return within[0] / (m * (m - 1)) + within[1] / (n * (n - 1)) - 2.0 * _kernel_sum(real, fake) / (m * n)
+    return kernel_within(real) + kernel_within(fake) - 2.0 * kernel_between(real, fake)
 
 
-def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-    columns, total = y.T.astype(np.float64), 0.0
-    for start, stop in _blocks(len(x), len(y)):
-        total += float(((x[start:stop].astype(np.float64) @ columns / x.shape[1] + 1.0) ** 3).sum())
-    return total
-
-
-def _kernel_diagonal(x: np.ndarray) -> float:
+def kernel_within(x: np.ndarray) -> float:
+    """The mean of that kernel over pairs of different vectors of x [N, D]."""
     squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
-    return float(((squares / x.shape[1] + 1.0) ** 3).sum())
+    alone, count = float(((squares / x.shape[1] + 1.0) ** 3).sum()), len(x)
+    return (kernel_between(x, x) * count**2 - alone) / (count * (count - 1))
 
 
-def neighbours(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:
+def kernel_between(x: np.ndarray, y: np.ndarray) -> float:
+    """The mean of that kernel over pairs of one vector of x [M, D] and one of y [N, D]."""
+    total = 0.0
+    for _, inner in _products(x, y, np.zeros(x.shape[1])):
+        inner /= x.shape[1]
+        inner += 1.0
+        total += float(np.einsum("mn,mn,mn->", inner, inner, inner))  # a power takes ten times as long
+    return total / (len(x) * len(y))
+
+
+def neighbours(real: np.ndarray, fake: np.ndarray, k: int, real_radius: np.ndarray | None = None) -> dict[str, float]:
     """Precision, recall (Kynkaanniemi et al. 2019), density, coverage (Naeem et al. 2020) by k-th neighbours' balls.
 
     precision: share of fake examples in some real example's ball, whose radius is the distance to its k-th nearest
     real neighbour; recall: share of real ones in some fake one's ball. density: how many real balls a fake example is
     in, divided by k; above 1 where fakes crowd. coverage: share of real examples whose ball holds a fake one.
+    `real_radius` is `radii(real, k)`, if known.
     """
-    real_radius, fake_radius = _radii(real, k), _radii(fake, k)  # squared, [M], [N]
+    real_radius, fake_radius = radii(real, k) if real_radius is None else real_radius, radii(fake, k)  # [M], [N]
     inside = np.zeros(len(fake), np.int64)  # real balls that each fake example is in
     recalled = covered = 0
     for rows, squares in _squared_distances(real, fake):
@@ -112,25 +116,43 @@ def nearest(examples: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
     return index, distance
 
 
-def _radii(x: np.ndarray, k: int) -> np.ndarray:
+def radii(x: np.ndarray, k: int) -> np.ndarray:
     """Squared distance of each vector to its k-th nearest other, [N]."""
     radius = np.empty(len(x))
     for rows, squares in _squared_distances(x, x):
         squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf  # itself
-        radius[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+        squares.partition(k - 1, axis=1)
+        radius[rows] = squares[:, k - 1]
     return radius
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows of x and their squared distances to all of y, [b, M]."""
     center = y.mean(axis=0, dtype=np.float64)  # distances stay, |x|^2 + |y|^2 - 2 x.y cancels less
-    columns = y.astype(np.float64) - center
-    y_squares = np.einsum("md,md->m", columns, columns)
+    x_squares, y_squares = _norms(x, center), _norms(y, center)
+    for rows, squares in _products(x, y, center):
+        squares *= -2.0
+        squares += x_squares[rows, np.newaxis]
+        squares += y_squares
+        yield rows, np.maximum(squares, 0.0, out=squares)
+
+
+def _norms(x: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Squared lengths of x - center, [N]."""
+    parts = (x[start:stop] - center for start, stop in _blocks(*x.shape))
+    return np.concatenate([np.einsum("nd,nd->n", part, part) for part in parts])
+
+
+def _products(x: np.ndarray, y: np.ndarray, center: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of x and the inner products of x - center with all of y - center, [b, M], in float64.
+
+    y too is turned to float64 a piece at a time, so that no whole copy of either is made.
+    """
     for start, stop in _blocks(len(x), len(y)):
-        block = x[start:stop].astype(np.float64) - center
-        squares = np.einsum("nd,nd->n", block, block)[:, np.newaxis] + y_squares
-        squares -= 2.0 * (block @ columns.T)
-        yield slice(start, stop), np.maximum(squares, 0.0, out=squares)
+        block, products = x[start:stop] - center, np.empty((stop - start, len(y)))
+        for first, last in _blocks(*y.shape):
+            np.matmul(block, (y[first:last] - center).T, out=products[:, first:last])
+        yield slice(start, stop), products
 
 
 def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, directions: np.ndarray) -> float:
@@ -139,8 +161,8 @@ def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, directions: np.ndarra
     Bonneel et al. 2015. As many real as fake vectors, [N, D] each: along a line the k-th smallest go together.
     """
     total = 0.0
-    for start, stop in _blocks(len(directions), len(real)):
-        lines = directions[start:stop].T.astype(np.float64)  # [D, p]
+    for start, stop in _blocks(len(directions), max(real.shape)):
+        lines = directions[start:stop].T.astype(real.dtype)  # [D, p]; other types would copy all vectors
         gap = np.sort(real @ lines, axis=0) - np.sort(fake @ lines, axis=0)  # [N, p]
         total += float((gap**2).mean(axis=0).sum())
     return float(np.sqrt(total / len(directions)))
