@@ -172,16 +172,22 @@ def pixels(examples: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((examples + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def split_off(count: int, test_fraction: float, seed: int, source: str) -> dict[str, np.ndarray]:
-    """Which of `count` examples are for training and which for testing, int64, each in its order; from `seed`."""
+def split_off(count: int, test_fraction: float, source: str, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Which of `count` examples are for training and which for testing, int64, each in its order; always the same.
+
+    With labels [count], the test split has its share of every class, to within one example.
+    """
     test = round(count * test_fraction)
     if not 0 < test < count:
         raise UserError(
             f"{source}: test_fraction={test_fraction} of {count} examples leaves {count - test} for training and "
             f"{test} for testing: both need some."
         )
-    shuffled = permutation(count, seed)
-    return {"train": np.sort(shuffled[test:]), "test": np.sort(shuffled[:test])}
+    shuffled = permutation(count, 0)
+    by_class = shuffled if labels is None else shuffled[np.argsort(labels[shuffled], kind="stable")]
+    chosen = np.zeros(count, bool)
+    chosen[by_class[((np.arange(test) + 0.5) * count / test).astype(np.int64)]] = True  # evenly along the classes
+    return {"train": np.flatnonzero(~chosen), "test": np.flatnonzero(chosen)}
 
 
 def _compact(examples: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ def digits(seed: int, test_fraction: float = 0.2) -> Arrays:
 
     found = load_digits()
     images = (found.images[..., np.newaxis] / 8.0 - 1.0).astype(np.float32)  # [N, 8, 8, 1], of 17 grey levels
-    rows = split_off(len(images), test_fraction, 0, "data")
+    rows = split_off(len(images), test_fraction, "data", found.target)
     return Arrays({s: images[r] for s, r in rows.items()}, {s: found.target[r] for s, r in rows.items()}, seed)
 
 
@@ -55,12 +55,13 @@ def npz(
         if marks is not None and test_labels is not None:
             marks["test"] = arrays[test_labels]
         return Arrays(examples, marks, seed, source=source)
-    if marks is not None and len(marks["train"]) != len(examples["train"]):
-        raise UserError(f"{source}: {len(marks['train'])} labels, though there are {len(examples['train'])} examples.")
-    rows = split_off(len(examples["train"]), test_fraction, 0, source)
+    count, given = len(examples["train"]), None if marks is None else marks["train"]
+    if given is not None and given.shape != (count,):
+        raise UserError(f"{source}: labels of shape {list(given.shape)}, though there are {count} examples.")
+    rows = split_off(count, test_fraction, source, given)
     return Arrays(
         {s: examples["train"][r] for s, r in rows.items()},
-        marks and {s: marks["train"][r] for s, r in rows.items()},
+        None if given is None else {s: given[r] for s, r in rows.items()},
         seed,
         source=source,
     )
@@ -68,10 +69,10 @@ def npz(
 
 def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise UserError(f"{source} holds one bare array: write it by np.savez(path, images=...).")
-        with file:
+        with path.open("rb") as opened:  # np.load leaves a damaged file open
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise UserError(f"{source} holds one bare array: write it by np.savez(path, images=...).")
             missing = [n for n in names if n not in file.files]
             if missing:
                 raise UserError(f"{source}: no array {missing[0]}; there are {', '.join(sorted(file.files))}.")

@@ -54,7 +54,7 @@ def folder(
     images = _Reader(size, resize, channels, damaged_limit, source).read([f for fs in files.values() for f, _ in fs])
     kept = {s: [(images[f], names.index(c)) for f, c in found if f in images] for s, found in files.items()}
     if not parted:
-        rows = split_off(len(kept[""]), test_fraction, 0, source)
+        rows = split_off(len(kept[""]), test_fraction, source, np.array([label for _, label in kept[""]]))
         kept = {s: [kept[""][i] for i in r] for s, r in rows.items()}
     if not all(kept[s] for s in SPLITS):
         raise UserError(f"{source}: one of its splits has no readable image.")

@@ -139,6 +139,16 @@ def test_an_unknown_split_is_named():
 # ---- built-in sets -------------------------------------------------------------------------------------------------
 
 
+def test_a_split_has_its_share_of_every_class():
+    labels = np.repeat([0, 1, 2], [100, 40, 7])
+    rows = research_data.split_off(147, 0.25, "data", labels)
+    assert np.bincount(labels[rows["test"]]).tolist() in ([25, 10, 2], [25, 11, 1], [26, 10, 1])
+    assert sorted([*rows["train"], *rows["test"]]) == list(range(147))
+    plain = research_data.split_off(147, 0.25, "data")
+    assert (len(plain["test"]), len(plain["train"])) == (37, 110)
+    assert len(set(np.diff(plain["test"]))) > 5  # no regular steps
+
+
 def test_digits_are_split_in_the_same_way_always():
     one, other = datasets.digits(seed=1), datasets.digits(seed=2)
     assert (one.shape, one.classes, one.count) == ((8, 8, 1), 10, 1438)  # 1797 less a fifth

@@ -135,7 +135,8 @@ def _default_cache() -> Path:
 def _load(file: Path, like: Weights) -> Weights | None:
     """The weights in a file, if they are sound and shaped `like` these."""
     try:
-        with np.load(file, allow_pickle=False) as found:
+        with file.open("rb") as opened:  # np.load leaves a damaged file open
+            found = np.load(opened, allow_pickle=False)
             arrays = [found[f"{i:03d}"] for i in range(len(like))]
             sound = str(found["fingerprint"]) == fingerprint(arrays)
     except FileNotFoundError:

@@ -76,10 +76,21 @@ class Network:
     """
 
     def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        mode = compilation.resolve("auto", weights)
-        self.features = compilation.function(lambda examples: hidden(weights, examples), mode)
-        self.probabilities = compilation.function(lambda examples: tf.nn.softmax(logits(weights, examples)), mode)
+        self.weights, self._mode = weights, compilation.resolve("auto", weights)
+
+    def features(self, examples: tf.Tensor) -> tf.Tensor:
+        """Examples [B, *shape] -> float32 [B, 64]."""
+        return _compiled(hidden, self._mode)(self.weights, examples)
+
+    def probabilities(self, examples: tf.Tensor) -> tf.Tensor:
+        """Examples [B, *shape] -> float32 [B, classes]."""
+        return tf.nn.softmax(_compiled(logits, self._mode)(self.weights, examples))
+
+
+@functools.cache
+def _compiled(function: Callable[[Weights, tf.Tensor], tf.Tensor], mode: str) -> Callable[..., tf.Tensor]:
+    """One for all networks, whose weights are arguments: those of one size share a trace."""
+    return compilation.function(function, mode)
 
 
 def initial(shape: Sequence[int], outputs: int, key: tf.Tensor) -> Weights:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
 from gans.metrics.extractors import flat, in_batches
 from research import compile as compilation
@@ -74,10 +73,9 @@ class Graph:
     """A frozen graph's nodes between its `source` and its `output`, as a function of a tensor."""
 
     def __init__(self, content: bytes, where: str, source: str, output: str) -> None:
-        graph = tf.compat.v1.GraphDef()
         try:
-            graph.ParseFromString(content)
-        except DecodeError as error:
+            graph = tf.compat.v1.GraphDef.FromString(content)
+        except Exception as error:  # protobuf's DecodeError
             raise UserError(f"{where} is no frozen TensorFlow graph.") from error
         nodes = {node.name: node for node in graph.node}
         for name in (source, output):
