@@ -38,7 +38,7 @@ class Mixture:
 
     def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """As `Data.examples`: `limit` examples, always the same; all: 10 000."""
-        keys = random.members(random.stream(0, f"mixture/{known(split)}"), limit or ENDLESS)
+        keys = random.members(random.stream(0, f"mixture/{known(split)}"), ENDLESS if limit is None else limit)
         examples, labels = self.take(tf.zeros(len(keys), tf.int64), keys)
         return examples.numpy(), labels.numpy()
 

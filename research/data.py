@@ -116,10 +116,10 @@ class Arrays:
         self._labels = {s: np.zeros(len(examples[s]), np.int64) for s in SPLITS}
         self.classes = 0
         if labels is not None:
-            self.classes = len(names) if names else 1 + max(int(np.max(labels[s], initial=0)) for s in SPLITS)
+            self._labels = {s: _numbers(labels[s], len(examples[s]), f"{source}: {s} split") for s in SPLITS}
+            self.classes = len(names) if names else 1 + max(int(n.max()) for n in self._labels.values())
             for split in SPLITS:
-                _check_labels(labels[split], len(examples[split]), self.classes, f"{source}: {split} split")
-            self._labels = {s: np.asarray(labels[s], np.int64) for s in SPLITS}
+                _check_range(self._labels[split], self.classes, f"{source}: {split} split")
         self.names = tuple(names) if names else tuple(str(c) for c in range(self.classes))
         self._order = Order(self.count, seed)
 
@@ -216,13 +216,17 @@ def _check_examples(examples: np.ndarray, source: str) -> None:
         raise UserError(f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes.")
 
 
-def _check_labels(labels: Any, count: int, classes: int, source: str) -> None:
+def _numbers(labels: Any, count: int, source: str) -> np.ndarray:
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(
             f"{source}: labels are {labels.dtype} {list(labels.shape)}, though one whole number is needed for each of "
             f"{count} examples."
         )
+    return labels.astype(np.int64)
+
+
+def _check_range(labels: np.ndarray, classes: int, source: str) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         raise UserError(
             f"{source}: labels run from {labels.min()} to {labels.max()}, though there are {classes} classes, 0 to "

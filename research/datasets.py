@@ -46,25 +46,20 @@ def npz(
     source = f"data.path={path}"
     if (test_images is None or labels is None) != (test_labels is None):
         raise UserError(f"{source}: give labels to both splits, data.labels and data.test_labels, or to none.")
+    if not low < high:
+        raise UserError(f"{source}: data.low={low} must lie below data.high={high}.")
     names = [n for n in (images, labels, test_images, test_labels) if n is not None]
     arrays = _read(Path(path), names, source)
-    examples = {"train": _images(arrays[images], low, high)}
-    marks = None if labels is None else {"train": arrays[labels]}
+    x, y = _images(arrays[images], low, high), None if labels is None else arrays[labels]
     if test_images is not None:
-        examples["test"] = _images(arrays[test_images], low, high)
-        if marks is not None and test_labels is not None:
-            marks["test"] = arrays[test_labels]
+        examples = {"train": x, "test": _images(arrays[test_images], low, high)}
+        marks = None if y is None or test_labels is None else {"train": y, "test": arrays[test_labels]}
         return Arrays(examples, marks, seed, source=source)
-    count, given = len(examples["train"]), None if marks is None else marks["train"]
-    if given is not None and given.shape != (count,):
-        raise UserError(f"{source}: labels of shape {list(given.shape)}, though there are {count} examples.")
-    rows = split_off(count, test_fraction, source, given)
-    return Arrays(
-        {s: examples["train"][r] for s, r in rows.items()},
-        None if given is None else {s: given[r] for s, r in rows.items()},
-        seed,
-        source=source,
-    )
+    if y is not None and y.shape != (len(x),):
+        raise UserError(f"{source}: labels of shape {list(y.shape)}, though there are {len(x)} examples.")
+    rows = split_off(len(x), test_fraction, source, y)
+    marks = None if y is None else {s: y[r] for s, r in rows.items()}
+    return Arrays({s: x[r] for s, r in rows.items()}, marks, seed, source=source)
 
 
 def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ _CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3, "RGBA": 4}  # of Pillow's modes w
 def folder(
     path: str,
     seed: int,
-    size: Sequence[int] | None = None,
+    size: int | Sequence[int] | None = None,
     resize: str = "crop",
     channels: int | None = None,
     damaged_limit: int = 10,
@@ -34,15 +34,17 @@ def folder(
     every run, are kept for testing. Within a split, folders are classes, named in alphabetical order; images that lie
     in it directly have no labels.
 
-    `size` [height, width]: "crop" scales until the shorter way fits and keeps the centre, "stretch" scales both ways;
-    bicubic and antialiased (Parmar et al. 2022, "On aliased resizing and surprising subtleties in GAN evaluation").
-    Without a size all images must be equally large. `channels`: convert all images to 1 (grey), 3 (RGB) or 4 (RGBA);
-    null: as they are, which must be the same for all. Pictures a camera turned are turned upright.
+    `size` [height, width], or one number for both: "crop" scales until the shorter way fits and keeps the centre,
+    "stretch" scales both ways; bicubic and antialiased (Parmar et al. 2022, "On aliased resizing and surprising
+    subtleties in GAN evaluation"). Without a size all images must be equally large. `channels`: convert all images to 1
+    (grey), 3 (RGB) or 4 (RGBA); null: as they are, which must be the same for all. Pictures a camera turned are turned
+    upright.
 
     Files that cannot be read are named in the log and left out, up to `damaged_limit` of them. Raises UserError beyond
     it, for a folder without images, images of unequal size or channels, or images beside class folders.
     """
     source, root = f"data.path={path}", Path(path)
+    size = (size, size) if isinstance(size, int) else size
     _check_settings(size, resize, channels)
     if not root.is_dir():
         raise UserError(f"{source}: there is no such folder.")

@@ -101,6 +101,7 @@ def test_a_limit_takes_the_same_random_ones_and_labels_stay_with_them():
         (GREY.astype(np.int64), None, "is int64 [5, 2, 2, 1]"),
         (GREY, np.arange(4), "labels are int64 [4], though one whole number is needed for each of 5 examples"),
         (GREY, np.arange(5) / 2, "labels are float64 [5]"),
+        (GREY, np.array(list("abcde")), "labels are <U1 [5]"),
         (GREY, np.arange(5) - 1, "labels run from -1 to 3"),
         (
             np.zeros((5, 3, 3, 1), np.uint8),
@@ -301,6 +302,7 @@ def test_npz_scales_floats_and_takes_a_test_split(file):
         ({"images": "objects"}, "it holds Python objects, which are never unpickled"),
         ({"images": "labels"}, "is int64 [36]"),
         ({"labels": "labels", "test_images": "images"}, "give labels to both splits"),
+        ({"images": "floats", "low": 1.0, "high": 0.0}, "data.low=1.0 must lie below data.high=0.0"),
         ({"test_fraction": 0.0}, "test_fraction=0.0 of 40 examples leaves 40 for training and 0 for testing"),
     ],
 )

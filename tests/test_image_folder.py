@@ -65,7 +65,7 @@ def test_shrinking_is_antialiased(tmp_path):
     # every other column white: shrunk to half, an average of 127.5; picking pixels would give black or white
     for i in range(2):
         save(tmp_path / f"{i}.png", np.tile([0, 255], (16, 8)))
-    half = pixels(read(tmp_path, size=[8, 8], test_fraction=0.5).examples("train")[0])[0, 2:-2, 2:-2]
+    half = pixels(read(tmp_path, size=8, test_fraction=0.5).examples("train")[0])[0, 2:-2, 2:-2]
     assert abs(half.astype(float) - 127.5).max() < 5
 
 
