@@ -1,0 +1,1 @@
+"""What generated examples are worth: scores that say how they were computed."""

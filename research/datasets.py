@@ -1,0 +1,89 @@
+"""Data sets in arrays: scikit-learn's digits, and .npz files of one's own."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from research.data import Arrays, split_off
+from research.errors import UserError
+
+
+def digits(seed: int, test_fraction: float = 0.2) -> Arrays:
+    """The 1 797 handwritten digits that come with scikit-learn: 8x8x1 in [-1, 1], 10 classes (Alpaydin, Kaynak 1998).
+
+    The split is the same in every run; `seed` fixes the order of the batches.
+    """
+    from sklearn.datasets import load_digits  # a second of imports
+
+    found = load_digits()
+    images = (found.images[..., np.newaxis] / 8.0 - 1.0).astype(np.float32)  # [N, 8, 8, 1], of 17 grey levels
+    rows = split_off(len(images), test_fraction, "data", found.target)
+    return Arrays({s: images[r] for s, r in rows.items()}, {s: found.target[r] for s, r in rows.items()}, seed)
+
+
+def npz(
+    path: str,
+    seed: int,
+    images: str = "images",
+    labels: str | None = None,
+    test_images: str | None = None,
+    test_labels: str | None = None,
+    low: float = -1.0,
+    high: float = 1.0,
+    test_fraction: float = 0.1,
+) -> Arrays:
+    """Examples from a file of numpy's `savez`; nothing in it is unpickled.
+
+    `images` and `labels` name its arrays: images uint8 or float [N, H, W] or [N, H, W, C], or vectors [N, F]; labels
+    whole numbers [N], or null for none. `test_images`, `test_labels` name the test split's; without them
+    `test_fraction` of the examples, the same in every run, are kept for testing. Float images from `low` to `high`
+    are scaled to [-1, 1]; vectors stay as they are.
+
+    Raises UserError for a file that is missing or no .npz, for an array that is not there or holds Python objects, and
+    for what `Arrays` refuses.
+    """
+    source = f"data.path={path}"
+    if (test_images is None or labels is None) != (test_labels is None):
+        raise UserError(f"{source}: give labels to both splits, data.labels and data.test_labels, or to none.")
+    if not low < high:
+        raise UserError(f"{source}: data.low={low} must lie below data.high={high}.")
+    names = [n for n in (images, labels, test_images, test_labels) if n is not None]
+    arrays = _read(Path(path), names, source)
+    x, y = _images(arrays[images], low, high), None if labels is None else arrays[labels]
+    if test_images is not None:
+        examples = {"train": x, "test": _images(arrays[test_images], low, high)}
+        marks = None if y is None or test_labels is None else {"train": y, "test": arrays[test_labels]}
+        return Arrays(examples, marks, seed, source=source)
+    if y is not None and y.shape != (len(x),):
+        raise UserError(f"{source}: labels of shape {list(y.shape)}, though there are {len(x)} examples.")
+    rows = split_off(len(x), test_fraction, source, y)
+    marks = None if y is None else {s: y[r] for s, r in rows.items()}
+    return Arrays({s: x[r] for s, r in rows.items()}, marks, seed, source=source)
+
+
+def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as opened:  # np.load leaves a damaged file open
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise UserError(f"{source} holds one bare array: write it by np.savez(path, images=...).")
+            missing = [n for n in names if n not in file.files]
+            if missing:
+                raise UserError(f"{source}: no array {missing[0]}; there are {', '.join(sorted(file.files))}.")
+            return {n: file[n] for n in names}
+    except FileNotFoundError:
+        raise UserError(f"{source}: there is no such file.") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        said = str(error).split("\n")[0]
+        if "allow_pickle" in said or "pickle" in said:
+            said = "it holds Python objects, which are never unpickled; save plain arrays"
+        raise UserError(f"{source} cannot be read as .npz: {said}.") from error
+
+
+def _images(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[..., np.newaxis]  # grey
+    if array.ndim != 4 or array.dtype.kind != "f" or (low, high) == (-1.0, 1.0):
+        return array
+    return np.asarray((array - low) * (2.0 / (high - low)) - 1.0, np.float32)
