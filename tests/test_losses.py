@@ -59,7 +59,9 @@ def test_patches_are_averaged_per_example(name: str) -> None:
         assert each.shape == (3,)
     if name != "RelativisticAverage":  # whose means are over all
         flat = [tf.reshape(x, [-1]) for x in (real, fake)]
-        np.testing.assert_allclose(found[0], tf.reduce_mean(tf.reshape(loss.discriminator(*flat), [3, 4]), 1), rtol=1e-5)
+        np.testing.assert_allclose(
+            found[0], tf.reduce_mean(tf.reshape(loss.discriminator(*flat), [3, 4]), 1), rtol=1e-5
+        )
         swapped = loss.generator(flat[1], flat[0])
         np.testing.assert_allclose(found[1], tf.reduce_mean(tf.reshape(swapped, [3, 4]), 1), rtol=1e-5)
 

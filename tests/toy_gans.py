@@ -83,17 +83,18 @@ def adam(rate: Any = 1e-3) -> Scheduled:
 
 def make(
     data: Any = None, network: Pair | None = None, loss: Any = None, compile: str = "graph", rate: Any = 1e-3,
-    total_steps: int = 10_000, seed: int = 0, **settings: Any,
+    total_steps: int = 10_000, seed: int = 0, optimizers: tuple[Scheduled, Scheduled] | None = None, **settings: Any,
 ) -> GANTrainer:  # fmt: skip
     """A GAN on the ring, unless said otherwise; settings that `Rules` knows go there."""
     tf.keras.utils.set_random_seed(seed)
+    generator, discriminator = optimizers or (adam(rate), adam(rate))
     rules = {k: settings.pop(k) for k in list(settings) if k in Rules.__dataclass_fields__}
     parts = {
         "penalties": {}, "augmentations": {}, "metrics": {"mean": MeanDistance}, "ema": EMA(100.0),
         "objective": "gan/mean_distance", "maximize": False, **settings,
     }  # fmt: skip
     return GANTrainer(
-        data=data or Ring(), network=network or mlp(), loss=loss or NonSaturating(), generator_optimizer=adam(rate),
-        discriminator_optimizer=adam(rate), rules=Rules(**{"batch_size": 16, **rules}), seed=seed,
+        data=data or Ring(), network=network or mlp(), loss=loss or NonSaturating(), generator_optimizer=generator,
+        discriminator_optimizer=discriminator, rules=Rules(**{"batch_size": 16, **rules}), seed=seed,
         total_steps=total_steps, compile=compile, **parts,
     )  # fmt: skip
