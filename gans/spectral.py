@@ -80,7 +80,7 @@ class SpectralConv2D(SpectralNorm, tf.keras.layers.Conv2D):
 
 def power_step(network: tf.Module) -> None:
     """One power iteration of every spectrally normalised layer in `network`."""
-    for layer in network.submodules:
+    for layer in (network, *network.submodules):
         if isinstance(layer, SpectralNorm):
             layer.power_step()
 

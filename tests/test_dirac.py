@@ -13,7 +13,7 @@ Its eigenvalues are complex for a < 2, so their modulus is sqrt(det M) = 1: it c
 (Wasserstein, hinge within its margins) have a = h. A penalty c p^2 / 2 takes h c p off p, which scales the second row
 and what depends on p' by (1 - h c):
 
-  p' = (1 - h c) p - a t,   t' = t + a p'.                  M = [[1 - a^2, a (1 - h c)], [-a, 1 - h c]], det M = 1 - h c,
+  p' = (1 - h c) p - a t,   t' = t + a p'.               M = [[1 - a^2, a (1 - h c)], [-a, 1 - h c]], det M = 1 - h c,
 
 and the distance shrinks by sqrt(1 - h c) an iteration. R1 and R2 with weight g / 2 have c = g each: the line's slope is
 p everywhere. Instance noise of variance v: the discriminator's gradient, E[-n s(-p n) + (t + n) s(p (t + n))], is
@@ -148,8 +148,8 @@ def test_with_a_penalty_at_the_data_it_converges_at_the_rate_of_the_theory(name:
 
 
 def test_instance_noise_converges_at_the_rate_of_the_theory() -> None:
-    # variance 1: c = 1/2, and det M = 1 - 0.2 / 2 = 0.9. The noise of a batch is the same at the same step, and is taken
-    # off; the mean squares of 4096 numbers remain, within 4 (2 / 4096)^0.5 of 1: 0.005 of h c = 0.1.
+    # variance 1: c = 1/2, and det M = 1 - 0.2 / 2 = 0.9. The noise of a batch is the same at the same step, and is
+    # taken off; the mean squares of 4096 numbers remain, within 4 (2 / 4096)^0.5 of 1: 0.005 of h c = 0.1.
     trainer, far = dirac(losses.NonSaturating(), noise=1.0, batch_size=4096), 0.05
 
     def first_step(start: tuple[float, float]) -> np.ndarray:
@@ -182,7 +182,7 @@ def test_clipped_weights_do_not_converge_either() -> None:
 
 
 def test_lazy_penalties_pull_as_hard_on_average() -> None:
-    # every other step: 2 c p h' off p with h' = h * 2/3 (the interval's correction), and a = h' / 2 for the discriminator
+    # every other step: 2 c p h' off p with h' = h * 2/3 (the interval's correction); a = h' / 2 for the discriminator
     trainer = dirac(losses.NonSaturating(), (R1(0.5),), penalty_interval=2)
     rate = H * 2.0 / 3.0
     points = path(trainer, (0.0, 1e-3), 2)

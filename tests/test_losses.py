@@ -68,7 +68,7 @@ def test_patches_are_averaged_per_example(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*CASES, "RelativisticAverage"])
 def test_signs_and_finiteness(name: str) -> None:
-    """A discriminator gains by raising real logits and lowering fake ones, a generator by raising its own; far out too."""
+    """A discriminator gains by raising real and lowering fake logits, a generator by raising its own; far out too."""
     loss = getattr(losses, name)()
     for scale in (0.5, 200.0):
         real, fake = tf.constant([-scale, -0.25 * scale]), tf.constant([scale, 0.25 * scale])
