@@ -33,12 +33,11 @@ def scatter(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
     middle, half = (low + high) / 2.0, max(float(np.max(high - low)) / 2.0, 1e-6) * (1.0 + _MARGIN)
     picture = np.full([_CANVAS, _CANVAS, 3], 255, np.uint8)
     for points, color in ((real, _REAL), (fake, _FAKE)):
-        place = (points - middle) / half  # [N, 2] in [-1, 1] if it is to be seen
-        column, row = (np.floor((p + 1.0) / 2.0 * _CANVAS).astype(int) for p in (place[:, 0], -place[:, 1]))
+        place = (points - middle) / half  # [N, 2]
+        place = place[(np.abs(place) < 1.0).all(axis=1)]  # what is to be seen; NaN is not
+        column, row = (((p + 1.0) / 2.0 * (_CANVAS - 1)).astype(int) for p in (place[:, 0], -place[:, 1]))
         for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            y, x = row + dy, column + dx
-            seen = (y >= 0) & (y < _CANVAS) & (x >= 0) & (x < _CANVAS)
-            picture[y[seen], x[seen]] = color
+            picture[row + dy, column + dx] = color
     return picture
 
 

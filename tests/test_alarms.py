@@ -13,9 +13,9 @@ WELL = {
 }  # fmt: skip
 
 
-def said(points: list[dict[str, float]], **limits: Any) -> list[list[str]]:
+def said(log: list[dict[str, float]], **limits: Any) -> list[list[str]]:
     alarms = Alarms(Limits(**limits))
-    return [alarms({**WELL, **point}, step) for step, point in enumerate(points)]
+    return [alarms({**WELL, **point}, step) for step, point in enumerate(log)]
 
 
 def test_all_is_well() -> None:
@@ -24,7 +24,9 @@ def test_all_is_well() -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "word"), [(0.995, "99.5% of pairs"), (0.004, "0.4% of pairs")])
-def test_a_pinned_accuracy_is_said_once_after_some_points_and_again_after_it_was_well(accuracy: float, word: str) -> None:
+def test_a_pinned_accuracy_is_said_once_after_some_points_and_again_after_it_was_well(
+    accuracy: float, word: str
+) -> None:
     point = {"discriminator/accuracy": accuracy}
     found = said([point] * 4 + [{}] + [point] * 4, points=3)
     assert [len(texts) for texts in found] == [0, 0, 1, 0, 0, 0, 0, 1, 0]

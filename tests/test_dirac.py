@@ -70,13 +70,14 @@ class Line(tf.keras.layers.Layer):
 
 
 def dirac(
-    loss: Any, penalties: tuple[Any, ...] = (), noise: float = 0.0, batch_size: int = 2, **rules: Any
-) -> GANTrainer:
+    loss: Any, penalties: tuple[Any, ...] = (), noise: float = 0.0, batch_size: int = 2, compile: str = "graph",
+    **rules: Any,
+) -> GANTrainer:  # fmt: skip
     def sgd() -> Scheduled:
         return Scheduled(tf.keras.optimizers.SGD(), H)
 
     return toy_gans.make(
-        Origin(), Pair(Point, Line, 1), loss, batch_size=batch_size, optimizers=(sgd(), sgd()), compile="graph",
+        Origin(), Pair(Point, Line, 1), loss, batch_size=batch_size, optimizers=(sgd(), sgd()), compile=compile,
         penalties={str(i): p for i, p in enumerate(penalties)},
         augmentations={"noise": InstanceNoise(noise)} if noise else {}, **rules,
     )  # fmt: skip
@@ -115,7 +116,7 @@ CASES: dict[str, tuple[Callable[[], Any], tuple[Any, ...], float, float]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_an_iteration_near_the_equilibrium_is_the_matrix_worked_by_hand(name: str) -> None:
     loss, penalties, a, c = CASES[name]
-    trainer, far = dirac(loss(), penalties), 1e-3
+    trainer, far = dirac(loss(), penalties, compile="eager"), 1e-3
     columns = [path(trainer, start, 1)[1] / far for start in ((far, 0.0), (0.0, far))]
     np.testing.assert_allclose(np.transpose(columns), matrix(a, c), atol=2e-5)
     assert np.linalg.det(matrix(a, c)) == pytest.approx(1.0 - H * c)
@@ -183,7 +184,7 @@ def test_clipped_weights_do_not_converge_either() -> None:
 
 def test_lazy_penalties_pull_as_hard_on_average() -> None:
     # every other step: 2 c p h' off p with h' = h * 2/3 (the interval's correction); a = h' / 2 for the discriminator
-    trainer = dirac(losses.NonSaturating(), (R1(0.5),), penalty_interval=2)
+    trainer = dirac(losses.NonSaturating(), (R1(0.5),), penalty_interval=2, compile="eager")
     rate = H * 2.0 / 3.0
     points = path(trainer, (0.0, 1e-3), 2)
     # iteration 0: t = 0, so the main step leaves p; the penalty: p - h' * 2 * 0.5 p; then t = h / 2 * p. Iteration 1:

@@ -20,9 +20,7 @@ from research.trainer import check_trainer
 from tests.toy_gans import Images, MeanDistance, Ring, make, mlp
 
 SMALL = EvaluationSettings(columns=4, points=64, batch_size=32)
-DCGAN = Pair(
-    partial(DCGANGenerator, width=2), partial(DCGANDiscriminator, width=2, normalization="spectral"), latent=4
-)
+DCGAN = Pair(partial(DCGANGenerator, width=2), partial(DCGANDiscriminator, width=2, normalization="spectral"), latent=4)
 EVERYTHING = {"augmentations": {"noise": InstanceNoise(0.1)}, "evaluation": SMALL}
 
 
@@ -30,8 +28,8 @@ EVERYTHING = {"augmentations": {"noise": InstanceNoise(0.1)}, "evaluation": SMAL
     "settings",
     [
         pytest.param(
-            {"n_critic": 2, "penalty_interval": 3, "penalties": {"r1": R1(1.0)}, "network": mlp(normalization="batch")},
-            id="points",
+            {"n_critic": 2, "penalties": {"r1": R1(1.0)}, "network": mlp(normalization="batch")},
+            id="points", marks=pytest.mark.slow,
         ),
         pytest.param(
             {"data": Images((8, 8, 1)), "network": DCGAN, "loss": Hinge(), "conditional": True, "batch_size": 6},
