@@ -29,6 +29,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "rl": Command("research.launch:rl", "train an agent: sparring rl agent=ppo env=cartpole", "rl"),
+    "gan": Command("research.launch:gan", "train a GAN: sparring gan data=ring loss=hinge penalty=r1", "gan"),
     "train": Command(
         "research.launch:train",
         "train from a config of yours: sparring train --config-dir conf --config-name mine",

@@ -136,7 +136,7 @@ class Composer:
         if key and "not in struct" in cause:
             return self._unknown_key(key[1], overrides)
         text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-        group = re.search(r"Could not find '(\S+)/([^'/]+)'", text)
+        group = re.search(r"Could not (?:find|load) '(\S+)/([^'/]+)'", text)
         if group:
             options = self.options(group[1])
             if not options:

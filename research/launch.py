@@ -29,6 +29,11 @@ def rl(arguments: Sequence[str]) -> int:
     return run("rl", "rl", arguments)
 
 
+def gan(arguments: Sequence[str]) -> int:
+    """`sparring gan`: the primary config conf/gan.yaml."""
+    return run("gan", "gan", arguments)
+
+
 def train(arguments: Sequence[str]) -> int:
     """`sparring train`: a primary config of the user's own, named by --config-name."""
     return run("train", None, arguments)

@@ -1,0 +1,154 @@
+"""What an evaluation shows of a GAN: scores, samples that are the same every time, and the discriminator's logits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from gans import pictures
+from gans.game import Game
+from research import random
+from research.compile import Direct
+from research.trainer import Evaluation
+
+Sample = tuple[np.ndarray, np.ndarray]  # examples [N, ...], labels [N]
+_LATENTS, _LABELS = 0, 1
+
+
+class Metric(Protocol):
+    """A score of generated examples, or several; made with the data it compares with.
+
+    One with a method `pictures(sample)` also shows something: uint8 [N, H, W, C] by tag.
+    """
+
+    descriptions: Mapping[str, str]  # tag -> what it measures
+
+    def __call__(self, sample: Any) -> dict[str, float]:
+        """The scores; `sample(n)` gives n generated examples float32 [n, *shape] and their labels int64 [n]."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a GAN is looked at.
+
+    Args:
+      columns: of a grid of samples, which has as many rows.
+      points: generated examples of a scatter plot, and of a histogram of logits.
+      batch_size: examples that are generated at once.
+      pictures_every: pictures at every so many evaluations; 0: never.
+    """
+
+    columns: int = 8
+    points: int = 2048
+    batch_size: int = 256
+    pictures_every: int = 1
+
+
+class Sampler:
+    """Generated examples of a network, from keys; labels are drawn as they lie in the training data."""
+
+    def __init__(self, game: Game, network: tf.keras.layers.Layer, mode: str, seed: int, batch_size: int) -> None:
+        self.game, self.network, self.size = game, network, batch_size
+        labelled = game.rules.conditional
+        self._labels = tf.constant(game.data.examples("train")[1] if labelled else np.zeros(1), tf.int64)
+        self._fresh = random.stream(seed, "samples")
+        self._latents = Direct(self._draw, mode)
+        self._generate = Direct(self.generate, mode)
+
+    def _draw(self, key: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        keys = random.members(key, self.size, first)
+        rows = random.integers(random.fold(keys, _LABELS), 1, self._labels.shape[0])[:, 0]
+        return random.normal(random.fold(keys, _LATENTS), self.game.latent), tf.gather(self._labels, rows)
+
+    def generate(self, latents: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Examples [B, ...] of latents [B, Z] and labels [B], float32, by the statistics of training."""
+        return tf.cast(self.network(latents, labels, training=False), tf.float32)
+
+    def of(self, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Examples [N, ...] of given latents [N, Z] and labels [N]."""
+        count, parts = len(latents), []
+        padding = -count % self.size  # one shape for all calls
+        latents = np.pad(latents.astype(np.float32), [(0, padding), (0, 0)])
+        labels = np.pad(labels.astype(np.int64), [(0, padding)])
+        for i in range(0, count, self.size):
+            parts.append(np.asarray(self._generate(latents[i : i + self.size], labels[i : i + self.size])))
+        return np.concatenate(parts)[:count]
+
+    def latents(self, key: tf.Tensor, count: int) -> Sample:
+        """Latents [N, Z] and labels [N], a function of the key; more of one key begin with fewer of it."""
+        parts = [self._latents(key, np.int64(i)) for i in range(0, count, self.size)]
+        latents, labels = (np.concatenate([np.asarray(p[i]) for p in parts])[:count] for i in (0, 1))
+        return latents, labels
+
+    def at(self, step: int) -> "Samples":
+        """The samples of an evaluation at a step."""
+        return Samples(self, random.fold(self._fresh, step))
+
+
+class Samples:
+    """`samples(n)`: the first n generated examples and labels of an evaluation, kept for who asks again."""
+
+    def __init__(self, sampler: Sampler, key: tf.Tensor) -> None:
+        self._sampler, self._key = sampler, key
+        self._kept: Sample | None = None
+
+    def __call__(self, count: int) -> Sample:
+        if self._kept is None or len(self._kept[1]) < count:
+            latents, labels = self._sampler.latents(self._key, count)
+            self._kept = self._sampler.of(latents, labels), labels
+        return self._kept[0][:count], self._kept[1][:count]
+
+
+class Gallery:
+    """Pictures and histograms of a sampler's examples. Latents of the pictures stay the same for the whole run."""
+
+    def __init__(self, sampler: Sampler, settings: EvaluationSettings, mode: str, seed: int) -> None:
+        self.sampler, self.settings, self.data = sampler, settings, sampler.game.data
+        self._fixed = random.stream(seed, "gallery")
+        self._judge = Direct(sampler.game.judge_at_rest, mode)
+
+    def show(self, samples: Samples) -> Evaluation:
+        """Whatever suits the data's shape."""
+        found = Evaluation(histograms=self._histograms(samples))
+        if len(self.data.shape) == 3:
+            found.images = self._images()
+        elif self.data.shape == (2,):
+            real, _ = self.data.examples("train", self.settings.points)
+            found.images["samples/scatter"] = pictures.scatter(real, samples(self.settings.points)[0])
+        return found
+
+    def _images(self) -> dict[str, np.ndarray]:
+        n = self.settings.columns
+        latents, labels = self.sampler.latents(self._fixed, n * n)
+        fake, (real, _) = self.sampler.of(latents, labels), self.data.examples("test", n * n)
+        ways = pictures.between(latents[:n], latents[n : 2 * n], n)
+        images = {
+            "samples/generated": pictures.grid(fake, n),
+            "samples/real_and_generated": pictures.beside(pictures.grid(real, n), pictures.grid(fake[: len(real)], n)),
+            "samples/interpolation": pictures.grid(self.sampler.of(ways, labels[:n].repeat(n)), n),
+        }
+        if self.sampler.game.rules.conditional:
+            images["samples/classes"] = self._classes(latents)
+        return images
+
+    def _classes(self, latents: np.ndarray) -> np.ndarray:
+        """A column for each class, a row for each latent."""
+        n, classes = self.settings.columns, min(self.data.classes, 32)
+        labels = np.tile(np.arange(classes), n)
+        return pictures.grid(self.sampler.of(latents[:n].repeat(classes, axis=0), labels), classes)
+
+    def _histograms(self, samples: Samples) -> dict[str, np.ndarray]:
+        size = self.sampler.game.rules.batch_size
+        count = max(self.settings.points // size, 1) * size
+        real, fake = self.data.examples("train", count), samples(count)
+        return {
+            f"discriminator/{name}_logits": np.concatenate(
+                [
+                    np.asarray(self._judge(x[i : i + size], y[i : i + size])).ravel()
+                    for i in range(0, len(x) - size + 1, size)
+                ]
+            )
+            for name, (x, y) in (("real", real), ("generated", fake))
+        }

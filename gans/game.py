@@ -1,0 +1,341 @@
+"""The game: one step of the discriminator and one of the generator, as pure as variables allow.
+
+Everything random comes from keys folded from the step's number, one per example, so that an example's numbers depend
+neither on the size of the batch nor on how it is split. Every term of a loss is summed over examples and divided by the
+whole batch, here and nowhere else.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from gans import augmentation, spectral
+from gans.augmentation import Augmentation
+from gans.losses import Loss, per_example
+from gans.networks import Pair
+from gans.penalties import Penalty
+from gans.rules import Rules, computing_in, correct_for_interval
+from research import random
+from research.errors import UserError
+from research.optimizers import Scheduled
+
+_DATA, _LATENT, _REAL, _FAKE, _PENALTY = range(5)  # the purposes that an example has a key for
+_PURPOSES = 5
+_OF_DISCRIMINATOR = (
+    "loss/discriminator",
+    "discriminator/accuracy",
+    "discriminator/real_logit",
+    "discriminator/fake_logit",
+    "generator/diversity",
+)
+Values = dict[str, tf.Tensor]
+
+
+class Batch(NamedTuple):
+    """Real examples [M, ...], labels [M], latents [M, Z], and a key for each purpose [M, 5, 2]."""
+
+    real: tf.Tensor
+    labels: tf.Tensor
+    latents: tf.Tensor
+    keys: tf.Tensor
+
+
+class Shown(NamedTuple):
+    """What the discriminator is shown, augmented and packed: [M / pack, ...]."""
+
+    real: tf.Tensor
+    fake: tf.Tensor
+
+
+@dataclass
+class Player:
+    """A network and the optimizer of its weights, whose slots are made here."""
+
+    network: tf.keras.layers.Layer
+    optimizer: Scheduled
+
+    def __post_init__(self) -> None:
+        self.optimizer.build(self.network.trainable_variables)
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        return self.optimizer.variables
+
+    def step(self, gradients: list[tf.Tensor], progress: tf.Tensor, name: str) -> Values:
+        """Apply gradients; the norms, by tags of this player."""
+        norms = self.optimizer.step(gradients, progress)
+        return {f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()}
+
+
+class Game:
+    """Two players, their losses, and what lies between a generated example and the discriminator.
+
+    `data` is a `research.data.Data`; `penalties` and `augmentations` are by name, applied in order.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        network: Pair,
+        loss: Loss,
+        penalties: Mapping[str, Penalty],
+        augmentations: Mapping[str, Augmentation],
+        optimizers: tuple[Scheduled, Scheduled],
+        rules: Rules,
+        seed: int,
+    ) -> None:
+        if rules.conditional and not data.classes:
+            raise UserError("game.conditional=true: this data has no labels; choose data that has, or set it to false.")
+        self.data, self.loss, self.rules, self.latent = data, loss, rules, network.latent
+        self.penalties, self.augmentations = dict(penalties), list(augmentations.values())
+        self.lazy = bool(penalties) and rules.penalty_interval > 1
+        if self.lazy:
+            correct_for_interval(optimizers[1], rules.penalty_interval)
+        self._network, self._keys = network, random.stream(seed, "game")
+        self.generator = Player(self.make_generator(), optimizers[0])
+        self.discriminator = Player(self._make_discriminator(), optimizers[1])
+
+    def make_generator(self) -> tf.keras.layers.Layer:
+        """A generator with weights of its own."""
+        with computing_in(self.rules.generator_precision):
+            network = self._network.generator(shape=tuple(self.data.shape), classes=self._classes)
+            network(tf.zeros([2, self.latent]), tf.zeros([2], tf.int64), training=False)
+        return network
+
+    def _make_discriminator(self) -> tf.keras.layers.Layer:
+        shape = (*self.data.shape[:-1], self.data.shape[-1] * self.rules.pack)
+        with computing_in(self.rules.discriminator_precision):
+            network = self._network.discriminator(shape=shape, classes=self._classes)
+            network(tf.zeros([2, *shape]), tf.zeros([2], tf.int64), training=False)
+        return network
+
+    @property
+    def _penalty_tags(self) -> list[str]:
+        return [f"penalty/{name}" for name in self.penalties]
+
+    @property
+    def _classes(self) -> int:
+        return self.data.classes if self.rules.conditional else 0
+
+    # ---- what both players look at -------------------------------------------------------------------------------
+
+    def batch(self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> Batch:
+        """Part `part` of the batch of the discriminator's step `step`; `rows` [B] are its examples in the data."""
+        first, size = part * self.rules.part, self.rules.part
+        members = random.members(random.fold(self._keys, step), size, first)  # [M, 2]
+        keys = random.fold(members[:, tf.newaxis], tf.range(_PURPOSES, dtype=tf.int64))  # [M, purposes, 2]
+        rows = tf.slice(rows, tf.reshape(tf.cast(first, tf.int32), [1]), [size])
+        real, labels = self.data.take(rows, keys[:, _DATA])
+        latents = random.normal(keys[:, _LATENT], self.latent)
+        return Batch(tf.ensure_shape(real, [size, *self.data.shape]), labels, latents, keys)
+
+    def generate(self, batch: Batch) -> tf.Tensor:
+        """Generated examples [M, ...], float32, by the statistics of this batch."""
+        return tf.cast(self.generator.network(batch.latents, batch.labels, training=True), tf.float32)
+
+    def show(self, examples: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+        """Examples [M, ...] as the discriminator sees them: augmented, then packed, [M / pack, ...]."""
+        for i, augment in enumerate(self.augmentations):
+            examples = augment(examples, random.fold(keys, i), progress)
+        return augmentation.pack(examples, self.rules.pack)
+
+    def _shown(self, batch: Batch, fake: tf.Tensor, progress: tf.Tensor) -> Shown:
+        return Shown(
+            self.show(batch.real, batch.keys[:, _REAL], progress),
+            self.show(fake, batch.keys[:, _FAKE], progress),
+        )
+
+    def judge(self, examples: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Logits of examples [M / pack, ...] as they are shown, float32: [M / pack] or [M / pack, h, w, 1]."""
+        return tf.cast(self.discriminator.network(examples, labels, training=True), tf.float32)
+
+    def judge_at_rest(self, examples: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """The same of plain examples [M, ...], by the statistics of training."""
+        packed = augmentation.pack(examples, self.rules.pack)
+        return tf.cast(self.discriminator.network(packed, labels, training=False), tf.float32)
+
+    def _judge_both(self, shown: Shown, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if not self.rules.joint:
+            return self.judge(shown.real, labels), self.judge(shown.fake, labels)
+        real, fake = tf.split(self.judge(tf.concat(shown, axis=0), tf.concat([labels, labels], axis=0)), 2)
+        return real, fake
+
+    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
+        """The one place where values per example [M / pack] become a scalar: parts of a batch add up to its mean."""
+        return tf.reduce_sum(values) * (self.rules.pack / self.rules.batch_size)
+
+    # ---- the discriminator ---------------------------------------------------------------------------------------
+
+    def discriminator_step(
+        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None = None
+    ) -> Values:
+        """One step on real examples and generated ones (`fake` [B, ...], if the whole batch is there already)."""
+        spectral.power_step(self.discriminator.network)
+
+        def shown(part: tf.Tensor) -> tuple[Batch, Shown]:
+            batch = self.batch(step, rows, part)
+            if fake is not None:
+                return batch, self._shown(batch, fake, progress)
+            with unchanged(self.generator.network):
+                return batch, self._shown(batch, tf.stop_gradient(self.generate(batch)), progress)
+
+        def learn(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+            return self._discriminator_gradients(*shown(part), progress)
+
+        def regularize(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+            batch, pair = shown(part)
+            with self._tape() as tape:
+                total, values = self._penalty(batch, pair, progress)
+                total *= float(self.rules.penalty_interval)
+            return self._gradients(tape, total), values
+
+        names = [*_OF_DISCRIMINATOR, *([] if self.lazy else self._penalty_tags)]
+        gradients, values = self._over_parts(learn, self.discriminator, names)
+        values |= self.discriminator.step(gradients, progress, "discriminator")
+        if self.lazy:
+            values |= self._lazily(step, regularize, progress)
+        self._clip()
+        return values
+
+    def _discriminator_gradients(
+        self, batch: Batch, shown: Shown, progress: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Values]:
+        with self._tape() as tape:
+            real, fake = self._judge_both(shown, batch.labels)
+            loss = self._reduce(self.loss.discriminator(real, fake))
+            penalty, values = (0.0, {}) if self.lazy else self._penalty(batch, shown, progress)
+            total = loss + penalty
+        values |= {"loss/discriminator": loss, **self._watched(per_example(real), per_example(fake), shown)}
+        return self._gradients(tape, total), values
+
+    def _penalty(self, batch: Batch, shown: Shown, progress: tf.Tensor) -> tuple[tf.Tensor, Values]:
+        keys = batch.keys[:: self.rules.pack, _PENALTY]  # [M / pack, 2]
+        values = {}
+        for i, (name, penalty) in enumerate(self.penalties.items()):
+            each = penalty(
+                lambda examples: self.judge(examples, batch.labels), *shown, random.fold(keys, i), progress
+            )  # [M / pack]
+            values[f"penalty/{name}"] = self._reduce(each)
+        return tf.add_n([tf.zeros([]), *values.values()]), values
+
+    def _lazily(self, step: tf.Tensor, regularize: Callable[..., Any], progress: tf.Tensor) -> Any:
+        """A step on the penalties alone, if it is due; each value a pair with its weight in a mean, 1 or 0."""
+        names = self._penalty_tags
+
+        def now() -> list[tf.Tensor]:
+            gradients, values = self._over_parts(regularize, self.discriminator, names)
+            self.discriminator.step(gradients, progress, "discriminator")
+            return [*(values[name] for name in names), tf.ones([])]
+
+        def not_now() -> list[tf.Tensor]:
+            return [tf.zeros([])] * (len(names) + 1)
+
+        *found, due = tf.cond(tf.equal(step % self.rules.penalty_interval, 0), now, not_now)
+        return {name: (value, due) for name, value in zip(names, found, strict=True)}
+
+    def _watched(self, real: tf.Tensor, fake: tf.Tensor, shown: Shown) -> Values:
+        right = tf.cast(real > fake, tf.float32) + 0.5 * tf.cast(tf.equal(real, fake), tf.float32)
+        spread = [tf.reduce_mean(tf.math.reduce_std(x, axis=0)) for x in (shown.fake, shown.real)]
+        return {
+            "discriminator/accuracy": self._reduce(right),
+            "discriminator/real_logit": self._reduce(real),
+            "discriminator/fake_logit": self._reduce(fake),
+            "generator/diversity": spread[0] / tf.maximum(spread[1], 1e-8) / self.rules.accumulation,
+        }
+
+    def _clip(self) -> None:
+        limit = self.rules.weight_clip
+        if limit is not None:
+            for weight in self.discriminator.weights:
+                weight.assign(tf.clip_by_value(weight, -limit, limit))
+
+    # ---- the generator -------------------------------------------------------------------------------------------
+
+    def generator_step(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        """One step of the generator against the discriminator as it is."""
+
+        def learn(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+            batch = self.batch(step, rows, part)
+            tape, fake = self._generated(batch)
+            return self._generator_gradients(batch, tape, fake, progress)
+
+        gradients, values = self._over_parts(learn, self.generator, ["loss/generator"])
+        return values | self.generator.step(gradients, progress, "generator")
+
+    def both_steps(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        """A step of either player on the same generated examples, which are generated once."""
+        batch = self.batch(step, rows, tf.constant(0, tf.int64))
+        tape, fake = self._generated(batch)
+        values = self.discriminator_step(step, rows, progress, tf.stop_gradient(fake))
+        gradients, more = self._generator_gradients(batch, tape, fake, progress)
+        return values | more | self.generator.step(gradients, progress, "generator")
+
+    def _generated(self, batch: Batch) -> tuple[tf.GradientTape, tf.Tensor]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.generator.weights)
+            fake = self.generate(batch)
+        return tape, fake
+
+    def _generator_gradients(
+        self, batch: Batch, generated: tf.GradientTape, fake: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Values]:
+        with unchanged(self.discriminator.network):
+            real = None
+            if self.loss.relativistic:
+                real = self.judge(self.show(batch.real, batch.keys[:, _REAL], progress), batch.labels)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(fake)
+                logits = self.judge(self.show(fake, batch.keys[:, _FAKE], progress), batch.labels)
+                loss = self._reduce(self.loss.generator(logits, real))
+            slope = tape.gradient(loss, fake)  # [M, ...]
+        gradients = generated.gradient(fake, self.generator.weights, slope, tf.UnconnectedGradients.ZERO)
+        return gradients, {"loss/generator": loss}
+
+    # ---- gradients -----------------------------------------------------------------------------------------------
+
+    def _tape(self) -> tf.GradientTape:
+        return _watching(self.discriminator.weights)
+
+    def _gradients(self, tape: tf.GradientTape, total: tf.Tensor) -> list[tf.Tensor]:
+        return tape.gradient(total, self.discriminator.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    def _over_parts(
+        self, learn: Callable[[tf.Tensor], tuple[list[tf.Tensor], Values]], player: Player, names: list[str]
+    ) -> tuple[list[tf.Tensor], Values]:
+        """The gradients and values (of these names) of a whole batch: those of its parts, added."""
+        parts = self.rules.accumulation
+        if parts == 1:
+            return learn(tf.constant(0, tf.int64))
+
+        def body(part: tf.Tensor, sums: Any) -> Any:
+            return part + 1, tf.nest.map_structure(tf.add, sums, learn(part))
+
+        nothing = ([tf.zeros(w.shape) for w in player.weights], {name: tf.zeros([]) for name in names})
+        _, sums = tf.while_loop(
+            lambda part, _: part < parts,
+            body,
+            (tf.constant(0, tf.int64), nothing),
+            parallel_iterations=1,
+            maximum_iterations=parts,
+        )
+        return sums
+
+
+@contextlib.contextmanager
+def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
+    """Undo what happens to a network's buffers inside: statistics of batch normalisation move in its own steps only."""
+    buffers = network.non_trainable_variables
+    before = [tf.identity(v) for v in buffers]
+    yield
+    for variable, value in zip(buffers, before, strict=True):
+        variable.assign(value)
+
+
+@contextlib.contextmanager
+def _watching(weights: list[tf.Variable]) -> Iterator[tf.GradientTape]:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        yield tape

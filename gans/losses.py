@@ -1,0 +1,119 @@
+"""What a discriminator and a generator minimise: pure functions of logits.
+
+A loss has two methods, `discriminator(real, fake)` and `generator(fake, real)`, from the logits of real and of
+generated examples to one value per example, `[B]`; the game alone reduces them. Logits are `[B]`, or those of patches
+`[B, h, w, 1]`, whose values are averaged per example. `relativistic` says that the generator's loss looks at `real`
+too. Any class like these serves, in any package: name it in a YAML.
+"""
+
+from typing import Protocol
+
+import tensorflow as tf
+
+
+class Loss(Protocol):
+    """Two players' losses."""
+
+    relativistic: bool  # whether the generator's loss needs the logits of real examples
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        """What the discriminator minimises, `[B]`, of logits `[B]` or `[B, h, w, 1]`."""
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        """What the generator minimises, `[B]`; `real` is None unless the loss is relativistic."""
+
+
+def per_example(values: tf.Tensor) -> tf.Tensor:
+    """The mean over every axis but the first, float32: `[B, ...]` -> `[B]`."""
+    values = tf.cast(values, tf.float32)
+    return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
+
+
+class NonSaturating:
+    """Cross-entropy, and a generator that maximises log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+
+    relativistic = False
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        return per_example(tf.nn.softplus(-real)) + per_example(tf.nn.softplus(fake))
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        return per_example(tf.nn.softplus(-fake))
+
+
+class Minimax(NonSaturating):
+    """Cross-entropy, and a generator that minimises log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1)."""
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        return per_example(-tf.nn.softplus(fake))
+
+
+class Hinge:
+    """Margins of one on either side (Lim and Ye 2017; Miyato et al. 2018, eqs. 16 and 17)."""
+
+    relativistic = False
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        return per_example(tf.nn.relu(1.0 - real)) + per_example(tf.nn.relu(1.0 + fake))
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        return per_example(-fake)
+
+
+class LeastSquares:
+    """Squared distance to 1 for real, 0 for generated (Mao et al. 2017, eq. 9)."""
+
+    relativistic = False
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        return 0.5 * (per_example(tf.square(real - 1.0)) + per_example(tf.square(fake)))
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        return 0.5 * per_example(tf.square(fake - 1.0))
+
+
+class Wasserstein:
+    """Difference of means (Arjovsky et al. 2017, eqs. 2 and 3); needs a penalty or clipped weights."""
+
+    relativistic = False
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        return per_example(fake) - per_example(real)
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        return per_example(-fake)
+
+
+class RelativisticPairing:
+    """RpGAN: a real example against a generated one (Jolicoeur-Martineau 2018, section 4; Huang et al. 2024, eq. 2)."""
+
+    relativistic = True
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        return per_example(tf.nn.softplus(fake - real))
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        assert real is not None
+        return per_example(tf.nn.softplus(real - fake))
+
+
+class RelativisticAverage:
+    """RaGAN: an example against the mean of the batch's others (Jolicoeur-Martineau 2018, eqs. 11 and 12).
+
+    The means are those of the batch at hand: with accumulation, of each part of it.
+    """
+
+    relativistic = True
+
+    def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        above, below = real - _mean(fake), fake - _mean(real)
+        return per_example(tf.nn.softplus(-above)) + per_example(tf.nn.softplus(below))
+
+    def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
+        assert real is not None
+        return self.discriminator(fake, real)
+
+
+def _mean(logits: tf.Tensor) -> tf.Tensor:
+    """The mean over the batch, and for patches over all of them; gradients flow through it."""
+    return tf.reduce_mean(logits)

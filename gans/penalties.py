@@ -1,0 +1,102 @@
+"""What keeps a discriminator smooth: terms added to its loss, of the gradient of its logits with respect to examples.
+
+A penalty is called as `penalty(critic, real, fake, keys, progress)` and returns one value per example, `[B]`, its
+weight included. `critic` maps examples `[B, ...]` to logits `[B]` or `[B, h, w, 1]`; `keys` are uint32 `[B, 2]`;
+`progress` is the share of the run that is done, for weights that are schedules. `real` and `fake` are what the
+discriminator is shown: augmented and packed. Behind batch normalisation an example's gradient is not its own alone.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import tensorflow as tf
+
+from gans.losses import per_example
+from research import random
+from research.schedules import Schedule, as_schedule
+
+Critic = Callable[[tf.Tensor], tf.Tensor]
+_EPSILON = 1e-10  # inside the root of a norm, whose derivative at zero is not a number
+
+
+class Penalty(Protocol):
+    """A term of the discriminator's loss."""
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        """One value per example, `[B]`."""
+
+
+def squared_norm(critic: Critic, examples: tf.Tensor) -> tf.Tensor:
+    """The squared norm of the logits' gradient at `examples` [B, ...], float32 `[B]`; differentiable itself.
+
+    An example's logits of patches are averaged first, as in the losses.
+    """
+    with tf.GradientTape() as tape:
+        tape.watch(examples)
+        total = tf.reduce_sum(per_example(critic(examples)))
+    gradient = tf.cast(tape.gradient(total, examples), tf.float32)  # [B, ...]
+    return tf.reduce_sum(tf.square(gradient), axis=list(range(1, gradient.shape.rank)))
+
+
+class R1:
+    """gamma / 2 times the squared gradient norm at real examples (Mescheder et al. 2018, eq. 9)."""
+
+    def __init__(self, gamma: Schedule | float) -> None:
+        self.gamma = as_schedule(gamma)
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        return 0.5 * self.gamma(progress) * squared_norm(critic, real)
+
+
+class R2(R1):
+    """gamma / 2 times the squared gradient norm at generated examples (Mescheder et al. 2018, eq. 10)."""
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        return 0.5 * self.gamma(progress) * squared_norm(critic, fake)
+
+
+class WGANGP:
+    """weight times (gradient norm - target)^2 at random points between real and generated ones.
+
+    Gulrajani et al. 2017, eq. 3. `one_sided` lets norms below the target be.
+    """
+
+    def __init__(self, weight: Schedule | float, target: float = 1.0, one_sided: bool = False) -> None:
+        self.weight, self.target, self.one_sided = as_schedule(weight), target, one_sided
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        share = _like(random.uniform(keys, 1), real)  # [B, 1, ...]: one number per example, in [0, 1)
+        return self.weight(progress) * self._distance(critic, real + share * (fake - real))
+
+    def _distance(self, critic: Critic, examples: tf.Tensor) -> tf.Tensor:
+        over = tf.sqrt(squared_norm(critic, examples) + _EPSILON) - self.target  # [B]
+        return tf.square(tf.nn.relu(over) if self.one_sided else over)
+
+
+class DRAGAN(WGANGP):
+    """The same at real examples moved by noise of up to half the batch's spread (Kodali et al. 2017, section 2.3).
+
+    As in the authors' program: one spread for all numbers of a batch, noise uniform in [0, 1), and a share of the way.
+    """
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        size = real.shape[1:].num_elements()
+        numbers = random.uniform(keys, size + 1)  # [B, 1 + size]
+        share, noise = _like(numbers[:, :1], real), tf.reshape(numbers[:, 1:], tf.shape(real))
+        moved = real + share * 0.5 * tf.math.reduce_std(real) * noise
+        return self.weight(progress) * self._distance(critic, moved)
+
+
+def _like(column: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
+    """[B, 1] -> [B, 1, ...], to be multiplied with examples [B, ...]."""
+    return tf.reshape(column, [-1] + [1] * (examples.shape.rank - 1))

@@ -1,0 +1,85 @@
+"""How a GAN is played, whatever its networks and losses; what an interval of penalties or a precision entails."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from research.errors import UserError
+from research.optimizers import Scheduled
+
+_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the game is played.
+
+    Args:
+      batch_size: real examples of one step of the discriminator, and generated ones of a step of either player.
+      n_critic: the discriminator's steps for each one of the generator.
+      accumulation: parts a batch is cut into, whose gradients are added: memory for a part at a time. What is coupled
+        over a batch (batch normalisation, RaGAN's means, DRAGAN's spread) is then coupled over a part.
+      pack: examples that the discriminator judges as one (PacGAN, Lin et al. 2018): a batch holds batch_size / pack.
+      penalty_interval: a penalty every so many steps of the discriminator, that many times as strong, as a step of its
+        own (lazy regularisation, Karras et al. 2019, appendix B).
+      weight_clip: the discriminator's weights are kept within +- this (Arjovsky et al. 2017); null: left alone.
+      conditional: whether both players see labels.
+      joint: the discriminator sees real and generated examples in one batch; matters to batch normalisation only.
+      generator_precision, discriminator_precision: float32 | bfloat16 (weights and their updates are float32 always).
+    """
+
+    batch_size: int = 64
+    n_critic: int = 1
+    accumulation: int = 1
+    pack: int = 1
+    penalty_interval: int = 1
+    weight_clip: float | None = None
+    conditional: bool = False
+    joint: bool = False
+    generator_precision: str = "float32"
+    discriminator_precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size % (self.accumulation * self.pack):
+            raise UserError(
+                f"game.batch_size={self.batch_size} is no multiple of game.accumulation={self.accumulation} times "
+                f"game.pack={self.pack}."
+            )
+        if self.pack > 1 and self.conditional:
+            raise UserError(f"game.pack={self.pack}: packed examples have no label in common; set conditional=false.")
+        for player in ("generator_precision", "discriminator_precision"):
+            if getattr(self, player) not in _PRECISIONS:
+                raise UserError(
+                    f"game.{player}={getattr(self, player)}: choose one of {', '.join(_PRECISIONS)}. float16 would "
+                    "need loss scaling, which gradients of gradients do not survive."
+                )
+
+    @property
+    def part(self) -> int:
+        """Examples of a part of a batch."""
+        return self.batch_size // self.accumulation
+
+
+def correct_for_interval(optimizer: Scheduled, interval: int) -> None:
+    """Slow an optimizer that takes interval + 1 steps where it took interval (Karras et al. 2019, appendix B).
+
+    The rate is scaled by c = interval / (interval + 1), Adam's decay rates are raised to the power c.
+    """
+    share, rate = interval / (interval + 1.0), optimizer.learning_rate
+    optimizer.learning_rate = lambda progress: share * rate(progress)
+    for name in ("beta_1", "beta_2"):
+        if hasattr(optimizer.keras, name):
+            setattr(optimizer.keras, name, getattr(optimizer.keras, name) ** share)
+
+
+@contextlib.contextmanager
+def computing_in(name: str) -> Iterator[None]:
+    """Layers made inside compute in this precision."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(_PRECISIONS[name])
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)

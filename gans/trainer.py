@@ -1,0 +1,269 @@
+"""Training a GAN: many iterations in one compiled call, everything in the checkpoint."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gans import ema as averages
+from gans.alarms import Alarms, Limits
+from gans.augmentation import Augmentation
+from gans.ema import EMA
+from gans.evaluation import EvaluationSettings, Gallery, Metric, Sampler
+from gans.game import Game
+from gans.losses import Loss
+from gans.networks import Pair
+from gans.penalties import Penalty
+from gans.rules import Rules
+from research import compile as compilation
+from research.config import listed
+from research.errors import UserError
+from research.means import Means
+from research.optimizers import Scheduled
+from research.trainer import Evaluation
+
+_CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
+
+
+class GANTrainer:
+    """A generator against a discriminator; satisfies `research.trainer.Trainer`.
+
+    One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of the run is a real
+    image that the discriminator is shown (an example, whatever the data consists of).
+
+    Args:
+      data: a `research.data.Data`.
+      network: factories of the two networks, and the size of a latent vector.
+      penalties, augmentations, metrics: by name; of metrics, factories called with the data.
+      objective: the tag of the metric that says how good it is; larger is better if `maximize`.
+    """
+
+    unit = "images"
+
+    def __init__(
+        self,
+        data: Any,
+        network: Pair,
+        loss: Loss,
+        penalties: Mapping[str, Penalty],
+        augmentations: Mapping[str, Augmentation],
+        metrics: Mapping[str, Callable[..., Metric]],
+        generator_optimizer: Scheduled,
+        discriminator_optimizer: Scheduled,
+        rules: Rules,
+        ema: EMA,
+        objective: str,
+        maximize: bool,
+        seed: int,
+        total_steps: int,
+        compile: str = "auto",
+        evaluation: EvaluationSettings | None = None,
+        alarms: Limits | None = None,
+    ) -> None:
+        if not isinstance(network, Pair):
+            raise UserError("network: a GAN has a generator and a discriminator: choose network=gan_mlp or dcgan.")
+        optimizers = (generator_optimizer, discriminator_optimizer)
+        self.game = Game(data, network, loss, penalties, augmentations, optimizers, rules, seed)
+        self.rules, self.ema, self.total_steps = rules, ema, total_steps
+        self.metrics: dict[str, Any] = {name: make(data) for name, make in metrics.items()}
+        self.objective, self.maximize = objective, maximize
+        _check_objective(objective, self.metrics)
+        self.average = self.game.make_generator()
+        averages.copy(self.average, self.game.generator.network)
+        self.mode = compilation.resolve(compile, [*self.game.generator.weights, *self.game.discriminator.weights])
+        self.settings, self.alarms = evaluation or EvaluationSettings(), Alarms(alarms or Limits())
+        self.sampler = Sampler(self.game, self.average, self.mode, seed, self.settings.batch_size)
+        self.gallery = Gallery(self.sampler, self.settings, self.mode, seed)
+        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.means = Means(self._training)
+        self._program = compilation.function(self._iterate, self.mode)
+        self._done, self._evaluations = 0, 0
+        self._seconds = {"plan": 0.0, "update": 0.0}
+
+    # ---- contract ------------------------------------------------------------------------------------------------
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Real examples of one iteration."""
+        return self.rules.batch_size * self.rules.n_critic
+
+    @property
+    def step(self) -> int:
+        """Real examples that the discriminator has been shown."""
+        return self._done * self.steps_per_iteration
+
+    @functools.cached_property
+    def descriptions(self) -> Mapping[str, str]:
+        """Tag -> what it measures."""
+        scores = {tag: text for metric in self.metrics.values() for tag, text in metric.descriptions.items()}
+        return self._training | scores
+
+    @functools.cached_property
+    def _training(self) -> dict[str, str]:
+        players: dict[str, str] = {}
+        for who in ("generator", "discriminator"):
+            players |= {
+                f"gradient/{who}_norm": f"Global norm of the {who}'s gradient before clipping, mean over its steps.",
+                f"gradient/{who}_update_norm": f"Global norm of the change one step makes to the {who}'s weights.",
+                f"schedule/{who}_learning_rate": f"The {who}'s learning rate, mean over iterations.",
+            }
+        penalties = {
+            f"penalty/{name}": f"The penalty {name} with its weight, mean over the steps that took it."
+            for name in self.game.penalties
+        }
+        return DESCRIPTIONS | players | penalties
+
+    @property
+    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """TensorBoard's custom scalars."""
+        norms = [f"gradient/{player}_norm" for player in ("generator", "discriminator")]
+        penalties = {"penalties": [f"penalty/{name}" for name in self.game.penalties]} if self.game.penalties else {}
+        return {
+            "Game": {
+                "losses": ["loss/generator", "loss/discriminator"],
+                "logits": ["discriminator/real_logit", "discriminator/fake_logit"],
+                "balance": ["discriminator/accuracy", "generator/diversity"],
+            },
+            "Learning": {"norms": norms, **penalties},
+            "Scores": {name: list(metric.descriptions) for name, metric in self.metrics.items()},
+        }
+
+    @functools.cached_property
+    def model(self) -> tf.train.Checkpoint:
+        """Both networks, and the generator's average, which is what is sampled from."""
+        return tf.train.Checkpoint(
+            generator=self.game.generator.network,
+            discriminator=self.game.discriminator.network,
+            average=self.average,
+        )
+
+    @functools.cached_property
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """Every variable."""
+        return tf.train.Checkpoint(
+            model=self.model,
+            generator_optimizer=self.game.generator.optimizer.keras,
+            discriminator_optimizer=self.game.discriminator.optimizer.keras,
+            iterations=self.iterations,
+            means=self.means,
+        )
+
+    def train(self, steps: int) -> None:
+        """Advance by whole iterations until at least `steps` more steps are done."""
+        left = -(-steps // self.steps_per_iteration)
+        while left > 0:
+            count = min(left, _CALL)
+            started = time.perf_counter()
+            plan = self._plan(count)
+            planned = time.perf_counter()
+            self._program(plan, tf.constant(count, tf.int64))
+            self._seconds["plan"] += planned - started
+            self._seconds["update"] += time.perf_counter() - planned
+            self._done += count
+            left -= count
+
+    def scalars(self) -> dict[str, float]:
+        values = self.means.read()
+        self.means.reset()
+        self.alarms(values, self.step)
+        return values
+
+    def peek(self) -> dict[str, float]:
+        return self.means.read()
+
+    def timings(self) -> dict[str, float]:
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
+        return seconds
+
+    def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
+        """Scores and pictures of the averaged generator; a metric gets no more than `episodes` samples."""
+        samples = self.sampler.at(self.step if step is None else step)
+        sample = samples if episodes is None else lambda n: samples(min(n, episodes))
+        every, found = self.settings.pictures_every, Evaluation()
+        if media and every and self._evaluations % every == 0:
+            found = self.gallery.show(samples)
+            for metric in self.metrics.values():
+                found.images |= metric.pictures(sample) if hasattr(metric, "pictures") else {}
+        self._evaluations += 1
+        for metric in self.metrics.values():
+            found.scalars |= metric(sample)
+        return found
+
+    def host_state(self) -> dict[str, Any]:
+        return {"done": self._done, "evaluations": self._evaluations}
+
+    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
+        self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
+        return []
+
+    def close(self) -> None:
+        pass
+
+    # ---- the program ---------------------------------------------------------------------------------------------
+
+    def _plan(self, count: int) -> tf.Tensor:
+        """Which examples the batches of the next `count` iterations consist of, int64 [_CALL * n_critic, B]."""
+        critic, batch = self.rules.n_critic, self.rules.batch_size
+        rows = self.game.data.plan(self._done * critic, count * critic, batch)
+        return tf.constant(np.pad(rows, [(0, _CALL * critic - len(rows)), (0, 0)]), tf.int64)
+
+    def _iterate(self, plan: tf.Tensor, count: tf.Tensor) -> None:
+        start = tf.identity(self.iterations)
+
+        def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return i + 1, self._iteration(start + i, plan, i, total)
+
+        _, total = tf.while_loop(
+            lambda i, _: i < count,
+            body,
+            (tf.constant(0, tf.int64), tf.identity(self.means.total)),
+            parallel_iterations=1,
+            maximum_iterations=_CALL,
+        )
+        self.means.total.assign(total)
+        self.iterations.assign_add(count)
+
+    def _iteration(self, number: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Iteration `number` of the run, which is the i-th of this call."""
+        critic, game = self.rules.n_critic, self.game
+        images = (number + 1) * self.steps_per_iteration
+        progress = tf.minimum(tf.cast(images, tf.float32) / float(self.total_steps), 1.0)
+        if critic == 1 and self.rules.accumulation == 1:
+            values = game.both_steps(number, plan[i], progress)
+        else:
+
+            def step(j: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                values = game.discriminator_step(number * critic + j, plan[i * critic + j], progress)
+                return j + 1, self.means.add(total, values)
+
+            _, total = tf.while_loop(
+                lambda j, _: j < critic,
+                step,
+                (tf.constant(0, tf.int64), total),
+                parallel_iterations=1,
+                maximum_iterations=critic,
+            )
+            values = game.generator_step(number * critic + critic - 1, plan[i * critic + critic - 1], progress)
+        self.ema.update(self.average, game.generator.network, self.ema.decay(images, self.steps_per_iteration))
+        for name, player in (("generator", game.generator), ("discriminator", game.discriminator)):
+            values[f"schedule/{name}_learning_rate"] = player.optimizer.learning_rate(progress)
+        return self.means.add(total, values)
+
+
+def _check_objective(objective: str, metrics: Mapping[str, Metric]) -> None:
+    tags = [tag for metric in metrics.values() for tag in metric.descriptions]
+    if objective not in tags:
+        raise UserError(f"objective={objective}: no metric of this run gives it. {listed(tags)}")
+
+
+DESCRIPTIONS = {
+    "loss/discriminator": "The discriminator's loss without penalties, mean over its steps.",
+    "loss/generator": "The generator's loss, mean over its steps.",
+    "discriminator/accuracy": "Share of pairs of a real and a generated example that the logits order right.",
+    "discriminator/real_logit": "The discriminator's logit of real examples, mean.",
+    "discriminator/fake_logit": "The discriminator's logit of generated examples, mean.",
+    "generator/diversity": "Standard deviation over a batch of generated examples over that of real ones.",
+}
