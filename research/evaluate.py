@@ -56,6 +56,7 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
         "seed": int(cfg.seed),
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "scalars": found.scalars,
+        **({"notes": found.notes} if found.notes else {}),
     }
     record.add_evaluation(folder, entry)
     lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {episodes} episodes"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+import yaml  # type: ignore[import-untyped]
 
 from research import finite
 from research.checkpoint import Checkpoints, SaveFailed
@@ -44,6 +45,7 @@ class Outcome:
     `status`: finished, stopped (by a signal), target, nan or failed. `final` holds the newest value of every scalar,
     `best` those of the evaluation with the best objective, and its step; of equals the first. `seconds` adds up over
     all processes that worked on the run, as far as their work was saved. `unsaved` says why the last state is not.
+    `notes` say how the newest evaluation's scalars were computed.
     """
 
     status: str = "failed"
@@ -55,6 +57,7 @@ class Outcome:
     )
     message: str = ""
     unsaved: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Fit:
@@ -81,7 +84,7 @@ class Fit:
         host = restored.host
         for complaint in self.trainer.load_host_state(host["trainer"]):
             _log.warning("%s", complaint)
-        self.outcome.final = dict(host["final"])
+        self.outcome.final, self.outcome.notes = dict(host["final"]), dict(host["notes"])
         self._handled = dict(host["handled"])
         if checkpoints is self.latest:  # another run's best model and hours are that run's
             self.outcome.best = dict(host["best"])
@@ -204,6 +207,7 @@ class Fit:
         write(self.writer, found, step)
         self._handled["evaluate"] = step
         self.outcome.final |= found.scalars
+        self.outcome.notes = found.notes
         self.progress.show(found.scalars, None)
         objective = found.scalars[trainer.objective]
         if finite.bad_values({trainer.objective: objective}):
@@ -235,7 +239,8 @@ class Fit:
     def _save_to(self, checkpoints: Checkpoints, tensors: tf.train.Checkpoint, host: Mapping[str, Any]) -> bool:
         """Save; a failure, such as a full disk, is told once and does not end the run."""
         outcome, failing = self.outcome, bool(self._unsaved)
-        state = {"best": outcome.best, "final": outcome.final, "seconds": outcome.seconds, "handled": self._handled}
+        state = {"best": outcome.best, "final": outcome.final, "notes": outcome.notes}
+        state |= {"seconds": outcome.seconds, "handled": self._handled}
         try:
             with self._timed("save", "saving"):
                 checkpoints.save(self.trainer.step, tensors, {"trainer": host, **state})
@@ -271,6 +276,8 @@ def write(writer: Writer, found: Evaluation, step: int) -> None:
     writer.images(found.images, step)
     writer.videos(found.videos, step)
     writer.histograms(found.histograms, step)
+    if found.notes:
+        writer.text("evaluation", f"```yaml\n{yaml.safe_dump(found.notes, sort_keys=False)}```", step)
     writer.flush()
 
 

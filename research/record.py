@@ -163,6 +163,7 @@ def summary(outcome: Any, objective: str) -> dict[str, Any]:
         "best": outcome.best,
         "seconds": {k: round(v, 3) for k, v in outcome.seconds.items()},
         "message": outcome.message,
+        **({"notes": outcome.notes} if outcome.notes else {}),
     }
 
 

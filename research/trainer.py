@@ -24,6 +24,7 @@ class Evaluation:
     images: dict[str, np.ndarray] = field(default_factory=dict)  # uint8 [N, H, W, C]
     videos: dict[str, np.ndarray] = field(default_factory=dict)  # uint8 [T, H, W, 3]
     histograms: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)  # how the scalars were computed: plain values, nested
 
 
 class Trainer(Protocol):

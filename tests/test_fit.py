@@ -74,9 +74,12 @@ def test_what_is_due_is_done_at_the_first_step_past_each_mark_and_at_the_end(tmp
     assert steps(tmp_path) == [12, 20, 32, 40, 52, 60, 72, 80, 92, 100]
     assert steps(tmp_path, "eval/distance") == [32, 60, 92, 100]
     assert steps(tmp_path, "eval/weights") == [32, 60, 92, 100]  # pictures
+    assert steps(tmp_path, "evaluation") == [32, 60, 92, 100]  # how it was computed
+    assert points(tmp_path, "evaluation")[-1][1] == b"```yaml\ndistance:\n  norm: 2\n```"
     assert Checkpoints(tmp_path / "checkpoints").steps() == [80, 100]  # of 40, 80 and 100 the newest two
     restored = Checkpoints(tmp_path / "checkpoints").restore(None, step=80)
     assert restored is not None
+    assert restored.host["notes"] == outcome.notes == {"distance": {"norm": 2}}
     assert restored.host["handled"] == {"log": 80, "evaluate": 60, "save": 80}  # nothing is due twice
     assert (outcome.status, outcome.step, outcome.message) == ("finished", 100, "")
     distance = np.linalg.norm(trainer.weights.numpy() - [1.0, -2.0])

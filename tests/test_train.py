@@ -97,6 +97,7 @@ def test_a_run_leaves_its_result_and_says_it(tmp_path: Path, capsys: pytest.Capt
     assert result["objective"] == {"name": "eval/distance", "value": objective}
     assert result["final"].keys() == {"loss/squared", "eval/distance"}
     assert result["best"].keys() == {"eval/distance", "step"}
+    assert result["notes"] == {"distance": {"norm": 2}}
     assert list(result["seconds"]) == ["imports", "compilation", "training", "evaluation", "saving"]
     assert all(0.0 <= s < 10.0 for s in result["seconds"].values())
     assert result["versions"]["tensorflow"] == tf.__version__

@@ -103,7 +103,7 @@ class Line:
         distance = float(np.linalg.norm(self.weights.numpy() - [1.0, -2.0]))
         value = distance if self.objectives is None else self.objectives(self.step if step is None else step)
         pictures = {"eval/weights": np.zeros([1, 2, 2, 1], np.uint8)} if media else {}
-        return Evaluation({"eval/distance": value}, images=pictures)
+        return Evaluation({"eval/distance": value}, images=pictures, notes={"distance": {"norm": 2}})
 
     def host_state(self) -> dict[str, Any]:
         return {"done": self._done}
