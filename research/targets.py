@@ -179,6 +179,8 @@ def _parameters(called: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     A class that hands `**settings` on to its base takes what its base takes.
     """
     names: dict[str, inspect.Parameter] = {}
+    if getattr(called, "__init__", None) is object.__init__ and getattr(called, "__new__", None) is object.__new__:
+        return names, True
     makers = [vars(c)["__init__"] for c in getattr(called, "__mro__", ()) if "__init__" in vars(c)] or [called]
     for maker in makers:
         parameters = inspect.signature(maker).parameters.values()

@@ -19,13 +19,20 @@ from research.limits import is_limit
 from research.mistakes import Command
 from research.train import train
 
-PRIMARIES = {"rl"}
+PRIMARIES = {"rl": ["env=gymnasium", "env.id=CartPole-v1"], "gan": []}  # and one way to compose each
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
-NEEDED = {"gymnasium": ["env.id=CartPole-v1"]}  # what an option leaves open
-JUDGED_ELSEWHERE = ("env", "hydra", "limits", "network")  # whose numbers their own classes check
+GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan alone
+# What an option needs beside it: values that it leaves open, and others it goes with.
+NEEDED = {
+    "gymnasium": ["env.id=CartPole-v1"],
+    "npz": ["data.path=mine.npz"],
+    "folder": ["data.path=mine"],
+    "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
+}
+JUDGED_ELSEWHERE = ("data", "env", "hydra", "limits", "metrics", "network")  # whose numbers their own classes check
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +41,28 @@ def resolvers() -> None:
 
 
 @functools.cache
-def composed(*overrides: str) -> DictConfig:
-    return Command(Composer("rl"), list(overrides), multirun=False).cfg
+def composed(primary: str, *overrides: str) -> DictConfig:
+    return Command(Composer(primary), list(overrides), multirun=False).cfg
+
+
+def primary_of(group: str, name: str) -> str:
+    """The primary config that an option is for; those for any are tried with sparring rl."""
+    text = (CONF / group / f"{name}.yaml").read_text()
+    if group == "experiment":
+        return text.splitlines()[1].split()[2]  # its command
+    return "gan" if group in GANS or "sparring gan" in text else "rl"
+
+
+def compositions(group: str, name: str) -> list[DictConfig]:
+    """A config that an option is part of, from each primary where it has a place of its own."""
+    if group == "optimizer":
+        both = (f"optimizer@{player}_optimizer={name}" for player in ("generator", "discriminator"))
+        return [composed("rl", f"optimizer={name}"), composed("gan", *both)]
+    return [composed(primary_of(group, name), f"{group}={name}", *NEEDED.get(name, []))]
 
 
 def option(group: str, name: str) -> DictConfig:
-    return composed(f"{group}={name}", *NEEDED.get(name, []))
+    return compositions(group, name)[0]
 
 
 def plain(cfg: Any, resolve: bool = True) -> dict[str, Any]:
@@ -67,37 +90,48 @@ def limited(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
-    assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES | PARTS
+    assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES.keys() | PARTS
     assert set(OPTIONS) == {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
-    assert {"agent", "debug", "env", "experiment", "network", "optimizer", "run", "strategy"} <= set(GROUPS)
+    shared = {"debug", "experiment", "network", "optimizer", "run", "strategy"}
+    assert shared | {"agent", "env"} | set(GANS) == set(GROUPS)
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes_without_a_mistake_and_its_targets_take_what_they_are_given(
     group: str, name: str
 ) -> None:
-    cfg = option(group, name)
-    targets.check_arguments(plain(cfg))
-    keys = {k for k in numbers(plain(cfg, resolve=False)) if not k.startswith(JUDGED_ELSEWHERE)}
-    assert keys <= set(limited(plain(cfg)["limits"])), "numbers without limits in conf/limits.yaml"
+    for cfg in compositions(group, name):
+        targets.check_arguments(plain(cfg))
+        keys = {k for k in numbers(plain(cfg, resolve=False)) if not k.startswith(JUDGED_ELSEWHERE)}
+        assert keys <= set(limited(plain(cfg)["limits"])), "numbers without limits in conf/limits.yaml"
 
 
 def test_every_limit_is_of_a_key_that_some_config_has() -> None:
     keys: set[str] = set()
-    for group, name in OPTIONS:
-        cfg = option(group, name)
+    for cfg in (cfg for group, name in OPTIONS for cfg in compositions(group, name)):
         keys |= {k for k in limited(plain(cfg)["limits"]) if OmegaConf.select(cfg, k, default=keys) is not keys}
     assert keys == set(limited(plain(cfg)["limits"]))
 
 
-@pytest.mark.parametrize("key", ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"])
-def test_a_mistyped_key_anywhere_is_refused(key: str) -> None:
-    cfg = OmegaConf.create(plain(option("env", "gymnasium")))
+ANYWHERE = {
+    "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"],
+    "gan": [
+        "data", "network", "network.generator", "network.discriminator", "loss", "penalty.r1",
+        "augmentation.instance_noise", "metrics.modes", "generator_optimizer", "discriminator_optimizer",
+        "generator_optimizer.optimizer", "game", "ema", "trainer", "trainer.evaluation", "trainer.alarms", "strategy",
+    ],
+}  # fmt: skip
+FULL = {"rl": PRIMARIES["rl"], "gan": ["penalty=r1", "augmentation=instance_noise"]}
+
+
+@pytest.mark.parametrize(("primary", "key"), [(p, key) for p, keys in ANYWHERE.items() for key in keys])
+def test_a_mistyped_key_anywhere_is_refused(primary: str, key: str) -> None:
+    cfg = OmegaConf.create(plain(composed(primary, *FULL[primary])))
     OmegaConf.update(cfg, f"{key}.mistyped", 1, force_add=True)
     found = plain(cfg)
-    if key == "optimizer.optimizer":  # Keras' takes anything, and refuses it when it is built
+    if key.endswith("optimizer.optimizer"):  # Keras' takes anything, and refuses it when it is built
         with pytest.raises(UserError, match="mistyped"):
-            targets.instantiate(found["optimizer"])
+            targets.instantiate(found[key.partition(".")[0]])
     else:
         with pytest.raises(UserError, match=rf"^{key}.mistyped: .* takes no mistyped"):
             targets.check_arguments(found)
@@ -108,26 +142,40 @@ def test_an_experiment_opens_with_its_command(name: str) -> None:
     lines = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
     program, kind, *arguments = shlex.split(lines[1].removeprefix("# "))
-    assert (program, kind) == ("sparring", "rl")
+    assert program == "sparring"
+    assert kind in PRIMARIES
     assert f"experiment={name}" in arguments
     Composer(kind).parse(arguments)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
-    cfg = option("experiment", name)
-    rollout = cfg.trainer.num_envs * cfg.trainer.rollout_steps
-    short = [f"run.steps={2 * rollout}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
-    short += [
-        f"trainer.{k}={v}" for k, v in {"epochs": 1, "updates": 2, "learning_starts": 1}.items() if k in cfg.trainer
-    ]
-    short += [f"trainer.evaluation.{k}" for k in ("episodes=1", "sampled=false", "video_every=0")]
-    found = composed(f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
+    primary, cfg = primary_of("experiment", name), option("experiment", name)
+    steps, short = (of_rl if primary == "rl" else of_gan)(cfg)
+    short += [f"run.steps={steps}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
+    found = composed(primary, f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
     OmegaConf.resolve(found.run)
     job = OmegaConf.masked_copy(found, [str(k) for k in found if k != "hydra"])
     train(job, tmp_path / "run", 0.0)
     tf.keras.backend.clear_session()
     result = json.loads((tmp_path / "run" / record.RESULT).read_text())
-    assert (result["status"], result["step"]) == ("finished", 2 * rollout)
+    assert (result["status"], result["step"]) == ("finished", steps)
     assert re.fullmatch(r"[a-z_]+/[a-z_]+", result["objective"]["name"])
     assert isinstance(result["objective"]["value"], float)
+
+
+def of_rl(cfg: DictConfig) -> tuple[int, list[str]]:
+    """Two iterations' steps, and what makes them short."""
+    short = {"epochs": 1, "updates": 2, "learning_starts": 1}
+    evaluation = [f"trainer.evaluation.{k}" for k in ("episodes=1", "sampled=false", "video_every=0")]
+    return 2 * cfg.trainer.num_envs * cfg.trainer.rollout_steps, [
+        *(f"trainer.{k}={v}" for k, v in short.items() if k in cfg.trainer), *evaluation
+    ]  # fmt: skip
+
+
+def of_gan(cfg: DictConfig) -> tuple[int, list[str]]:
+    """The same of a GAN: small batches, and metrics of few samples."""
+    metrics = [f"metrics.{k}.samples=300" for k in cfg.metrics if "samples" in cfg.metrics[k]]
+    metrics += [f"metrics.{k}.extractor.steps=2" for k in cfg.metrics if "steps" in cfg.metrics[k].get("extractor", {})]
+    size = cfg.game.accumulation * cfg.game.pack * 4
+    return 2 * size * cfg.game.n_critic, [*metrics, f"game.batch_size={size}", "trainer.evaluation.points=100"]

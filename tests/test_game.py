@@ -122,7 +122,7 @@ class Line:
 
 
 def test_gradients_and_means_by_hand() -> None:
-    # logits are x and z; Wasserstein: d/dw mean(z) - mean(x) with x = 0 .. 15, mean 7.5; R1 with gamma 4 is 2 w^2, slope 4
+    # logits are x and z; Wasserstein: d/dw mean(z) - mean(x), with x = 0 .. 15, mean 7.5; R1 of gamma 4: 2 w^2, slope 4
     optimizers = tuple(Scheduled(tf.keras.optimizers.SGD(), 0.1) for _ in range(2))
     trainer = make(
         Line(), Pair(Shift, Slope, 1), Wasserstein(), penalties={"r1": R1(4.0)}, optimizers=optimizers, **EAGER

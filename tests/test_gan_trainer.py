@@ -146,7 +146,10 @@ def test_what_is_sampled_is_the_average(conditional: GANTrainer) -> None:
     np.testing.assert_allclose(
         conditional.sampler.of(latents, labels), conditional.average(latents, labels, training=False), atol=1e-6
     )
-    assert all(a is not b for a, b in zip(conditional.average.variables, conditional.game.generator.network.variables))
+    assert all(
+        a is not b
+        for a, b in zip(conditional.average.variables, conditional.game.generator.network.variables, strict=True)
+    )
 
 
 def test_pictures_of_images(conditional: GANTrainer) -> None:

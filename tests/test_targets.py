@@ -13,6 +13,10 @@ from research.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+class Plain:
+    """Without a constructor."""
+
+
 class Base:
     def __init__(self, size: int, name: str = "base") -> None:
         self.size, self.name = size, name
@@ -155,6 +159,7 @@ HERE = "tests.test_targets"
         ({"_target_": f"{HERE}.Base", "_partial_": True, "colour": 1}, "takes no colour"),
         ({"_target_": f"{HERE}.Handing", "colour": "red", "size": 1, "nam": 2}, r"takes no nam. Did you mean name\?"),
         ({"_target_": f"{HERE}.Handing", "colour": "red"}, "needs size"),
+        ({"_target_": f"{HERE}.Plain", "size": 1}, "takes no size. It takes nothing"),
         ({"_target_": f"{HERE}.failing", "values": 1}, r"takes no values. Did you mean value\?"),
         ({"_target_": f"{HERE}.missing"}, "tests.test_targets has no missing"),
     ],
