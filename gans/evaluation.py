@@ -1,8 +1,6 @@
 """What an evaluation shows of a GAN: scores, samples that are the same every time, and the discriminator's logits."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -15,18 +13,6 @@ from research.trainer import Evaluation
 
 Sample = tuple[np.ndarray, np.ndarray]  # examples [N, ...], labels [N]
 _LATENTS, _LABELS = 0, 1
-
-
-class Metric(Protocol):
-    """A score of generated examples, or several; made with the data it compares with.
-
-    One with a method `pictures(sample)` also shows something: uint8 [N, H, W, C] by tag.
-    """
-
-    descriptions: Mapping[str, str]  # tag -> what it measures
-
-    def __call__(self, sample: Any) -> dict[str, float]:
-        """The scores; `sample(n)` gives n generated examples float32 [n, *shape] and their labels int64 [n]."""
 
 
 @dataclass(frozen=True)

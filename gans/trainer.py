@@ -12,9 +12,10 @@ from gans import ema as averages
 from gans.alarms import Alarms, Limits
 from gans.augmentation import Augmentation
 from gans.ema import EMA
-from gans.evaluation import EvaluationSettings, Gallery, Metric, Sampler
+from gans.evaluation import EvaluationSettings, Gallery, Sampler
 from gans.game import Game
 from gans.losses import Loss
+from gans.metrics.metric import Metric, Metrics
 from gans.networks import Pair
 from gans.penalties import Penalty
 from gans.rules import Rules
@@ -38,7 +39,7 @@ class GANTrainer:
       data: a `research.data.Data`.
       network: factories of the two networks, and the size of a latent vector.
       penalties, augmentations, metrics: by name; of metrics, factories called with the data.
-      objective: the tag of the metric that says how good it is; larger is better if `maximize`.
+      objective: the tag that says how good it is; None: the first that a metric gives.
     """
 
     unit = "images"
@@ -55,10 +56,9 @@ class GANTrainer:
         discriminator_optimizer: Scheduled,
         rules: Rules,
         ema: EMA,
-        objective: str,
-        maximize: bool,
         seed: int,
         total_steps: int,
+        objective: str | None = None,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         alarms: Limits | None = None,
@@ -68,9 +68,9 @@ class GANTrainer:
         optimizers = (generator_optimizer, discriminator_optimizer)
         self.game = Game(data, network, loss, penalties, augmentations, optimizers, rules, seed)
         self.rules, self.ema, self.total_steps = rules, ema, total_steps
-        self.metrics: dict[str, Any] = {name: make(data) for name, make in metrics.items()}
-        self.objective, self.maximize = objective, maximize
-        _check_objective(objective, self.metrics)
+        self.metrics = Metrics(data, metrics)
+        self.objective = _objective(objective, self.metrics)
+        self.maximize = self.objective not in self.metrics.smaller
         self.average = self.game.make_generator()
         averages.copy(self.average, self.game.generator.network)
         self.mode = compilation.resolve(compile, [*self.game.generator.weights, *self.game.discriminator.weights])
@@ -98,8 +98,7 @@ class GANTrainer:
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
         """Tag -> what it measures."""
-        scores = {tag: text for metric in self.metrics.values() for tag, text in metric.descriptions.items()}
-        return self._training | scores
+        return self._training | self.metrics.descriptions
 
     @functools.cached_property
     def _training(self) -> dict[str, str]:
@@ -128,7 +127,7 @@ class GANTrainer:
                 "balance": ["discriminator/accuracy", "generator/diversity"],
             },
             "Learning": {"norms": norms, **penalties},
-            "Scores": {name: list(metric.descriptions) for name, metric in self.metrics.items()},
+            "Scores": {name: list(metric.descriptions) for name, metric in self.metrics.parts.items()},
         }
 
     @functools.cached_property
@@ -181,15 +180,18 @@ class GANTrainer:
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         """Scores and pictures of the averaged generator; a metric gets no more than `episodes` samples."""
         samples = self.sampler.at(self.step if step is None else step)
-        sample = samples if episodes is None else lambda n: samples(min(n, episodes))
+
+        def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
+            return samples(count if episodes is None else min(count, episodes))
+
         every, found = self.settings.pictures_every, Evaluation()
         if media and every and self._evaluations % every == 0:
             found = self.gallery.show(samples)
-            for metric in self.metrics.values():
-                found.images |= metric.pictures(sample) if hasattr(metric, "pictures") else {}
+            found.images |= self.metrics.pictures(sample)
         self._evaluations += 1
-        for metric in self.metrics.values():
-            found.scalars |= metric(sample)
+        found.scalars, found.notes = self.metrics(sample), self.metrics.notes
+        if episodes is not None:
+            found.notes["samples at most"] = episodes
         return found
 
     def host_state(self) -> dict[str, Any]:
@@ -253,10 +255,13 @@ class GANTrainer:
         return self.means.add(total, values)
 
 
-def _check_objective(objective: str, metrics: Mapping[str, Metric]) -> None:
-    tags = [tag for metric in metrics.values() for tag in metric.descriptions]
-    if objective not in tags:
-        raise UserError(f"objective={objective}: no metric of this run gives it. {listed(tags)}")
+def _objective(objective: str | None, metrics: Metrics) -> str:
+    tags = list(metrics.descriptions)
+    if not tags:
+        raise UserError("metric: a run needs one to say how good it is: choose metric=swd, or another.")
+    if objective is not None and objective not in tags:
+        raise UserError(f"trainer.objective={objective}: no metric of this run gives it. {listed(tags)}")
+    return objective or tags[0]
 
 
 DESCRIPTIONS = {

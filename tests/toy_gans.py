@@ -60,6 +60,8 @@ class MeanDistance:
     """How far the mean of generated examples lies from that of real ones."""
 
     descriptions = {"gan/mean_distance": "Distance between the means of 200 generated and all real examples."}  # noqa: RUF012
+    smaller = ("gan/mean_distance",)
+    samples, notes = 200, {"samples": 200}  # noqa: RUF012
 
     def __init__(self, data: Any) -> None:
         self.mean = data.examples("test")[0].mean(axis=0)

@@ -34,6 +34,8 @@ class Judged:
     test split.
     """
 
+    smaller = ()
+
     def __init__(
         self,
         data: Data,
@@ -83,6 +85,8 @@ class StackedModes:
         "gan/modes_floor": "Numbers that the real test split shows, by the same classifier.",
         "gan/reverse_kl_floor": "KL(generated || real) of the real test split, by the same classifier.",
     }
+
+    smaller = ("gan/reverse_kl",)
 
     def __init__(self, data: Any, extractor: Callable[[Data], Classifier] = Classifier, samples: int = 26_000) -> None:
         if not isinstance(data, StackedDigits):

@@ -1,6 +1,6 @@
 """What a metric is, and several of them over the same samples."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ class Metric(Protocol):
 
     descriptions: Mapping[str, str]  # tag -> what it measures, its unit and protocol
     samples: int  # how many generated examples it looks at
+    smaller: Collection[str]  # the tags of which less is better
 
     @property
     def notes(self) -> Mapping[str, Any]:
@@ -40,6 +41,7 @@ class Metrics:
         self.parts = {name: make(data) for name, make in makers.items()}
         self.samples = max((part.samples for part in self.parts.values()), default=0)
         self.descriptions: dict[str, str] = {}
+        self.smaller = frozenset[str]().union(*(part.smaller for part in self.parts.values()))
         for name, part in self.parts.items():
             twice = sorted(self.descriptions.keys() & part.descriptions.keys())
             if twice:

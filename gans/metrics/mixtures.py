@@ -28,6 +28,8 @@ class MixtureModes:
         "gan/reverse_kl": "KL(generated || real) between the shares of examples per nearest mode, in nats; 0 is best.",
     }
 
+    smaller = ("gan/reverse_kl",)
+
     def __init__(self, data: Any, samples: int = 2500) -> None:
         if not isinstance(data, Mixture):
             raise UserError("metric=modes counts the modes of a mixture: choose data=ring or data=grid.")

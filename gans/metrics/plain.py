@@ -27,6 +27,8 @@ class SlicedWasserstein:
         "gan/sliced_wasserstein_floor": "The same of the real test split to the train split, at fewer examples.",
     }
 
+    smaller = ("gan/sliced_wasserstein",)
+
     def __init__(self, data: Data, samples: int = 10_000, directions: int = 256) -> None:
         if min(samples, directions) < 1:
             raise UserError(f"metrics: samples={samples}, directions={directions}: 1 at least.")
@@ -87,6 +89,8 @@ class Memorisation:
         "gan/nearer_than_test": "P(a generated example is nearer to training data than a real test one); 0.5 is fair.",
         "gan/copies": "Share of generated examples nearer to training data than nearly all real test ones.",
     }
+
+    smaller = ("gan/nearer_than_test", "gan/copies")
 
     def __init__(self, data: Data, samples: int = 2000, reference: int | None = 50_000, quantile: float = 0.01) -> None:
         if data.count == 0:

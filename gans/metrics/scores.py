@@ -22,6 +22,7 @@ class Score(Protocol):
     """
 
     parts: Mapping[str, tuple[str, str]]  # name -> its tag, {} standing for the extractor, and what it measures
+    distance: bool  # whether less is better
 
     def prepare(self, real: np.ndarray) -> Any:
         """What of the real features the score needs."""
@@ -33,6 +34,7 @@ class Score(Protocol):
 class Frechet:
     """The squared Frechet distance between Gaussians fitted to the features: `fid_classifier`, `fid_random`, `fid`."""
 
+    distance = True
     parts: Mapping[str, tuple[str, str]] = {
         "frechet": ("gan/fid{}", "Squared Frechet distance between Gaussians fitted to the features; 0 is best.")
     }
@@ -48,6 +50,7 @@ class Frechet:
 class Kernel:
     """The unbiased kernel distance, `kid_classifier` and so on: for few samples, as their number does not bias it."""
 
+    distance = True
     parts: Mapping[str, tuple[str, str]] = {
         "kernel": ("gan/kid{}", "Unbiased squared kernel distance, (x.y / D + 1)^3 over all pairs; 0 is best.")
     }
@@ -63,6 +66,8 @@ class Kernel:
 
 class Neighbours:
     """Precision, recall, density and coverage with the `k`-th nearest neighbour's balls; `suffix` ends their tags."""
+
+    distance = False
 
     def __init__(self, k: int = 5, suffix: str = "") -> None:
         if k < 1:
@@ -114,6 +119,8 @@ class FeatureScores:
         self.samples, self.reference = samples, reference
         self._suffix = f"_{self.extractor.name}" if self.extractor.name else ""
         protocol = f"Features: {self.extractor.name or 'Inception'}; {samples} samples against the real train split."
+        less = [tag for score in scores if score.distance for tag, _ in score.parts.values()]
+        self.smaller = tuple(tag.format(self._suffix) for tag in less)
         self.descriptions = {}
         for tag, said in (part for score in scores for part in score.parts.values()):
             self.descriptions[tag.format(self._suffix)] = f"{said} {protocol}"
