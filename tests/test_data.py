@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gans import mixtures
 from gans.stacked import StackedDigits
 from research import data as research_data
-from research import datasets, random, shapes, targets
-from research.config import CONF
+from research import datasets, launch, random, shapes, targets
+from research.config import CONF, Composer
 from research.data import Arrays, Order, check
 from research.errors import UserError
 
@@ -332,10 +331,10 @@ def test_every_config_builds_what_it_names(name, file, tmp_path):
 
     for i in range(10):
         Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / f"{i}.png")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        paths = {"npz": [f"++data.path={file}"], "folder": [f"++data.path={tmp_path}"]}
-        cfg = compose(overrides=[f"+data={name}", "+seed=5", *paths.get(name, [])])
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    launch.prepare()
+    paths = {"npz": [f"data.path={file}"], "folder": [f"data.path={tmp_path}"]}
+    cfg = Composer("gan").compose([f"data={name}", "seed=5", *paths.get(name, [])])
+    plain = {"data": OmegaConf.to_container(cfg.data, resolve=True)}
     targets.check(plain, [])
     targets.check_arguments(plain)
     data = targets.instantiate(cfg.data)

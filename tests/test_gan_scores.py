@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from prdc import compute_prdc
 
@@ -15,8 +14,8 @@ from gans.metrics.classifier import Classifier
 from gans.metrics.extractors import Pixels, RandomNetworks
 from gans.metrics.metric import Metrics
 from gans.metrics.scores import FeatureScores, Frechet, Kernel, Neighbours
-from research import datasets, targets
-from research.config import CONF
+from research import datasets, launch, targets
+from research.config import CONF, Composer
 from research.errors import UserError
 
 DIGITS = datasets.digits(0)
@@ -113,15 +112,15 @@ DATA = {"modes": "grid", "stacked_modes": "stacked_digits"}
 def test_every_config_builds_and_its_metric_scores(name, tmp_path):
     short = {"modes": [], "fid": ["extractor.path=none", "extractor.sha256=00"]}
     cache = [f"extractor.cache={tmp_path}", "extractor.steps=20"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(overrides=[f"+data={DATA.get(name, 'digits')}", f"+metric={name}", "+seed=0"])
+    launch.prepare()
+    cfg = Composer("gan").compose([f"data={DATA.get(name, 'digits')}", f"metric={name}"])
     assert list(cfg.metrics) == [name]
     if "cache" in cfg.metrics[name].get("extractor", {}):
         short.setdefault(name, cache)
     for override in short.get(name, []):
         key, _, value = override.partition("=")
         OmegaConf.update(cfg, f"metrics.{name}.{key}", value if key != "extractor.steps" else int(value))
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "metrics")}
     targets.check(plain, [])
     targets.check_arguments(plain)
     makers = targets.instantiate(cfg.metrics)

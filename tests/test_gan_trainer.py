@@ -204,3 +204,20 @@ def test_one_network_is_no_gan() -> None:
 def test_an_objective_that_nothing_measures_is_refused() -> None:
     with pytest.raises(UserError, match=r"objective=gan/modes: no metric of this run gives it. .*gan/mean_distance"):
         make(objective="gan/modes")
+
+
+def test_the_first_score_is_the_objective_unless_another_is_named_and_distances_are_to_be_small() -> None:
+    class Two(MeanDistance):
+        descriptions = {"gan/first": "a", "gan/second": "b"}  # noqa: RUF012
+        smaller = ("gan/second",)
+
+    for named, expected, maximize in ((None, "gan/first", True), ("gan/second", "gan/second", False)):
+        trainer = make(metrics={"two": Two}, objective=named)
+        assert (trainer.objective, trainer.maximize) == (expected, maximize)
+    with pytest.raises(UserError, match="a run needs one"):
+        make(metrics={})
+
+
+def test_an_evaluation_says_how_its_scores_came_about() -> None:
+    assert make().evaluate(media=False).notes == {"mean": {"samples": 200}}
+    assert make().evaluate(20, media=False).notes == {"mean": {"samples": 200}, "samples at most": 20}

@@ -61,7 +61,7 @@ class MeanDistance:
 
     descriptions = {"gan/mean_distance": "Distance between the means of 200 generated and all real examples."}  # noqa: RUF012
     smaller = ("gan/mean_distance",)
-    samples, notes = 200, {"samples": 200}  # noqa: RUF012
+    samples, notes = 200, {"samples": 200}
 
     def __init__(self, data: Any) -> None:
         self.mean = data.examples("test")[0].mean(axis=0)
@@ -93,7 +93,7 @@ def make(
     rules = {k: settings.pop(k) for k in list(settings) if k in Rules.__dataclass_fields__}
     parts = {
         "penalties": {}, "augmentations": {}, "metrics": {"mean": MeanDistance}, "ema": EMA(100.0),
-        "objective": "gan/mean_distance", "maximize": False, **settings,
+        **settings,
     }  # fmt: skip
     return GANTrainer(
         data=data or Ring(), network=network or mlp(), loss=loss or NonSaturating(), generator_optimizer=generator,
