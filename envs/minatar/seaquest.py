@@ -113,6 +113,7 @@ class Seaquest(RampingGame):
 
     def opening(self, draws: tf.Tensor) -> SeaquestState:
         num_envs = draws.shape[0]
+
         def zeros(count: int, *truths: bool) -> list[tf.Tensor]:
             return [tf.zeros([num_envs, count], tf.bool if truth else tf.int32) for truth in truths]
 
