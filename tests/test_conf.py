@@ -122,6 +122,7 @@ def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
         f"trainer.{k}={v}" for k, v in {"epochs": 1, "updates": 2, "learning_starts": 1}.items() if k in cfg.trainer
     ]
     short += [f"trainer.evaluation.{k}" for k in ("episodes=1", "sampled=false", "video_every=0")]
+    short += ["env.max_episode_steps=20"]
     found = composed(f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
     OmegaConf.resolve(found.run)
     job = OmegaConf.masked_copy(found, [str(k) for k in found if k != "hydra"])
