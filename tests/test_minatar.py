@@ -1,6 +1,7 @@
 """MinAtar's games against the `minatar` package, its random choices replaced by ours: every step, the full state."""
 
 from collections import deque
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ import tensorflow as tf
 from minatar import Environment
 
 import envs.minatar
+from envs.check import check_environment
 from envs.compiled import first_keys
-from envs.draws import uniforms
-from envs.minatar.game import NOTHING
+from envs.host import Step
+from envs.minatar.game import COLOURS, DOWN, EMPTY, FIRE, LEFT, NOTHING, RIGHT, UP
 from envs.minatar.seaquest import FISH, RING, SUB
 from research import compile as compilation
 from research import random
+from research.errors import UserError
 
 GAMES = {
     "asterix": envs.minatar.Asterix,
@@ -23,7 +26,7 @@ GAMES = {
     "space_invaders": envs.minatar.SpaceInvaders,
 }
 every = pytest.mark.parametrize("name", GAMES)
-MEMBERS = 64
+STRIDE = 3  # full states are compared every so many steps, observations at each
 
 
 class Choices:
@@ -64,10 +67,12 @@ class Original:
         self.game = self.env.env
 
     def reset(self, draws):
+        """Reward and end of an opening, of which there are none."""
         self.choices.queue.extend(draws)
         self.env.last_action = NOTHING  # where the original remembers the episode before; docs/environments.md says so
         self.env.reset()
         assert not self.choices.queue
+        return 0.0, False
 
     def act(self, action, draws):
         """Reward and end, with `draws`: the sticky one, then the game's."""
@@ -163,58 +168,283 @@ def our_space_invaders(s):
     ]
 
 
-STATES = {name: (globals()[f"{name}_state"], globals()[f"our_{name}"]) for name in GAMES}
+STATES = {
+    "asterix": (asterix_state, our_asterix),
+    "breakout": (breakout_state, our_breakout),
+    "freeway": (freeway_state, our_freeway),
+    "seaquest": (seaquest_state, our_seaquest),
+    "space_invaders": (space_invaders_state, our_space_invaders),
+}
 
 
-def member(state, index):
-    return tf.nest.map_structure(lambda part: part[index], state)
+# ---- playing both ------------------------------------------------------------------------------------------------
 
 
-def assert_same(name, originals, state, seen, at):
-    """The observations, and the full states, of all members."""
-    theirs, ours = STATES[name]
-    observed = np.stack([o.env.state() for o in originals])
-    np.testing.assert_array_equal(seen, observed, err_msg=f"{name}, step {at}")
-    arrays = tf.nest.map_structure(lambda part: part.numpy(), state)
-    for i, original in enumerate(originals):
-        assert ours(member(arrays.game, i)) == theirs(original.game), f"{name}, step {at}, member {i}"
-        assert arrays.last_action[i] == original.env.last_action
+class Walk(NamedTuple):
+    """T steps of B games: what each step left, and every STRIDE-th full state of each."""
+
+    observations: np.ndarray  # [T, B, 10, 10, C]
+    rewards: np.ndarray  # [T, B]
+    ends: np.ndarray  # [T, B] bool
+    states: list
 
 
-# ---- the walks ---------------------------------------------------------------------------------------------------
+def originals_of(name, env, members, **kwargs):
+    originals = [Original(name, **kwargs) for _ in range(members)]
+    opening = random.uniform(first_keys(7, members), env.opening_draws).numpy()
+    for original, draws in zip(originals, opening, strict=True):
+        original.reset(draws)
+    return originals
 
 
-def keys_of(stream, t, count):
-    return random.members(random.fold(random.stream(7, stream), t), count)
+def walk_theirs(originals, player, mortal, draws, openings):
+    """The package's games under `player(game, rng) -> action`, with our numbers [T, B, n]; and its actions [T, B].
+
+    What is not mortal plays on after its game has ended.
+    """
+    rng, over = np.random.default_rng(0), [False] * len(originals)
+    steps, actions, states = [], [], []
+    for t in range(len(draws)):
+        actions.append([player(original.game, rng) for original in originals])
+        row = [
+            original.reset(openings[t, i]) if over[i] else original.act(actions[-1][i], draws[t, i])
+            for i, original in enumerate(originals)
+        ]
+        over = [ended and mortal for _, ended in row]
+        for original in originals:
+            original.game.terminal &= mortal
+        steps.append([np.stack([o.env.state() for o in originals]), *(np.array(x) for x in zip(*row, strict=True))])
+        if t % STRIDE == 0:
+            theirs, _ = STATES[originals[0].name]
+            states.append([[*theirs(original.game), original.env.last_action] for original in originals])
+    return Walk(*(np.stack(column) for column in zip(*steps, strict=True)), states), np.array(actions)
 
 
-def draws_of(keys, count):
-    return np.stack(uniforms(keys, count), axis=1) if count else np.zeros((keys.shape[0], 0), np.float32)
+def walk_ours(name, env, actions, mortal, keys):
+    """Our games under the same actions, in one graph."""
+    steps, members = actions.shape
+    actions, no = tf.constant(actions, tf.int32), tf.zeros([members], tf.bool)
+
+    def body(t, state, arrays):
+        state, seen = env.step(state._replace(done=state.done & mortal), actions[t], keys[t])
+        parts = tf.nest.flatten((seen, state.state))
+        return t + 1, state, [array.write(t, part) for array, part in zip(arrays, parts, strict=True)]
+
+    def walk():
+        state = env.open(7, members)
+        row = Step(env.observe(state.state), tf.zeros([members]), no, no, no), state.state
+        arrays = [tf.TensorArray(part.dtype, steps, element_shape=part.shape) for part in tf.nest.flatten(row)]
+        *_, arrays = tf.while_loop(lambda t, *_: t < steps, body, (0, state, arrays), maximum_iterations=steps)
+        return tf.nest.pack_sequence_as(row, [array.stack() for array in arrays])
+
+    seen, states = tf.nest.map_structure(lambda part: part.numpy(), compilation.function(walk, "graph")())
+    _, ours = STATES[name]
+
+    def full(t, i):
+        state = tf.nest.map_structure(lambda part: part[t, i], states)
+        return [*ours(state.game), state.last_action]
+
+    rows = [[full(t, i) for i in range(members)] for t in range(0, steps, STRIDE)]
+    return Walk(seen.observation, seen.reward, seen.terminated, rows)
+
+
+def walk_both(name, player, steps, members, mortal=True, **kwargs):
+    """The package's walk, once ours is the same in every observation, reward, end and state."""
+    env = GAMES[name](**kwargs)
+    keys = tf.reshape(random.members(random.stream(7, name), steps * members), [steps, members, 2])
+    draws, openings = (random.uniform(keys, count).numpy() for count in (1 + env.draws, env.opening_draws))
+    theirs, actions = walk_theirs(originals_of(name, env, members, **kwargs), player, mortal, draws, openings)
+    ours = walk_ours(name, env, actions, mortal, keys)
+    np.testing.assert_array_equal(ours.observations, theirs.observations)
+    np.testing.assert_array_equal(ours.rewards, theirs.rewards)
+    np.testing.assert_array_equal(ours.ends, theirs.ends)
+    for row, (one, other) in enumerate(zip(ours.states, theirs.states, strict=True)):
+        assert one == other, f"step {row * STRIDE}"
+    return theirs
+
+
+def at_random(game, rng):
+    return rng.integers(6)
 
 
 @every
-def test_the_same_episodes_as_the_package(name):
-    """12 800 random steps of 64 members, episodes' ends and openings included."""
-    env, originals = GAMES[name](), [Original(name) for _ in range(MEMBERS)]
-    state = env.open(7, MEMBERS)
-    for original, draws in zip(originals, draws_of(first_keys(7, MEMBERS), env.opening_draws), strict=True):
-        original.reset(draws)
-    assert_same(name, originals, state.state, env.observe(state.state), -1)
-    step = compilation.function(env.step, "xla")
-    rng, ended, endings, rewards = np.random.default_rng(0), np.zeros(MEMBERS, bool), 0, 0.0
-    for t in range(200):
-        keys, actions = keys_of("walk", t, MEMBERS), rng.integers(6, size=MEMBERS)
-        state, seen = step(state, tf.constant(actions, tf.int32), keys)
-        draws, opening = draws_of(keys, 1 + env.draws), draws_of(keys, env.opening_draws)
-        for i, original in enumerate(originals):
-            if ended[i]:
-                original.reset(opening[i])
-                assert seen.first[i]
-                assert (seen.reward[i], seen.terminated[i]) == (0.0, False)
-            else:
-                assert (seen.reward[i], seen.terminated[i]) == original.act(actions[i], draws[i]), (t, i)
-        assert_same(name, originals, state.state, seen.observation, t)
-        ended = seen.terminated.numpy()
-        endings, rewards = endings + ended.sum(), rewards + seen.reward.numpy().sum()
-    assert endings > MEMBERS or name in ("freeway", "seaquest")
-    assert rewards > 0 or name == "freeway"
+def test_random_play_is_the_packages_step_by_step(name):
+    """700 steps of 16 games: over 10 000 transitions beside the openings after an end."""
+    walk = walk_both(name, at_random, 700, 16)
+    assert walk.ends.size - walk.ends.sum() > 10_000
+    assert walk.ends.sum() > 50 or name == "freeway"
+    assert walk.rewards.sum() > 10 or name == "freeway"
+
+
+# ---- far into a game: played on after the ends, by players that get somewhere --------------------------------------
+
+
+def one_of(rng, *actions):
+    return actions[rng.integers(len(actions))]
+
+
+def keeping_the_ball(game, rng):
+    if game.ball_x == game.pos:
+        return NOTHING
+    return LEFT if game.ball_x < game.pos else RIGHT
+
+
+def crossing(game, rng):
+    return one_of(rng, UP, UP, UP, UP, NOTHING, DOWN)
+
+
+def shooting(game, rng):
+    return one_of(rng, FIRE, FIRE, LEFT, RIGHT)
+
+
+def diving(game, rng):
+    """Fetches divers until six are aboard, surfaces, and then, as the original lets it, again and again."""
+    if rng.random() < 0.3:
+        return one_of(rng, FIRE, FIRE, LEFT, RIGHT)
+    if game.diver_count == 6 or (game.diver_count > 0 and game.oxygen < 40):
+        return UP
+    if game.diver_count < 0 and game.ramp_index < 40:
+        return DOWN if game.surface else UP
+    if not game.divers:
+        return DOWN if game.sub_y < 4 else NOTHING
+    x, y = game.divers[0][:2]
+    if y != game.sub_y:
+        return UP if y < game.sub_y else DOWN
+    return LEFT if x < game.sub_x else RIGHT
+
+
+def test_asterix_at_every_difficulty():
+    """Nine ramps of 102 steps take things from one in ten steps to one a step, and moves from every fifth to each."""
+    walk = walk_both("asterix", at_random, 1100, 10, mortal=False)
+    first, last = walk.states[0][0], walk.states[-1][0]
+    assert (first[3], first[5]) == (10, 5)
+    assert (last[3], last[5], last[8]) == (1, 1, 9)
+    assert set(walk.rewards.ravel()) >= {0.0, 1.0}
+    assert (walk.observations[-300:, ..., 1:].any(axis=(2, 3)).mean(axis=(0, 1)) > 0.8).all()
+
+
+def test_breakout_with_walls_cleared():
+    """A player that hardly misses: walls of 30 bricks broken and built anew, side hits, and misses."""
+    walk = walk_both("breakout", keeping_the_ball, 1500, 8)
+    bricks = walk.observations[..., 3].sum(axis=(2, 3))  # [T, B]
+    assert ((bricks[1:] == 30) & (bricks[:-1] == 0)).any()
+    assert walk.ends.any()
+    assert set(walk.rewards.ravel()) == {0.0, 1.0}
+
+
+def test_freeway_to_its_end():
+    """Terminated after 2 501 steps, neither before nor after; cars of every speed; crossings on the way."""
+    walk = walk_both("freeway", crossing, 2510, 2)
+    assert walk.ends[2500].all()
+    assert walk.ends.sum() == 2
+    assert walk.rewards[:2500].sum() > 4
+    assert walk.observations.any(axis=(0, 1, 2, 3)).all()  # every channel was used
+
+
+def test_seaquest_at_every_difficulty():
+    """Divers, fish, submarines, shots at the greatest speed and number; six divers brought up for points."""
+    walk = walk_both("seaquest", diving, 1000, 6, mortal=False)
+    seen = [state for row in walk.states for state in row]
+    assert {(state[11], state[14]) for state in seen} >= {(20, 5), (1, 2)}  # steps between two arrivals, and two moves
+    assert walk.rewards.max() > 3  # six divers brought up
+    assert min(state[4] for state in seen) < 0
+    crowd = max(len(state[8]) + len(state[9]) for state in seen)
+    assert 20 < crowd <= RING
+    assert {len(state[6]) for state in seen} == {len(state[7]) for state in seen} == {0, 1, 2}  # bullets, divers
+    assert walk.observations.any(axis=(0, 1, 2, 3)).all()
+
+
+def test_space_invaders_wave_after_wave():
+    """Waves cleared, each faster than the last; aliens also reach the ground."""
+    walk = walk_both("space_invaders", shooting, 1600, 6, mortal=False)
+    seen = [state for row in walk.states for state in row]
+    assert {state[5] for state in seen} >= {8, 9, 10, 11, 12}
+    assert walk.observations[:, :, 9, :, 1].any()
+    assert set(walk.rewards.ravel()) >= {0.0, 1.0}
+    assert walk.observations.any(axis=(0, 1, 2, 3)).all()
+
+
+@pytest.mark.parametrize(("interval", "then"), [(12, 11), (7, 6), (6, 6)])
+def test_space_invaders_waves_come_faster_until_every_sixth_step(interval, then):
+    """The last alien is shot, for 1; the bullet moves up a row and meets it."""
+    original, env = Original("space_invaders"), envs.minatar.SpaceInvaders()
+    original.reset([])
+    game = original.game
+    game.alien_map[:], game.enemy_move_interval = 0, interval
+    game.alien_map[5, 3] = game.f_bullet_map[6, 3] = 1
+    opening = env.initial(random.members(random.stream(0, "test"), 1)).game
+    boards = [tf.constant(board[np.newaxis] > 0) for board in (game.f_bullet_map, game.alien_map)]
+    ours = opening._replace(bullets=boards[0], aliens=boards[1], move_interval=tf.constant([interval]))
+    ours, reward, ended = env.play(ours, tf.constant([NOTHING]), tf.zeros([1, 0]))
+    assert original.act(NOTHING, [np.float32(0.5)]) == (reward[0], ended[0]) == (1, False)
+    new = tf.nest.map_structure(lambda part: part[0].numpy(), ours)
+    assert our_space_invaders(new) == space_invaders_state(game)
+    assert (new.move_interval, new.aliens.sum()) == (then, 24)
+
+
+# ---- what it offers ------------------------------------------------------------------------------------------------
+
+
+@every
+def test_every_promise_of_a_compiled_environment_holds(name):
+    check_environment(GAMES[name](), steps=100)
+
+
+@every
+def test_the_minimal_actions_are_the_packages(name):
+    env, full, theirs = GAMES[name](minimal_actions=True), GAMES[name](), Environment(name)
+    assert list(env.actions) == theirs.minimal_action_set()
+    assert (env.action_space.n, full.action_space.n) == (len(env.actions), 6)
+    assert list(env.observation_space.shape) == theirs.state_shape()
+    keys = random.members(random.stream(0, "test"), len(env.actions))
+    state = env.initial(keys)
+    ours = env.transition(state, tf.range(len(env.actions)), keys)
+    same = full.transition(state, tf.constant(env.actions), keys)
+    for one, other in zip(tf.nest.flatten(ours), tf.nest.flatten(same), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_sticky_step_repeats_the_last_action():
+    """Of 4 000 paddles told to go right after going left, a tenth go left again; and the repeated one is remembered."""
+    keys = random.members(random.stream(0, "test"), 4000)
+    right = tf.fill([4000], RIGHT)
+    for share, env in ((0.1, envs.minatar.Breakout()), (0.0, envs.minatar.Breakout(sticky_action_prob=0.0))):
+        state = env.initial(keys)._replace(last_action=tf.fill([4000], LEFT))
+        new, _, _ = env.transition(state, right, keys)
+        left = new.game.paddle.numpy() == 3
+        assert (left | (new.game.paddle.numpy() == 5)).all()
+        np.testing.assert_array_equal(new.last_action, np.where(left, LEFT, RIGHT))
+        assert left.mean() == pytest.approx(share, abs=0.02)
+    with pytest.raises(UserError, match=r"sticky_action_prob=1.5: a probability"):
+        envs.minatar.Breakout(sticky_action_prob=1.5)
+
+
+def test_difficulty_stays_where_it_is_without_ramping():
+    for name in ("asterix", "space_invaders", "seaquest"):
+        env, count = GAMES[name](difficulty_ramping=False), 4
+        game = env.initial(random.members(random.stream(0, "test"), count)).game
+        one = tf.ones([count], tf.int32)
+        if name == "asterix":
+            hard = game._replace(ramp_timer=-one)
+        elif name == "seaquest":
+            hard = game._replace(surfaced=tf.zeros([count], tf.bool), divers_aboard=one, ramp_index=one)
+        else:
+            hard = game._replace(aliens=tf.zeros_like(game.aliens))
+        still, draws = tf.fill([count], NOTHING), tf.ones([count, env.draws]) * 0.5
+        assert env.play(hard, still, draws)[0].ramp_index.numpy().tolist() == hard.ramp_index.numpy().tolist()
+        ramped = GAMES[name]().play(hard, still, draws)[0]
+        assert ramped.ramp_index.numpy().tolist() == (hard.ramp_index + 1).numpy().tolist()
+
+
+@every
+def test_the_picture_shows_each_channel_in_its_colour(name):
+    env = GAMES[name]()
+    opening = env.initial(random.members(random.stream(0, "test"), 1))
+    picture = env.render(tf.nest.map_structure(lambda part: part[0].numpy(), opening))
+    board, side = env.observe(opening)[0].numpy(), picture.shape[0] // 10
+    assert picture.shape == (10 * side, 10 * side, 3)
+    colours = np.array([EMPTY, *COLOURS])
+    for y, x in np.ndindex(10, 10):
+        channel = max(np.flatnonzero(board[y, x]) + 1, default=0)
+        np.testing.assert_array_equal(picture[y * side + side // 2, x * side + side // 2], colours[channel])
+    assert len(np.unique(colours, axis=0)) == 11

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 from tf_agents.specs import tensor_spec
 
 from agents.networks import HeadedNetwork, Squeeze, prepare
 from agents.normalizers import ObservationNormalizer
+from agents.specs import time_step_spec
 from research.networks.mlp import MLP
 
 
@@ -25,6 +27,15 @@ def test_bytes_are_scaled_to_one():
     value, state = network(tf.constant([[255, 0, 51]], tf.uint8))  # 1 + 0 + 0.2
     np.testing.assert_allclose(value, [[1.2]], rtol=1e-6)
     assert state == ()
+
+
+def test_bytes_are_scaled_by_the_highest_that_their_space_allows():
+    """A board's 0 and 1 arrive as they are; of a space up to 4, a 1 is a quarter."""
+    for highest, scaled in ((1, [0.0, 1.0]), (4, [0.0, 0.25]), (255, [0.0, 1.0 / 255.0])):
+        spec = time_step_spec(spaces.Box(0, highest, (2,), np.uint8)).observation
+        network = HeadedNetwork(spec, lambda: MLP(()), lambda: tf.keras.layers.Lambda(lambda x: x))
+        for one in (network, network.copy()):
+            np.testing.assert_allclose(one(tf.constant([[0, 1]], tf.uint8))[0], [scaled], rtol=1e-6)
 
 
 def test_other_observations_are_taken_as_they_are_or_normalised():

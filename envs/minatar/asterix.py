@@ -51,13 +51,14 @@ class Asterix(RampingGame):
     minimal = (NOTHING, LEFT, UP, RIGHT, DOWN)
     draws = 3
 
-    def opening(self, draws: list[tf.Tensor], num_envs: int) -> AsterixState:
+    def opening(self, draws: tf.Tensor) -> AsterixState:
+        num_envs = draws.shape[0]
         no = tf.zeros([num_envs, 8], tf.bool)
         numbers = (SPAWN_SPEED, SPAWN_SPEED, MOVE_SPEED, MOVE_SPEED, RAMP_INTERVAL, 0)
         middle, counts = filled(num_envs, 5), [filled(num_envs, number) for number in numbers]
         return AsterixState(middle, middle, tf.fill([num_envs, 8], GONE), no, no, *counts)
 
-    def play(self, state: AsterixState, action: tf.Tensor, draws: list[tf.Tensor]) -> Outcome:
+    def play(self, state: AsterixState, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
         spawns = state.spawn_timer == 0
         x, rightwards, gold = _spawned(state, spawns, draws)
         player_x = moved(state.player_x, action, LEFT, RIGHT, 0, 9)
@@ -111,9 +112,9 @@ class Asterix(RampingGame):
         ]
 
 
-def _spawned(state: AsterixState, spawns: tf.Tensor, draws: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _spawned(state: AsterixState, spawns: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Columns, directions and kinds [B, 8] with something new in one of the free rows where `spawns` [B]."""
-    right, gold, place = draws[0] < 1 / 2, draws[1] < 1 / 3, draws[2]
+    right, gold, place = draws[:, 0] < 1 / 2, draws[:, 1] < 1 / 3, draws[:, 2]
     free = state.x == GONE
     rank = tf.cumsum(tf.cast(free, tf.int32), axis=1)  # [B, 8]: 1 for the first free row
     chosen = free & (rank == 1 + choice(place, rank[:, -1])[:, tf.newaxis]) & spawns[:, tf.newaxis]

@@ -43,13 +43,14 @@ class Breakout(MinAtarGame):
     minimal = (NOTHING, LEFT, RIGHT)
     opening_draws = 1
 
-    def opening(self, draws: list[tf.Tensor], num_envs: int) -> BreakoutState:
-        right = choice(draws[0], 2) == 1  # from the left edge down right, or from the right edge down left
+    def opening(self, draws: tf.Tensor) -> BreakoutState:
+        num_envs = draws.shape[0]
+        right = choice(draws[:, 0], 2) == 1  # from the left edge down right, or from the right edge down left
         x, y = tf.where(right, 9, 0), filled(num_envs, 3)
         bricks, no = tf.ones([num_envs, 3, SIZE], tf.bool), tf.zeros([num_envs], tf.bool)
         return BreakoutState(x, y, tf.where(right, 3, 2), x, y, filled(num_envs, 4), bricks, no)
 
-    def play(self, state: BreakoutState, action: tf.Tensor, draws: list[tf.Tensor]) -> Outcome:
+    def play(self, state: BreakoutState, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
         paddle = moved(state.paddle, action, LEFT, RIGHT, 0, 9)
         direction = state.direction
         x = state.ball_x + tf.where((direction == 1) | (direction == 2), 1, -1)

@@ -34,12 +34,13 @@ class Freeway(MinAtarGame):
     minimal = (NOTHING, UP, DOWN)
     opening_draws = draws = 16
 
-    def opening(self, draws: list[tf.Tensor], num_envs: int) -> FreewayState:
+    def opening(self, draws: tf.Tensor) -> FreewayState:
+        num_envs = draws.shape[0]
         speed = _speeds(draws)
         start = (filled(num_envs, 9), tf.zeros_like(speed), tf.abs(speed), speed)
         return FreewayState(*start, filled(num_envs, PLAYER_SPEED), filled(num_envs, TIME_LIMIT))
 
-    def play(self, state: FreewayState, action: tf.Tensor, draws: list[tf.Tensor]) -> Outcome:
+    def play(self, state: FreewayState, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
         ready = state.move_timer == 0
         up, down = ready & (action == UP), ready & (action == DOWN)
         row = tf.clip_by_value(state.row + tf.cast(down, tf.int32) - tf.cast(up, tf.int32), 0, 9)
@@ -71,7 +72,7 @@ class Freeway(MinAtarGame):
         return [one_cell(state.row, tf.fill(state.row.shape, COLUMN)), lanes(state.car_x), *trails]
 
 
-def _speeds(draws: list[tf.Tensor]) -> tf.Tensor:
+def _speeds(draws: tf.Tensor) -> tf.Tensor:
     """Speeds [B, 8]: 1 to 5 from the first eight draws, with signs from the others."""
-    pace = 1 + choice(tf.stack(draws[:8], axis=1), 5)
-    return tf.where(tf.stack(draws[8:], axis=1) < 0.5, -pace, pace)
+    pace = 1 + choice(draws[:, :8], 5)
+    return tf.where(draws[:, 8:] < 0.5, -pace, pace)

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from envs.compiled import CompiledEnvironment
 from envs.drawing import tiles
-from envs.draws import uniforms
+from research import random
 from research.errors import UserError
 
 SIZE = 10  # rows and columns
@@ -65,27 +65,26 @@ class MinAtarGame(CompiledEnvironment):
         self.observation_space = spaces.Box(0, 1, (SIZE, SIZE, len(self.channels)), np.uint8)
 
     @abc.abstractmethod
-    def opening(self, draws: list[tf.Tensor], num_envs: int) -> Any:
-        """States that open a game, from `opening_draws` uniform numbers, each float32 [B]."""
+    def opening(self, draws: tf.Tensor) -> Any:
+        """States that open a game, from uniform numbers float32 [B, opening_draws]."""
 
     @abc.abstractmethod
-    def play(self, state: Any, action: tf.Tensor, draws: list[tf.Tensor]) -> Outcome:
-        """One step from actions [B], numbered as above, and `draws` uniform numbers, each float32 [B]."""
+    def play(self, state: Any, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
+        """One step from actions [B], numbered as above, and uniform numbers float32 [B, draws]."""
 
     @abc.abstractmethod
     def channel_boards(self, state: Any) -> list[tf.Tensor]:
         """Each channel's cells, bool [B, 10, 10], by row and column."""
 
     def initial(self, keys: tf.Tensor) -> MinAtarState:
-        num_envs = keys.shape[0]
-        draws = uniforms(keys, self.opening_draws)
-        return MinAtarState(self.opening(draws, num_envs), tf.fill([num_envs], NOTHING))
+        opening = self.opening(random.uniform(keys, self.opening_draws))
+        return MinAtarState(opening, tf.fill(keys.shape[:1], NOTHING))
 
     def transition(self, state: MinAtarState, action: tf.Tensor, keys: tf.Tensor) -> Outcome:
-        again, *draws = uniforms(keys, 1 + self.draws)
+        draws = random.uniform(keys, 1 + self.draws)  # [B, 1 + draws]
         asked = action if len(self.actions) == 6 else tf.gather(tf.constant(self.actions), action)
-        taken = tf.where(again < self.sticky_action_prob, state.last_action, asked)
-        game, reward, terminated = self.play(state.game, taken, draws)
+        taken = tf.where(draws[:, 0] < self.sticky_action_prob, state.last_action, asked)
+        game, reward, terminated = self.play(state.game, taken, draws[:, 1:])
         return MinAtarState(game, taken), reward, terminated
 
     def observe(self, state: MinAtarState) -> tf.Tensor:

@@ -111,7 +111,9 @@ class Seaquest(RampingGame):
     minimal = (NOTHING, LEFT, UP, RIGHT, DOWN, FIRE)
     draws = 5
 
-    def opening(self, draws: list[tf.Tensor], num_envs: int) -> SeaquestState:
+    def opening(self, draws: tf.Tensor) -> SeaquestState:
+        num_envs = draws.shape[0]
+
         def zeros(count: int, *truths: bool) -> list[tf.Tensor]:
             return [tf.zeros([num_envs, count], tf.bool if truth else tf.int32) for truth in truths]
 
@@ -139,9 +141,9 @@ class Seaquest(RampingGame):
             ramp_index=number(0),
         )
 
-    def play(self, state: SeaquestState, action: tf.Tensor, draws: list[tf.Tensor]) -> Outcome:
-        state = _enemy_arrives(state, draws[:3])
-        state = _diver_arrives(state, draws[3:])
+    def play(self, state: SeaquestState, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
+        state = _enemy_arrives(state, draws[:, :3])
+        state = _diver_arrives(state, draws[:, 3:])
         state = _steered(state, action)
         state, shot_down = _bullets_fly(state)
         state = _divers_swim(state)
@@ -236,9 +238,9 @@ def _age_order(state: SeaquestState) -> tf.Tensor:
 # ---- arrivals ----------------------------------------------------------------------------------------------------
 
 
-def _enemy_arrives(state: SeaquestState, draws: list[tf.Tensor]) -> SeaquestState:
+def _enemy_arrives(state: SeaquestState, draws: tf.Tensor) -> SeaquestState:
     """An enemy when its time has come, unless its row has one that goes the other way."""
-    right, sub, y = draws[0] < 1 / 2, draws[1] < 1 / 3, 1 + choice(draws[2], 8)
+    right, sub, y = draws[:, 0] < 1 / 2, draws[:, 1] < 1 / 3, 1 + choice(draws[:, 2], 8)
     enemies, due = state.enemies, state.spawn_timer == 0
     against = (enemies.kind != GONE) & (enemies.y == y[:, tf.newaxis]) & (enemies.rightwards != right[:, tf.newaxis])
     comes = due & ~tf.reduce_any(against, axis=1)
@@ -260,8 +262,8 @@ def _enemy_arrives(state: SeaquestState, draws: list[tf.Tensor]) -> SeaquestStat
     )
 
 
-def _diver_arrives(state: SeaquestState, draws: list[tf.Tensor]) -> SeaquestState:
-    right, y, due = draws[0] < 1 / 2, 1 + choice(draws[1], 8), state.diver_timer == 0
+def _diver_arrives(state: SeaquestState, draws: tf.Tensor) -> SeaquestState:
+    right, y, due = draws[:, 0] < 1 / 2, 1 + choice(draws[:, 1], 8), state.diver_timer == 0
     divers = _joined(state.divers, due, tf.where(right, 0, 9), y, right)
     return state._replace(divers=divers, diver_timer=tf.where(due, DIVER_SPAWN_SPEED, state.diver_timer))
 

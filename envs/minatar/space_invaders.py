@@ -36,13 +36,14 @@ class SpaceInvaders(RampingGame):
     channels = ("cannon", "alien", "alien_left", "alien_right", "friendly_bullet", "enemy_bullet")
     minimal = (NOTHING, LEFT, RIGHT, FIRE)
 
-    def opening(self, draws: list[tf.Tensor], num_envs: int) -> SpaceInvadersState:
+    def opening(self, draws: tf.Tensor) -> SpaceInvadersState:
+        num_envs = draws.shape[0]
         empty = tf.zeros([num_envs, SIZE, SIZE], tf.bool)
         numbers = (-1, MOVE_INTERVAL, MOVE_INTERVAL, SHOT_INTERVAL, 0, 0)
         counts = [filled(num_envs, number) for number in numbers]
         return SpaceInvadersState(filled(num_envs, 5), empty, empty, empty | _wave(), *counts)
 
-    def play(self, state: SpaceInvadersState, action: tf.Tensor, draws: list[tf.Tensor]) -> Outcome:
+    def play(self, state: SpaceInvadersState, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
         cannon = moved(state.cannon, action, LEFT, RIGHT, 0, 9)
         fires = (action == FIRE) & (state.shot_timer == 0)
         at_cannon = tf.range(SIZE) == cannon[:, tf.newaxis]  # [B, 10]

@@ -24,8 +24,6 @@ class PatchConvolution(tf.keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         height, width, channels = input_shape[1:]
-        if min(height, width) < self.size:
-            raise UserError(f"A kernel of size {self.size} is larger than what it looks at: {height} x {width}.")
         self.rows, self.columns = ((side - self.size) // self.stride + 1 for side in (height, width))
         self.kernel = self.add_weight("kernel", [self.size**2 * channels, self.filters], None, self._initializer)
         self.bias = self.add_weight("bias", [self.filters], None, "zeros")
@@ -77,7 +75,7 @@ class CNN(tf.keras.layers.Layer):
             )
         if convolution not in CONVOLUTIONS:
             raise UserError(f"network.convolution={convolution}: choose one of {', '.join(CONVOLUTIONS)}.")
-        make = CONVOLUTIONS[convolution]
+        make, self._sizes = CONVOLUTIONS[convolution], tuple(kernel_sizes)
         self.convolutions = [
             make(*sizes, fresh(tf.keras.initializers.Orthogonal(2.0**0.5)))
             for sizes in zip(filters, kernel_sizes, strides, strict=True)
@@ -87,9 +85,21 @@ class CNN(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = inputs  # [B, H, W, C]
-        for convolution in self.convolutions:
+        for convolution, size in zip(self.convolutions, self._sizes, strict=True):
+            _check_looks(x.shape, size)
             x = self.activation(convolution(x))
         return self.dense(x)
+
+
+def _check_looks(shape: tf.TensorShape, size: int) -> None:
+    if shape.rank != 4:
+        raise UserError(
+            f"network=cnn looks at boards [H, W, C], and this observation is {shape[1:]}: take network=mlp."
+        )
+    height, width = shape[1:3]
+    if min(height, width) < size:
+        told = f"a kernel of size {size} is larger than what it looks at: {height} x {width}"
+        raise UserError(f"network.kernel_sizes: {told}.")
 
 
 def _conv2d(
