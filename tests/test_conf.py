@@ -150,22 +150,10 @@ def test_an_experiment_opens_with_its_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
-<<<<<<< HEAD
     primary, cfg = primary_of("experiment", name), option("experiment", name)
     steps, short = (of_rl if primary == "rl" else of_gan)(cfg)
     short += [f"run.steps={steps}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
     found = composed(primary, f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
-=======
-    cfg = option("experiment", name)
-    rollout = cfg.trainer.num_envs * cfg.trainer.rollout_steps
-    short = [f"run.steps={2 * rollout}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
-    short += [
-        f"trainer.{k}={v}" for k, v in {"epochs": 1, "updates": 2, "learning_starts": 1}.items() if k in cfg.trainer
-    ]
-    short += [f"trainer.evaluation.{k}" for k in ("episodes=1", "sampled=false", "video_every=0")]
-    short += ["env.max_episode_steps=20"]
-    found = composed(f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
->>>>>>> main
     OmegaConf.resolve(found.run)
     job = OmegaConf.masked_copy(found, [str(k) for k in found if k != "hydra"])
     train(job, tmp_path / "run", 0.0)
@@ -180,6 +168,7 @@ def of_rl(cfg: DictConfig) -> tuple[int, list[str]]:
     """Two iterations' steps, and what makes them short."""
     short = {"epochs": 1, "updates": 2, "learning_starts": 1}
     evaluation = [f"trainer.evaluation.{k}" for k in ("episodes=1", "sampled=false", "video_every=0")]
+    evaluation += ["env.max_episode_steps=20"]
     return 2 * cfg.trainer.num_envs * cfg.trainer.rollout_steps, [
         *(f"trainer.{k}={v}" for k, v in short.items() if k in cfg.trainer), *evaluation
     ]  # fmt: skip
