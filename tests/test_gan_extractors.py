@@ -143,7 +143,12 @@ def test_a_damaged_file_is_made_anew(tmp_path, caplog):
     (file,) = tmp_path.iterdir()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
-    for bad in (bytes(content), content[:100], b""):
+    with np.load(file) as found:
+        arrays = dict(found)
+    arrays["000"] = arrays["000"] + 1  # a sound file, but of other weights than it says
+    np.savez(tmp_path / "other.npz", **arrays)
+    other = (tmp_path / "other.npz").read_bytes()
+    for bad in (bytes(content), content[:100], b"", other):
         file.write_bytes(bad)
         with caplog.at_level(logging.WARNING, "sparring"):
             again = Classifier(DIGITS, str(tmp_path), steps=2).features(IMAGES)
