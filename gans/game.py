@@ -18,6 +18,7 @@ from gans.losses import Loss, per_example
 from gans.networks import Pair
 from gans.penalties import Penalty
 from gans.rules import Rules, computing_in, correct_for_interval
+from research import data as data_contract
 from research import random
 from research.errors import UserError
 from research.optimizers import Scheduled
@@ -87,8 +88,7 @@ class Game:
         rules: Rules,
         seed: int,
     ) -> None:
-        if rules.conditional and not data.classes:
-            raise UserError("game.conditional=true: this data has no labels; choose data that has, or set it to false.")
+        data_contract.check(data, rules.batch_size, labelled=rules.conditional)
         self.data, self.loss, self.rules, self.latent = data, loss, rules, network.latent
         self.penalties, self.augmentations = dict(penalties), list(augmentations.values())
         self.lazy = bool(penalties) and rules.penalty_interval > 1

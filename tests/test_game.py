@@ -307,5 +307,5 @@ def test_rules_that_cannot_be_are_refused(rules: dict[str, Any], said: str) -> N
 
 
 def test_a_conditional_model_needs_labels() -> None:
-    with pytest.raises(UserError, match=r"game.conditional=true: this data has no labels"):
+    with pytest.raises(UserError, match="it has no labels, which a conditional model needs"):
         make(Line(), conditional=True)
