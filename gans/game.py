@@ -20,7 +20,6 @@ from gans.penalties import Penalty
 from gans.rules import Rules, computing_in, correct_for_interval
 from research import data as data_contract
 from research import random
-from research.errors import UserError
 from research.optimizers import Scheduled
 
 _DATA, _LATENT, _REAL, _FAKE, _PENALTY = range(5)  # the purposes that an example has a key for
