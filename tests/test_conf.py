@@ -117,7 +117,7 @@ ANYWHERE = {
     "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"],
     "gan": [
         "data", "network", "network.generator", "network.discriminator", "loss", "penalty.r1",
-        "augmentation.instance_noise", "metrics.modes", "generator_optimizer", "discriminator_optimizer",
+        "augmentation.instance_noise", "metrics.swd", "generator_optimizer", "discriminator_optimizer",
         "generator_optimizer.optimizer", "game", "ema", "trainer", "trainer.evaluation", "trainer.alarms", "strategy",
     ],
 }  # fmt: skip
@@ -149,7 +149,8 @@ def test_an_experiment_opens_with_its_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_runs(name: str, tmp_path: Path) -> None:
+def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where metrics keep what they have trained
     primary, cfg = primary_of("experiment", name), option("experiment", name)
     steps, short = (of_rl if primary == "rl" else of_gan)(cfg)
     short += [f"run.steps={steps}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
