@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,33 +31,52 @@ def test_a_case_composes_and_its_measure_takes_what_it_is_given(name: str) -> No
     cfg = Composer(case["config"]).compose([*case["overrides"], "run.steps=1000", "run.name=b"])
     targets.check_arguments({"measure": {**case["measure"], "_partial_": True}})
     targets.check_arguments(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])))
-    if "peer" in case:
-        assert (benchmark.PEERS / case["peer"]["script"]).is_file()
+    for peer in case.get("peers", {}).values():
+        assert (benchmark.PEERS / peer["script"]).is_file()
 
 
-def test_the_median_counts_and_a_peer_is_taken_at_its_better_number_of_threads(monkeypatch, tmp_path, capsys) -> None:
+def test_the_median_counts_and_each_peer_is_taken_at_its_better_number_of_threads(
+    monkeypatch, tmp_path, capsys
+) -> None:
     ours, asked = iter([10.0, 1000.0, 50.0, 20.0]), []
+    rates = {("sb3.py", 1): 4.0, ("sb3.py", 2): 5.0, ("jax_ppo.py", 1): 70.0, ("jax_ppo.py", 2): 60.0}
 
     def answer(command: list[str]) -> dict[str, float]:
-        asked.append(command)
         if command[0] == "/bin/true":
-            threads = int(command[-1])
-            return {"steps_per_second": {1: 4.0, 2: 5.0}[threads], "threads": threads}
+            script, threads = Path(command[1]).name, int(command[-1])
+            asked.append((script, threads))
+            return {"steps_per_second": rates[script, threads], "threads": threads, "compile_seconds": threads}
+        asked.append("ours")
         return {"steps_per_second": next(ours), "share_collect": 0.25, "compile_seconds": 1.25}
 
     monkeypatch.setattr(benchmark, "_json_of", answer)
-    code = benchmark.main(["dqn_cartpole", "--repeats", "4", "--peer-python", "/bin/true", "--out", str(tmp_path)])
-    found = json.loads((tmp_path / "benchmark.json").read_text())["cases"]["dqn_cartpole"]
+    code = benchmark.main(["ppo_cartpole", "--repeats", "4", "--peer-python", "/bin/true", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmark.json").read_text())["cases"]["ppo_cartpole"]
     assert code == 0
-    assert [command[0] for command in asked] == [sys.executable, "/bin/true"] * 4  # by turns
-    assert [int(command[-1]) for command in asked[1::2]] == [1, 2, 1, 2]
+    turns = [["ours", ("sb3.py", t), ("jax_ppo.py", t)] for t in (1, 2)]
+    assert asked == [*turns[0], *turns[1]] * 2
     assert found["steps_per_second"] == 35.0  # of 10, 20, 50 and 1000
     assert found["all"] == [10.0, 1000.0, 50.0, 20.0]
-    assert (found["peer"], found["ratio"]) == (5.0, 7.0)
+    assert [(p["steps_per_second"], p["ratio"]) for p in found["peers"].values()] == [(5.0, 7.0), (70.0, 0.5)]
+    assert found["peers"]["jax"]["by_threads"] == {"1": [70.0, 70.0], "2": [60.0, 60.0]}
+    assert found["peers"]["jax"]["compile_seconds"] == 1.5  # of 1, 2, 1 and 2
     table = (tmp_path / "benchmark.md").read_text()
-    assert f"| dqn_cartpole: {CASES['dqn_cartpole']['about']} | 35 | 5 | 7.0 |" in table
-    assert "- dqn_cartpole: share collect 25%, compile seconds 1.2" in table
+    assert "| case | steps/s or seconds | sb3 | ratio | jax | ratio |" in table
+    assert f"| ppo_cartpole: {CASES['ppo_cartpole']['about']} | 35 | 5 | 7.00 | 70 | 0.50 |" in table
+    assert "- ppo_cartpole: share collect 25%, compile seconds 1.2" in table
     assert table in capsys.readouterr().out
+
+
+def test_a_case_without_a_peer_that_others_have_leaves_its_columns_empty() -> None:
+    found = {
+        "ppo_cartpole": {"steps_per_second": 9.0, "peers": {"jax": {"steps_per_second": 6.0, "ratio": 1.5}}},
+        "step_catch": {"steps_per_second": 8.0},
+    }
+    rows = benchmark.table(found, CASES).splitlines()
+    assert rows[0] == "| case | steps/s or seconds | jax | ratio |"  # no column for sb3: nothing was measured of it
+    assert rows[1].count("---") == 4
+    assert rows[2].endswith("| 9 | 6 | 1.50 |")
+    assert rows[3].endswith("| 8 | - | - |")
 
 
 def test_another_interpreter_is_a_column_and_overrides_reach_every_measurement(monkeypatch, tmp_path) -> None:
@@ -72,7 +90,7 @@ def test_another_interpreter_is_a_column_and_overrides_reach_every_measurement(m
     words = ["cold_ppo_cartpole", "--repeats", "1", "--also", "/bin/true", "--override", "seed=3", "--out"]
     benchmark.main([*words, str(tmp_path)])
     assert all(command[-2:] == ["--override", "seed=3"] for command in asked)
-    assert "| 2.0 s | 3.0 s | - | - |" in (tmp_path / "benchmark.md").read_text()
+    assert "| 2.0 s | 3.0 s |\n" in (tmp_path / "benchmark.md").read_text()
 
 
 @pytest.mark.parametrize(
