@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from research import config, launch, targets
+from research import config, launch, scaling, targets
 from research.errors import UserError
 
 PEERS = config.CONF.parent / "tests" / "peers"
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         found[name] = _compare(name, cases[name], chosen)
         _write(chosen.out, found, cases, chosen.repeats)  # after each case, as all of them take long
     print(table(found, cases))
+    if drawn := scaling.draw(found, chosen.out / "scaling.png"):
+        print(drawn)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 
 from agents import anatomy
 from envs.throughput import random_actions, stepping
-from research import benchmark, launch, measures, random, targets
+from research import benchmark, launch, measures, random, scaling, targets, train
 from research.config import CONF, Composer
 from research.errors import UserError
 from research.train import build
@@ -174,3 +175,62 @@ def test_random_actions_are_uniform(space, means, least, most) -> None:
     np.testing.assert_allclose(actions.mean(axis=0), means, atol=0.2)  # five standard errors of the widest
     np.testing.assert_allclose(actions.min(axis=0), least, atol=0.02)
     np.testing.assert_allclose(actions.max(axis=0), most, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "steps"), [(1, 512), (2, 256), (4, 128), (5, 128), (128, 128), (512, 32), (8192, 2), (20000, 1)]
+)
+def test_a_rollout_keeps_its_size_over_numbers_of_environments(num_envs: int, steps: int) -> None:
+    assert scaling.rollout_steps(num_envs, 128) == steps
+
+
+def test_every_size_is_a_config_of_its_own(monkeypatch) -> None:
+    asked = []
+
+    def alone(work, config, seconds) -> float:
+        assert (work, seconds) == (scaling.rate, 0.1)
+        trainer, network = config["trainer"], config["trainer"]["network"]
+        asked.append((trainer["num_envs"], trainer["rollout_steps"], network["units"]))
+        return 10.0 * len(asked)
+
+    monkeypatch.setattr(scaling, "alone", alone)
+    overrides = ["env=cartpole", "trainer.num_envs=4", "trainer.rollout_steps=128"]
+    cfg = Composer("rl").compose([*overrides, "run.steps=1000", "run.name=b"])
+    found = scaling.scaling(cfg, num_envs=[1, 512], units=[16], seconds=0.1)
+    assert asked == [(1, 512, [64, 64]), (512, 32, [64, 64]), (4, 128, [16, 16])]
+    assert found == {"steps_per_second": 30.0, "num_envs_1": 10.0, "num_envs_512": 20.0, "units_16": 30.0}
+    assert scaling.curves(found) == {"num_envs": [(1, 10.0), (512, 20.0)], "units": [(16, 30.0)]}
+
+
+def test_a_rate_is_steps_over_the_time_they_took(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(train, "build", lambda cfg: clock)
+    monkeypatch.setattr(scaling.time, "perf_counter", lambda: clock.now)
+    assert scaling.rate({}, seconds=2.0) == pytest.approx(1000.0)  # not slowed by the 9 s of the first iteration
+    assert 1.0 < clock.now - 9.0 < 10.0
+
+
+class Clock:
+    """A trainer of 100 steps an iteration and a thousand a second, after 9 seconds of compiling."""
+
+    def __init__(self) -> None:
+        self.step, self.now = 0, 0.0
+
+    def train(self, steps: int) -> None:
+        iterations = -(-steps // 100)
+        self.now += 0.1 * iterations if self.step else 9.0
+        self.step += 100 * iterations
+
+    def close(self) -> None:
+        pass
+
+
+def test_sizes_are_drawn_where_there_are_some(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "scaling.png"
+    assert scaling.draw({"step_catch": {"steps_per_second": 8.0, "batch_1": 8.0}}, file) == ""
+    found = {"ppo": {"num_envs_64": 20.0, "num_envs_8": 10.0}, "dqn": {"num_envs_8": 3.0, "units_16": 4.0}}
+    assert scaling.draw(found, file) == f"drawn: {file}"
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert scaling.curves(found["ppo"]) == {"num_envs": [(8, 10.0), (64, 20.0)]}
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert scaling.draw(found, file) == f"{file} is not drawn: pip install matplotlib."
