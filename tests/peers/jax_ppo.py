@@ -12,7 +12,7 @@ import time
 from typing import NamedTuple
 
 if sys.argv[4] == "1":
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX counts the cores
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before JAX counts the cores
 
 import gymnax
 import jax
