@@ -36,6 +36,26 @@ def test_a_case_composes_and_its_measure_takes_what_it_is_given(name: str) -> No
         assert (benchmark.PEERS / peer["script"]).is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "peer"), [(name, peer) for name, case in CASES.items() for peer in case.get("peers", {})]
+)
+def test_a_peer_is_given_the_same_work(name: str, peer: str) -> None:
+    case = CASES[name]
+    cfg = Composer(case["config"]).compose([*case["overrides"], "run.steps=1000", "run.name=b"])
+    trainer, given = cfg.trainer, case["peers"][peer]["settings"]
+    same = {"num_envs": trainer.num_envs, "units": cfg.network.units, "activation": cfg.network.activation}
+    if case["peers"][peer]["kind"] == "ppo":
+        batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
+        same |= {"rollout_steps": trainer.rollout_steps, "epochs": trainer.epochs, "batch_size": batch}
+        same |= {"minibatches": trainer.minibatches, "learning_rate": cfg.optimizer.learning_rate}
+        same |= {"entropy": cfg.agent.entropy_coefficient}
+    else:
+        same |= {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
+    told = given | {"activation": given["activation"].lower()}
+    assert {key: (value, same[key]) for key, value in told.items() if key in same and value != same[key]} == {}
+    assert told.keys() - same.keys() <= {"env", "filters"}
+
+
 def test_the_median_counts_and_each_peer_is_taken_at_its_better_number_of_threads(
     monkeypatch, tmp_path, capsys
 ) -> None:
@@ -178,7 +198,7 @@ def test_random_actions_are_uniform(space, means, least, most) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_envs", "steps"), [(1, 512), (2, 256), (4, 128), (5, 128), (128, 128), (512, 32), (8192, 2), (20000, 1)]
+    ("num_envs", "steps"), [(1, 512), (3, 171), (4, 128), (5, 128), (128, 128), (512, 32), (8192, 2), (20000, 1)]
 )
 def test_a_rollout_keeps_its_size_over_numbers_of_environments(num_envs: int, steps: int) -> None:
     assert scaling.rollout_steps(num_envs, 128) == steps
