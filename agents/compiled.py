@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from agents.evaluation import LONGEST
 from agents.rollout import Rollout
 from research import compile as compilation
+from research.errors import UserError
 
 _WIDER = {tf.int32: tf.int64}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
 
@@ -150,16 +152,23 @@ class CompiledDriver:
 class CompiledEvaluation:
     """Plays whole episodes, all at once and one each, in one program."""
 
-    def __init__(self, environment: Any, act: Callable[..., tf.Tensor], mode: str) -> None:
-        self.environment, self.act = environment, act
+    def __init__(self, environment: Any, act: Callable[..., tf.Tensor], mode: str, longest: int = LONGEST) -> None:
+        self.environment, self.act, self.longest = environment, act, longest
         self._program = functools.cache(lambda count: compilation.function(functools.partial(self._play, count), mode))
 
     def __call__(self, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths, both [count]; `arguments` are handed on to `act(observation, t, *arguments)`."""
-        returns, lengths = self._program(count)(tf.constant(seed, tf.int64), *arguments)
+        """Returns and lengths, both [count]; `arguments` are handed on to `act(observation, t, *arguments)`.
+
+        Raises UserError for an environment whose episodes do not end within `LONGEST` steps.
+        """
+        returns, lengths, playing = self._program(count)(tf.constant(seed, tf.int64), *arguments)
+        if playing.numpy().any():
+            raise UserError(
+                f"An evaluation episode did not end within {self.longest} steps: set env.max_episode_steps."
+            )
         return returns.numpy().astype(np.float64), lengths.numpy().astype(np.int64)
 
-    def _play(self, count: int, seed: tf.Tensor, *arguments: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def _play(self, count: int, seed: tf.Tensor, *arguments: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         environment = self.environment
         stream = environment.stream(seed)
 
@@ -173,7 +182,9 @@ class CompiledEvaluation:
 
         state = environment.open(seed, count)
         start = (tf.constant(0, tf.int64), state, environment.observe(state.state), tf.ones([count], tf.bool))
-        *_, sums = tf.while_loop(
-            lambda t, s, o, playing, _: tf.reduce_any(playing), body, (*start, tf.zeros([2, count]))
+        *_, playing, sums = tf.while_loop(
+            lambda t, s, o, playing, _: tf.reduce_any(playing) & (t < self.longest),
+            body,
+            (*start, tf.zeros([2, count])),
         )
-        return sums[0], sums[1]
+        return sums[0], sums[1], playing

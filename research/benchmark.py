@@ -1,6 +1,6 @@
 """`sparring benchmark`: the cases of conf/benchmark.yaml, measured.
 
-Every measurement is a process of its own; a case, its peer and another interpreter's run of it take turns, so that all
+Every measurement is a process of its own; a case, its peers and another interpreter's run of it take turns, so that all
 see the same machine. The median of the repeats counts.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from research import config, launch, targets
+from research import config, launch, scaling, targets
 from research.errors import UserError
 
 PEERS = config.CONF.parent / "tests" / "peers"
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         found[name] = _compare(name, cases[name], chosen)
         _write(chosen.out, found, cases, chosen.repeats)  # after each case, as all of them take long
     print(table(found, cases))
+    if drawn := scaling.draw(found, chosen.out / "scaling.png"):
+        print(drawn)
     return 0
 
 
@@ -73,22 +75,29 @@ def measure(case: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str,
 def _compare(name: str, case: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
     overrides = [word for override in chosen.override for word in ("--override", override)]
     command = ["-m", "research", "benchmark", name, "--measure", *overrides]
-    ours, also, peers = [], [], []
+    ours, also = [], []
+    peers: dict[str, list[Figures]] = {peer: [] for peer in (case.get("peers", {}) if chosen.peer_python else {})}
     for repeat in range(chosen.repeats):
         print(f"{name} {repeat + 1}/{chosen.repeats}", file=sys.stderr, flush=True)
         ours.append(_json_of([sys.executable, *command]))
         if chosen.also:
             also.append(_json_of([str(chosen.also), *command]))
-        if chosen.peer_python and "peer" in case:
-            peers.append(_peer(case["peer"], chosen.peer_python, threads=1 + repeat % 2))
+        for peer, found in peers.items():
+            found.append(_peer(case["peers"][peer], chosen.peer_python, threads=1 + repeat % 2))
     result = _medians(ours)
     if also:
         result["also"] = _medians(also)
     if peers:
-        by_threads = {t: [p["steps_per_second"] for p in peers if p["threads"] == t] for t in (1, 2)}
-        best = max(statistics.median(v) for v in by_threads.values() if v)
-        result |= {"peer": best, "ratio": result["steps_per_second"] / best, "peer_by_threads": by_threads}
+        result["peers"] = {peer: _beside(result["steps_per_second"], found) for peer, found in peers.items()}
     return result
+
+
+def _beside(ours: float, found: Sequence[Figures]) -> dict[str, Any]:
+    """A peer at its better number of threads, and how many times as fast `ours` is."""
+    by_threads = {t: [f["steps_per_second"] for f in found if f["threads"] == t] for t in (1, 2)}
+    best = max(statistics.median(rates) for rates in by_threads.values() if rates)
+    further = {key: statistics.median(f[key] for f in found) for key in found[0] if key == "compile_seconds"}
+    return {"steps_per_second": best, "ratio": ours / best, "by_threads": by_threads, **further}
 
 
 def _medians(found: Sequence[Figures]) -> dict[str, Any]:
@@ -142,15 +151,22 @@ def _write(out: Path, found: Mapping[str, Figures], cases: Mapping[str, Any], re
 def table(found: Mapping[str, Figures], cases: Mapping[str, Any]) -> str:
     """The findings as Markdown: a row for each case, and under the table what else was found of it."""
     also = any("also" in r for r in found.values())
-    head = ["case", "steps/s or seconds", *(["other interpreter"] if also else []), "peer", "ratio"]
+    peers = list(dict.fromkeys(peer for case in cases.values() for peer in case.get("peers", {})))
+    shown = [peer for peer in peers if any(peer in r.get("peers", {}) for r in found.values())]
+    head = ["case", "steps/s or seconds", *(["other interpreter"] if also else [])]
+    head += [word for peer in shown for word in (peer, "ratio")]
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, r in found.items():
-        peer = [f"{r['peer']:,.0f}", f"{r['ratio']:.1f}"] if "peer" in r else ["-", "-"]
+        beside = [word for peer in shown for word in _ratio(r.get("peers", {}).get(peer))]
         other = [_shown(r["also"]) if "also" in r else "-"] if also else []
-        rows.append(f"| {' | '.join([f'{name}: ' + cases[name]['about'], _shown(r), *other, *peer])} |")
+        rows.append(f"| {' | '.join([f'{name}: ' + cases[name]['about'], _shown(r), *other, *beside])} |")
     details = [f"- {name}: {_details(r)}" for name, r in found.items()]
     m = machine()
     return "\n".join([*rows, "", *details, "", f"{m['cpu']}, {m['cores']} cores, TensorFlow {m['tensorflow']}.", ""])
+
+
+def _ratio(peer: Figures | None) -> list[str]:
+    return [f"{peer['steps_per_second']:,.0f}", f"{peer['ratio']:.2f}"] if peer else ["-", "-"]
 
 
 def _shown(figures: Figures) -> str:
@@ -162,7 +178,7 @@ def _details(figures: Figures) -> str:
     """Every further number, shares as percentages."""
     said = []
     for key, value in figures.items():
-        if key in ("peer", "ratio", _main_figure(figures)) or not isinstance(value, int | float):
+        if key == _main_figure(figures) or not isinstance(value, int | float):
             continue
         words = key.replace("_", " ")
         said.append(f"{words} {value:.0%}" if key.startswith("share_") else f"{words} {_plain(value)}")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from agents import anatomy
 from envs.throughput import random_actions, stepping
-from research import benchmark, launch, measures, random, targets
+from research import benchmark, launch, measures, random, scaling, targets, train
 from research.config import CONF, Composer
 from research.errors import UserError
 from research.train import build
@@ -32,33 +32,72 @@ def test_a_case_composes_and_its_measure_takes_what_it_is_given(name: str) -> No
     cfg = Composer(case["config"]).compose([*case["overrides"], "run.steps=1000", "run.name=b"])
     targets.check_arguments({"measure": {**case["measure"], "_partial_": True}})
     targets.check_arguments(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])))
-    if "peer" in case:
-        assert (benchmark.PEERS / case["peer"]["script"]).is_file()
+    for peer in case.get("peers", {}).values():
+        assert (benchmark.PEERS / peer["script"]).is_file()
 
 
-def test_the_median_counts_and_a_peer_is_taken_at_its_better_number_of_threads(monkeypatch, tmp_path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("name", "peer"), [(name, peer) for name, case in CASES.items() for peer in case.get("peers", {})]
+)
+def test_a_peer_is_given_the_same_work(name: str, peer: str) -> None:
+    case = CASES[name]
+    cfg = Composer(case["config"]).compose([*case["overrides"], "run.steps=1000", "run.name=b"])
+    trainer, given = cfg.trainer, case["peers"][peer]["settings"]
+    same = {"num_envs": trainer.num_envs, "units": cfg.network.units, "activation": cfg.network.activation}
+    if case["peers"][peer]["kind"] == "ppo":
+        batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
+        same |= {"rollout_steps": trainer.rollout_steps, "epochs": trainer.epochs, "batch_size": batch}
+        same |= {"minibatches": trainer.minibatches, "learning_rate": cfg.optimizer.learning_rate}
+        same |= {"entropy": cfg.agent.entropy_coefficient}
+    else:
+        same |= {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
+    told = given | {"activation": given["activation"].lower()}
+    assert {key: (value, same[key]) for key, value in told.items() if key in same and value != same[key]} == {}
+    assert told.keys() - same.keys() <= {"env", "filters"}
+
+
+def test_the_median_counts_and_each_peer_is_taken_at_its_better_number_of_threads(
+    monkeypatch, tmp_path, capsys
+) -> None:
     ours, asked = iter([10.0, 1000.0, 50.0, 20.0]), []
+    rates = {("sb3.py", 1): 4.0, ("sb3.py", 2): 5.0, ("jax_ppo.py", 1): 70.0, ("jax_ppo.py", 2): 60.0}
 
     def answer(command: list[str]) -> dict[str, float]:
-        asked.append(command)
         if command[0] == "/bin/true":
-            threads = int(command[-1])
-            return {"steps_per_second": {1: 4.0, 2: 5.0}[threads], "threads": threads}
+            script, threads = Path(command[1]).name, int(command[-1])
+            asked.append((script, threads))
+            return {"steps_per_second": rates[script, threads], "threads": threads, "compile_seconds": threads}
+        asked.append("ours")
         return {"steps_per_second": next(ours), "share_collect": 0.25, "compile_seconds": 1.25}
 
     monkeypatch.setattr(benchmark, "_json_of", answer)
-    code = benchmark.main(["dqn_cartpole", "--repeats", "4", "--peer-python", "/bin/true", "--out", str(tmp_path)])
-    found = json.loads((tmp_path / "benchmark.json").read_text())["cases"]["dqn_cartpole"]
+    code = benchmark.main(["ppo_cartpole", "--repeats", "4", "--peer-python", "/bin/true", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "benchmark.json").read_text())["cases"]["ppo_cartpole"]
     assert code == 0
-    assert [command[0] for command in asked] == [sys.executable, "/bin/true"] * 4  # by turns
-    assert [int(command[-1]) for command in asked[1::2]] == [1, 2, 1, 2]
+    turns = [["ours", ("sb3.py", t), ("jax_ppo.py", t)] for t in (1, 2)]
+    assert asked == [*turns[0], *turns[1]] * 2
     assert found["steps_per_second"] == 35.0  # of 10, 20, 50 and 1000
     assert found["all"] == [10.0, 1000.0, 50.0, 20.0]
-    assert (found["peer"], found["ratio"]) == (5.0, 7.0)
+    assert [(p["steps_per_second"], p["ratio"]) for p in found["peers"].values()] == [(5.0, 7.0), (70.0, 0.5)]
+    assert found["peers"]["jax"]["by_threads"] == {"1": [70.0, 70.0], "2": [60.0, 60.0]}
+    assert found["peers"]["jax"]["compile_seconds"] == 1.5  # of 1, 2, 1 and 2
     table = (tmp_path / "benchmark.md").read_text()
-    assert f"| dqn_cartpole: {CASES['dqn_cartpole']['about']} | 35 | 5 | 7.0 |" in table
-    assert "- dqn_cartpole: share collect 25%, compile seconds 1.2" in table
+    assert "| case | steps/s or seconds | sb3 | ratio | jax | ratio |" in table
+    assert f"| ppo_cartpole: {CASES['ppo_cartpole']['about']} | 35 | 5 | 7.00 | 70 | 0.50 |" in table
+    assert "- ppo_cartpole: share collect 25%, compile seconds 1.2" in table
     assert table in capsys.readouterr().out
+
+
+def test_a_case_without_a_peer_that_others_have_leaves_its_columns_empty() -> None:
+    found = {
+        "ppo_cartpole": {"steps_per_second": 9.0, "peers": {"jax": {"steps_per_second": 6.0, "ratio": 1.5}}},
+        "step_catch": {"steps_per_second": 8.0},
+    }
+    rows = benchmark.table(found, CASES).splitlines()
+    assert rows[0] == "| case | steps/s or seconds | jax | ratio |"  # no column for sb3: nothing was measured of it
+    assert rows[1].count("---") == 4
+    assert rows[2].endswith("| 9 | 6 | 1.50 |")
+    assert rows[3].endswith("| 8 | - | - |")
 
 
 def test_another_interpreter_is_a_column_and_overrides_reach_every_measurement(monkeypatch, tmp_path) -> None:
@@ -72,7 +111,7 @@ def test_another_interpreter_is_a_column_and_overrides_reach_every_measurement(m
     words = ["cold_ppo_cartpole", "--repeats", "1", "--also", "/bin/true", "--override", "seed=3", "--out"]
     benchmark.main([*words, str(tmp_path)])
     assert all(command[-2:] == ["--override", "seed=3"] for command in asked)
-    assert "| 2.0 s | 3.0 s | - | - |" in (tmp_path / "benchmark.md").read_text()
+    assert "| 2.0 s | 3.0 s |\n" in (tmp_path / "benchmark.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -156,3 +195,62 @@ def test_random_actions_are_uniform(space, means, least, most) -> None:
     np.testing.assert_allclose(actions.mean(axis=0), means, atol=0.2)  # five standard errors of the widest
     np.testing.assert_allclose(actions.min(axis=0), least, atol=0.02)
     np.testing.assert_allclose(actions.max(axis=0), most, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "steps"), [(1, 512), (3, 171), (4, 128), (5, 128), (128, 128), (512, 32), (8192, 2), (20000, 1)]
+)
+def test_a_rollout_keeps_its_size_over_numbers_of_environments(num_envs: int, steps: int) -> None:
+    assert scaling.rollout_steps(num_envs, 128) == steps
+
+
+def test_every_size_is_a_config_of_its_own(monkeypatch) -> None:
+    asked = []
+
+    def alone(work, config, seconds) -> float:
+        assert (work, seconds) == (scaling.rate, 0.1)
+        trainer, network = config["trainer"], config["trainer"]["network"]
+        asked.append((trainer["num_envs"], trainer["rollout_steps"], network["units"]))
+        return 10.0 * len(asked)
+
+    monkeypatch.setattr(scaling, "alone", alone)
+    overrides = ["env=cartpole", "trainer.num_envs=4", "trainer.rollout_steps=128"]
+    cfg = Composer("rl").compose([*overrides, "run.steps=1000", "run.name=b"])
+    found = scaling.scaling(cfg, num_envs=[1, 512], units=[16], seconds=0.1)
+    assert asked == [(1, 512, [64, 64]), (512, 32, [64, 64]), (4, 128, [16, 16])]
+    assert found == {"steps_per_second": 30.0, "num_envs_1": 10.0, "num_envs_512": 20.0, "units_16": 30.0}
+    assert scaling.curves(found) == {"num_envs": [(1, 10.0), (512, 20.0)], "units": [(16, 30.0)]}
+
+
+def test_a_rate_is_steps_over_the_time_they_took(monkeypatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(train, "build", lambda cfg: clock)
+    monkeypatch.setattr(scaling.time, "perf_counter", lambda: clock.now)
+    assert scaling.rate({}, seconds=2.0) == pytest.approx(1000.0)  # not slowed by the 9 s of the first iteration
+    assert 1.0 < clock.now - 9.0 < 10.0
+
+
+class Clock:
+    """A trainer of 100 steps an iteration and a thousand a second, after 9 seconds of compiling."""
+
+    def __init__(self) -> None:
+        self.step, self.now = 0, 0.0
+
+    def train(self, steps: int) -> None:
+        iterations = -(-steps // 100)
+        self.now += 0.1 * iterations if self.step else 9.0
+        self.step += 100 * iterations
+
+    def close(self) -> None:
+        pass
+
+
+def test_sizes_are_drawn_where_there_are_some(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "scaling.png"
+    assert scaling.draw({"step_catch": {"steps_per_second": 8.0, "batch_1": 8.0}}, file) == ""
+    found = {"ppo": {"num_envs_64": 20.0, "num_envs_8": 10.0}, "dqn": {"num_envs_8": 3.0, "units_16": 4.0}}
+    assert scaling.draw(found, file) == f"drawn: {file}"
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert scaling.curves(found["ppo"]) == {"num_envs": [(8, 10.0), (64, 20.0)]}
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert scaling.draw(found, file) == f"{file} is not drawn: pip install matplotlib."

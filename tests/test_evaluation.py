@@ -6,9 +6,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from agents import evaluation
+from agents.compiled import CompiledEvaluation
 from envs.bridge import Gymnasium
+from envs.toys import PointMass
 from research import gif
 from research.errors import UserError
 from tests.toy_envs import Chain, Closes, Dice
@@ -82,6 +85,19 @@ def test_episodes_that_do_not_end_are_an_error_that_names_the_fix() -> None:
         evaluation.episodes(Gymnasium("tests.test_evaluation:Endless"), right, 2, seed=0, longest=50)
     # a limit of as many steps is an end
     evaluation.episodes(Gymnasium("tests.test_evaluation:Endless", max_episode_steps=50), right, 2, seed=0, longest=50)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_compiled_episodes_that_do_not_end_are_the_same_error(mode: str) -> None:
+    def play(limit: int) -> np.ndarray:
+        mass = PointMass(max_episode_steps=limit)
+        still = tf.zeros([2, *mass.action_space.shape])
+        return CompiledEvaluation(mass, lambda observation, t: still, mode, longest=50)(2, seed=0)[1]
+
+    with pytest.raises(UserError, match=r"did not end within 50 steps: set env\.max_episode_steps"):
+        play(51)
+    lengths = play(50)
+    np.testing.assert_array_equal(lengths, [50, 50])  # a limit of as many steps is an end
 
 
 def test_environments_are_closed_even_when_acting_fails(tmp_path: Path) -> None:
