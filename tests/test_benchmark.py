@@ -134,7 +134,7 @@ def _briefly(shares, trainer, parts, seconds):
 
 def test_training_is_measured_with_shares_that_add_up(monkeypatch) -> None:
     overrides = ["trainer.num_envs=2", "trainer.rollout_steps=8", "trainer.minibatches=2", "trainer.epochs=2"]
-    cfg = Composer("rl").compose(["env=cartpole", *overrides, "run.steps=100000", "run.name=b"])
+    cfg = Composer("rl").compose(["env=cartpole", "compile=graph", *overrides, "run.steps=100000", "run.name=b"])
     monkeypatch.setattr(anatomy, "shares", functools.partial(_briefly, anatomy.shares))
     found = measures.training(cfg, 64)
     assert found["steps_per_second"] > 0
@@ -145,7 +145,9 @@ def test_training_is_measured_with_shares_that_add_up(monkeypatch) -> None:
 
 def test_the_parts_of_an_iteration_are_run_as_often_as_it_runs_them() -> None:
     overrides = ["trainer.rollout_steps=4", "trainer.updates=3", "trainer.learning_starts=1", "trainer.batch_size=4"]
-    cfg = Composer("rl").compose(["agent=dqn", "env=cartpole", *overrides, "run.steps=1000", "run.name=b"])
+    cfg = Composer("rl").compose(
+        ["agent=dqn", "env=cartpole", "compile=graph", *overrides, "run.steps=1000", "run.name=b"]
+    )
     trainer = build(cfg)
     trainer.train(4)
     before = int(trainer.agent.scheduled.keras.iterations.numpy())

@@ -117,7 +117,7 @@ ANYWHERE = {
     "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"],
     "gan": [
         "data", "network", "network.generator", "network.discriminator", "loss", "penalty.r1",
-        "augmentation.instance_noise", "metrics.swd", "generator_optimizer", "discriminator_optimizer",
+        "augmentation.instance_noise", "metrics.modes", "generator_optimizer", "discriminator_optimizer",
         "generator_optimizer.optimizer", "game", "ema", "trainer", "trainer.evaluation", "trainer.alarms", "strategy",
     ],
 }  # fmt: skip
