@@ -257,13 +257,16 @@ def test_train_runs_the_preset_or_what_is_asked(clone):
     assert calls_of(clone).endswith("-m research rl agent=dqn env=acrobot\n")
 
 
-def test_ci_tries_everything_and_fails_if_anything_did(clone):
+@pytest.mark.parametrize("failing", ["lint", "test", "test STACK=tf221", None])
+def test_ci_tries_everything_and_fails_if_anything_did(clone, failing):
     tools = clone / "tools"
     tools.mkdir()
-    write_script(tools / "make", '#!/bin/sh\necho "$@" >> calls\ntest "$1" != lint\n')
+    write_script(tools / "make", f'#!/bin/sh\necho "$@" >> calls\necho "made $@"\ntest "$*" != "{failing}"\n')
     write_script(tools / "chromium", "#!/bin/sh\n")
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run([clone / ".ci/run"], env=env, capture_output=True, text=True, check=False, timeout=60)
-    assert calls_of(clone) == "lint\ntest\ntest STACK=tf221\n"
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "CI: failed: make lint"
+    assert sorted(calls_of(clone).splitlines()) == ["lint", "test", "test STACK=tf221"]
+    said = done.stdout.splitlines()
+    assert [line for line in said if line.startswith("made")] == ["made lint", "made test", "made test STACK=tf221"]
+    assert done.returncode == (0 if failing is None else 1)
+    assert said[-1].startswith("CI: all passed" if failing is None else f"CI: failed: make {failing}")
