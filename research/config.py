@@ -110,10 +110,13 @@ class Composer:
             raise UserError(self._explain(error, overrides)) from error
 
     def help(self, overrides: Sequence[str]) -> str:
-        """What `--help` says: `hydra.help` of the config, filled in."""
+        """What `--help` says: `hydra.help` of the config, filled in; of groups those that the config is made of."""
         cfg = self.compose(overrides)
         HydraConfig.instance().set_config(cfg)
-        return str(self.hydra.get_help(cfg.hydra.help, OmegaConf.create(), get_args_parser(), resolve=False))
+        text = str(self.hydra.get_help(cfg.hydra.help, OmegaConf.create(), get_args_parser(), resolve=False))
+        chosen = {str(group).partition("@")[0] for group in cfg.hydra.runtime.choices}
+        others = set(self.groups()) - chosen
+        return "\n".join(line for line in text.splitlines() if line.partition(":")[0] not in others)
 
     def options(self, group: str) -> list[str]:
         """The options of a config group."""

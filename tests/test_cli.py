@@ -81,14 +81,22 @@ def test_help_names_every_command():
 
 
 def test_help_of_a_command_names_groups_with_options_keys_with_comments_and_examples():
-    said, _ = ask("rl", "--help")
+    said = ask("rl", "--help")[0]
     assert "sparring rl -m agent=dqn,ppo seed=0,1,2" in said
+    shown = said + ask("gan", "--help")[0]
     for group in (p for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml"))):
         options = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
-        assert f"\n{group.name}: {options}\n" in said
+        assert f"\n{group.name}: {options}\n" in shown
     for key in OmegaConf.load(CONF / "run" / "default.yaml"):
         assert re.search(rf"^  run\.{key}=\S+ +\w", said, re.MULTILINE), f"run.{key} has no comment"
     assert re.search(r"^  seed=0 +all randomness", said, re.MULTILINE)
+
+
+def test_help_names_the_groups_of_its_own_kind_of_run():
+    groups = {command: re.findall(r"^(\w+): ", ask(command, "--help")[0], re.MULTILINE) for command in ("rl", "gan")}
+    shared = {"debug", "experiment", "network", "optimizer", "run", "strategy"}
+    assert set(groups["rl"]) == shared | {"agent", "env"}
+    assert set(groups["gan"]) == shared | {"augmentation", "data", "loss", "metric", "penalty"}
 
 
 def test_examples_in_help_are_commands_without_mistakes():
@@ -96,10 +104,11 @@ def test_examples_in_help_are_commands_without_mistakes():
     from research.config import Composer
 
     launch.prepare()
-    examples = [line.split() for line in ask("rl", "--help")[0].splitlines() if line.startswith("  sparring rl")]
-    assert len(examples) >= 4
+    said = ask("rl", "--help")[0] + ask("gan", "--help")[0]
+    examples = [line.split() for line in said.splitlines() if re.match("  sparring (rl|gan) ", line)]
+    assert len(examples) >= 8
     for _, name, *arguments in examples:
-        Composer(name).compose([a for a in arguments if a != "-m" and "," not in a])
+        Composer(name).compose([a for a in arguments if a != "-m" and not re.search(r",(?![^\[]*\])", a)])
 
 
 def test_the_config_is_shown_as_it_is_composed():
