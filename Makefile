@@ -1,10 +1,11 @@
 # make train   sets up .venv from requirements.lock, then trains PPO on CartPole (ARGS="agent=dqn env=acrobot" trains another)
-# make test    sets up, then runs the tests (ARGS="-k gae" chooses some)
+# make test    sets up, then runs the tests, two files at a time (ARGS="-k gae" chooses some, JOBS=0 is one at a time)
 # Also: setup, test-slow, lint, format, peers, lock, clean.
 # STACK=tf221 does it on TensorFlow 2.21 instead of 2.15.1. PYTHON=/path/to/python3.11 names the interpreter to use.
 
 STACK :=
 ARGS :=
+JOBS := 2
 VENV := .venv$(STACK:%=-%)
 LOCK := requirements$(STACK:%=-%).lock
 PYTHON ?=
@@ -26,7 +27,7 @@ train: setup
 	@$(run) research rl $(ARGS)
 
 test: setup
-	@$(run) pytest $(ARGS)
+	@$(run) pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: setup
 	@$(run) pytest -m slow $(ARGS) || [ $$? -eq 5 ] # 5: no test is marked slow

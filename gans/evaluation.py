@@ -1,5 +1,6 @@
 """What an evaluation shows of a GAN: scores, samples that are the same every time, and the discriminator's logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from gans import pictures
 from gans.game import Game
 from research import random
 from research.compile import Direct
+from research.projector import Embedding
 from research.trainer import Evaluation
 
 Sample = tuple[np.ndarray, np.ndarray]  # examples [N, ...], labels [N]
@@ -22,12 +24,14 @@ class EvaluationSettings:
     Args:
       columns: of a grid of samples, which has as many rows.
       points: generated examples of a scatter plot, and of a histogram of logits.
+      embedded: real and generated images of the projector, so many of either; 0: none.
       batch_size: examples that are generated at once.
       pictures_every: pictures at every so many evaluations; 0: never.
     """
 
     columns: int = 8
     points: int = 2048
+    embedded: int = 256
     batch_size: int = 256
     pictures_every: int = 1
 
@@ -95,11 +99,13 @@ class Gallery:
         self._fixed = random.stream(seed, "gallery")
         self._judge = Direct(sampler.game.judge_at_rest, mode)
 
-    def show(self, samples: Samples) -> Evaluation:
-        """Whatever suits the data's shape."""
+    def show(self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]) -> Evaluation:
+        """Whatever suits the data's shape; `features` of images [N, ...] -> [N, D] place them in the projector."""
         found = Evaluation(histograms=self._histograms(samples))
         if len(self.data.shape) == 3:
             found.images = self._images()
+            if self.settings.embedded:
+                found.embeddings["samples/features"] = self._embedding(samples, features)
         elif self.data.shape == (2,):
             real, _ = self.data.examples("train", self.settings.points)
             found.images["samples/scatter"] = pictures.scatter(real, samples(self.settings.points)[0])
@@ -118,6 +124,19 @@ class Gallery:
         if self.sampler.game.rules.conditional:
             images["samples/classes"] = self._classes(latents)
         return images
+
+    def _embedding(self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]) -> Embedding:
+        """Real and generated images by their features, with their labels where they have any."""
+        real, labels = self.data.examples("test", self.settings.embedded)
+        fake, wanted = samples(self.settings.embedded)
+        named = [str(label) for label in labels] if self.data.classes else ["-"] * len(real)
+        named += [str(label) for label in wanted] if self.sampler.game.rules.conditional else ["-"] * len(fake)
+        both = np.concatenate([real, fake])
+        return Embedding(
+            features(both),
+            {"kind": ["real"] * len(real) + ["generated"] * len(fake), "label": named},
+            pictures.thumbnails(both),
+        )
 
     def _classes(self, latents: np.ndarray) -> np.ndarray:
         """A column for each class, a row for each latent."""

@@ -21,6 +21,14 @@ def grid(examples: np.ndarray, columns: int) -> np.ndarray:
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def thumbnails(examples: np.ndarray) -> np.ndarray:
+    """Images [N, h, w, C] in [-1, 1] -> uint8 [N, H, W, 3 or 4], of 16 pixels a side or more, about 64 at most."""
+    cells = _bytes(examples)
+    cells = cells.repeat(3, axis=-1) if cells.shape[-1] == 1 else cells
+    larger, smaller = -(-16 // min(cells.shape[1:3])), -(-max(cells.shape[1:3]) // 64)
+    return cells.repeat(larger, axis=1).repeat(larger, axis=2)[:, ::smaller, ::smaller]
+
+
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Two pictures of equal height with a gap between them."""
     gap = np.full([left.shape[0], max(left.shape[1] // 32, 2), left.shape[2]], 255, np.uint8)

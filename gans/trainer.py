@@ -186,7 +186,7 @@ class GANTrainer:
 
         every, found = self.settings.pictures_every, Evaluation()
         if media and every and self._evaluations % every == 0:
-            found = self.gallery.show(samples)
+            found = self.gallery.show(samples, self.metrics.features)
             found.images |= self.metrics.pictures(sample)
         self._evaluations += 1
         found.scalars, found.notes = self.metrics(sample), self.metrics.notes

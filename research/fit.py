@@ -276,6 +276,8 @@ def write(writer: Writer, found: Evaluation, step: int) -> None:
     writer.images(found.images, step)
     writer.videos(found.videos, step)
     writer.histograms(found.histograms, step)
+    if found.embeddings:
+        writer.embeddings(found.embeddings)
     if found.notes:
         writer.text("evaluation", f"```yaml\n{yaml.safe_dump(found.notes, sort_keys=False)}```", step)
     writer.flush()

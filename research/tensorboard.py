@@ -5,6 +5,7 @@ default summary writer ever exists, for that breaks XLA.
 """
 
 import io
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,11 +26,14 @@ from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 
-from research import gif
+from research import gif, projector
 from research.event_file import EventLog
 from research.hparams import declare_hparams, flatten, session_end, session_start
+from research.projector import Embedding
 
 __all__ = ["Writer", "declare_hparams", "flatten"]
+
+_log = logging.getLogger("sparring")
 
 HISTOGRAM_BINS = 30  # TensorBoard's own default
 
@@ -48,7 +52,7 @@ class Writer:
     def __init__(
         self, folder: Path, *, descriptions: Mapping[str, str] | None = None, resume_step: int | None = None
     ) -> None:
-        self._log = EventLog(folder, resume_step)
+        self._log, self._folder = EventLog(folder, resume_step), folder
         self._descriptions = dict(descriptions or {})
         self._newest_step = resume_step or 0
 
@@ -79,6 +83,13 @@ class Writer:
         """
         clips = {tag: gif.thinned(_checked(tag, value, (4,), (3,))) for tag, value in values.items()}
         self._put(step, lambda: [self._video(tag, *clip, frames_per_second) for tag, clip in clips.items()])
+
+    def embeddings(self, values: Mapping[str, Embedding]) -> None:
+        """Points of the projector, which shows the newest of a tag only: they are files beside the events."""
+        try:
+            projector.write(self._folder, values)
+        except OSError as error:
+            _log.warning("The projector's points could not be written: %s", error)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         """A text in Markdown, such as the config in a fenced block."""

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from research import finite
 from research.checkpoint import Checkpoints, restore_into
+from research.projector import Embedding
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Evaluation:
     images: dict[str, np.ndarray] = field(default_factory=dict)  # uint8 [N, H, W, C]
     videos: dict[str, np.ndarray] = field(default_factory=dict)  # uint8 [T, H, W, 3]
     histograms: dict[str, np.ndarray] = field(default_factory=dict)
+    embeddings: dict[str, Embedding] = field(default_factory=dict)  # points of the projector
     notes: dict[str, Any] = field(default_factory=dict)  # how the scalars were computed: plain values, nested
 
 
@@ -161,7 +163,8 @@ def _check_evaluate(trainer: Trainer) -> Evaluation:
         assert not wrong, f"evaluate() gave pictures that are not uint8 [N, H, W, C]: {wrong}"
     again = trainer.evaluate(episodes=2, media=False)
     assert again.scalars == found.scalars, "evaluate() at the same step found something else"
-    assert not {**again.images, **again.videos}, "evaluate(media=False) gave pictures"
+    shown = {**again.images, **again.videos, **again.embeddings}
+    assert not shown, "evaluate(media=False) gave pictures"
     return found
 
 

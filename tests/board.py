@@ -89,8 +89,13 @@ def _until(ask: Callable[[], Any], seconds: float) -> Any:
 
 def get(url: str, path: str, **query: Any) -> Any:
     """The JSON that TensorBoard's own pages would get."""
+    return json.loads(fetch(url, path, **query))
+
+
+def fetch(url: str, path: str, **query: Any) -> bytes:
+    """What TensorBoard's own pages would get, as it comes."""
     with urlopen(f"{url}data/{path}?{urlencode(query)}") as answer:
-        return json.load(answer)
+        return answer.read()
 
 
 def session_groups(url: str, metric: str) -> list[dict[str, Any]]:

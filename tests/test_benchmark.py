@@ -4,12 +4,13 @@ import functools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from agents import anatomy
 from envs.throughput import random_actions, stepping
@@ -42,18 +43,33 @@ def test_a_case_composes_and_its_measure_takes_what_it_is_given(name: str) -> No
 def test_a_peer_is_given_the_same_work(name: str, peer: str) -> None:
     case = CASES[name]
     cfg = Composer(case["config"]).compose([*case["overrides"], "run.steps=1000", "run.name=b"])
-    trainer, given = cfg.trainer, case["peers"][peer]["settings"]
-    same = {"num_envs": trainer.num_envs, "units": cfg.network.units, "activation": cfg.network.activation}
-    if case["peers"][peer]["kind"] == "ppo":
-        batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
-        same |= {"rollout_steps": trainer.rollout_steps, "epochs": trainer.epochs, "batch_size": batch}
-        same |= {"minibatches": trainer.minibatches, "learning_rate": cfg.optimizer.learning_rate}
-        same |= {"entropy": cfg.agent.entropy_coefficient}
-    else:
-        same |= {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
-    told = given | {"activation": given["activation"].lower()}
+    given = case["peers"][peer]["settings"]
+    same = _gan_work(cfg) if case["config"] == "gan" else _rl_work(cfg, case["peers"][peer]["kind"])
+    told = given | ({"activation": given["activation"].lower()} if "activation" in given else {})
     assert {key: (value, same[key]) for key, value in told.items() if key in same and value != same[key]} == {}
     assert told.keys() - same.keys() <= {"env", "filters"}
+
+
+def _rl_work(cfg: DictConfig, kind: str) -> dict[str, Any]:
+    trainer = cfg.trainer
+    same = {"num_envs": trainer.num_envs, "units": cfg.network.units, "activation": cfg.network.activation}
+    if kind != "ppo":
+        return same | {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
+    batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
+    same |= {"rollout_steps": trainer.rollout_steps, "epochs": trainer.epochs, "batch_size": batch}
+    same |= {"minibatches": trainer.minibatches, "learning_rate": cfg.optimizer.learning_rate}
+    return same | {"entropy": cfg.agent.entropy_coefficient}
+
+
+def _gan_work(cfg: DictConfig) -> dict[str, Any]:
+    """What torch_dcgan.py is told; what it takes for granted is held here: its images, rates, loss and shared step."""
+    assert (cfg.data.size, cfg.network.latent, cfg.game.n_critic) == (32, 100, 1)
+    assert (cfg.network.generator.normalization, cfg.network.discriminator.normalization) == ("batch", "none")
+    assert cfg.loss._target_ == "gans.losses.NonSaturating"
+    assert {cfg.generator_optimizer.learning_rate, cfg.discriminator_optimizer.learning_rate} == {2e-4}
+    width = {cfg.network.generator.width, cfg.network.discriminator.width}.pop()
+    assert cfg.network.discriminator.width == width
+    return {"width": width, "batch_size": cfg.game.batch_size, "penalty": next(iter(cfg.penalty), None)}
 
 
 def test_the_median_counts_and_each_peer_is_taken_at_its_better_number_of_threads(

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.projector import Embedding
 from research.tensorboard import Writer, declare_hparams
-from tests.board import Expected, browser_page, check_served, check_shown, get, session_groups, tensorboard
+from tests.board import Expected, browser_page, check_served, check_shown, fetch, get, session_groups, tensorboard
 
 RATES = (0.25, 0.5)
 SEEDS = (0, 1, 2)
@@ -35,6 +36,8 @@ def train(folder: Path, rate: float, seed: int, steps: range, resume_step: int |
     for time, frame in enumerate(video):
         frame[30:50, 2 * time : 2 * time + 20] = (40, 40, 160)
     writer.videos({"eval/video": video}, steps[-1])
+    if folder.name == RESUMED:
+        writer.embeddings({"samples/features": Embedding(np.eye(5), {"kind": list("abcde")}, video[:5, ::4, ::4])})
     writer.hparams(settings, {"final/episode_return": 100 * rate + seed})
     writer.close()
 
@@ -73,6 +76,16 @@ def test_resumed_curve_continues(url: str) -> None:
     curve = get(url, "plugin/scalars/scalars", run=RESUMED, tag="eval/episode_return")
     # 0 to 40 from before; 50 to 175 in steps of 25 from after.
     assert [step for _, step, _ in curve] == [0, 10, 20, 30, 40, 50, 75, 100, 125, 150, 175]
+
+
+def test_the_projector_has_its_points(url: str) -> None:
+    asked = {"run": RESUMED, "name": "samples/features"}
+    (entry,) = get(url, "plugin/projector/info", run=RESUMED)["embeddings"]
+    assert entry["tensorShape"] == [5, 5]
+    assert fetch(url, "plugin/projector/metadata", **asked).decode() == "a\nb\nc\nd\ne"
+    vectors = np.frombuffer(fetch(url, "plugin/projector/tensor", **asked), np.float32)
+    np.testing.assert_array_equal(vectors.reshape(5, 5), np.eye(5))
+    assert fetch(url, "plugin/projector/sprite_image", **asked).startswith(b"\x89PNG")
 
 
 def test_dashboards_show_the_sweep(url: str, tmp_path: Path) -> None:

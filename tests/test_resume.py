@@ -31,6 +31,13 @@ COMPILED = (
     "trainer.evaluation.episodes=2", "trainer.evaluation.video_every=0",
 )  # fmt: skip
 
+GAN = (
+    "gan", "data=digits", "loss=hinge", "penalty=r1", "metric=swd", "compile=graph",
+    "network.generator.width=8", "network.discriminator.width=8", "network.discriminator.normalization=spectral",
+    "augmentation=instance_noise", "game.batch_size=32", "game.n_critic=2", "trainer.evaluation.pictures_every=0",
+    "run.steps=96000", "run.log_every=3200", "run.evaluate_every=32000", "run.checkpoint_every=6400",
+)  # fmt: skip
+
 
 def finish(folder: Path, *arguments: str) -> None:
     done = runs.sparring(folder, *arguments)
@@ -56,7 +63,7 @@ def kill_while_running(folder: Path, arguments: tuple[str, ...], kills: int, dra
     return hits
 
 
-@pytest.fixture(scope="module", params=[PPO, DQN, COMPILED], ids=["ppo", "dqn", "compiled"])
+@pytest.fixture(scope="module", params=[PPO, DQN, COMPILED, GAN], ids=["ppo", "dqn", "compiled", "gan"])
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Arguments, and a folder with runs/a: the run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("resume")
@@ -92,7 +99,8 @@ def test_a_run_killed_at_random_moments_ends_as_if_never_killed(reference: tuple
 
 def test_a_changed_config_is_refused_with_the_difference(reference: tuple) -> None:
     arguments, folder = reference
-    done = runs.sparring(folder, *arguments, "run.name=a", "agent.discount=0.5")
+    key, before, after = ("game.pack", 1, 2) if arguments is GAN else ("agent.discount", 0.99, 0.5)
+    done = runs.sparring(folder, *arguments, "run.name=a", f"{key}={after}")
     assert done.returncode != 0
-    assert "agent.discount: 0.99 -> 0.5" in done.stderr
+    assert f"{key}: {before} -> {after}" in done.stderr
     assert "Traceback" not in done.stderr

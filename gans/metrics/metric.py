@@ -65,6 +65,13 @@ class Metrics:
             found |= part.pictures(shared) if hasattr(part, "pictures") else {}
         return found
 
+    def features(self, examples: np.ndarray) -> np.ndarray:
+        """What the first metric with an extractor sees in examples [N, ...], float32 [N, D]; else the examples."""
+        for part in self.parts.values():
+            if hasattr(part, "extractor"):
+                return part.extractor.members[0](examples)
+        return examples.reshape(len(examples), -1)
+
     def _shared(self, sample: Sample) -> Sample:
         if not self.parts:
             return sample
