@@ -185,11 +185,7 @@ class Game:
             return self._discriminator_gradients(*shown(part), progress)
 
         def regularize(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-            batch, pair = shown(part)
-            with self._tape() as tape:
-                total, values = self._penalty(batch, pair, progress)
-                total *= float(self.rules.penalty_interval)
-            return self._gradients(tape, total), values
+            return self.penalty_gradients(*shown(part), progress)
 
         names = [*_OF_DISCRIMINATOR, *([] if self.lazy else self._penalty_tags)]
         gradients, values = self._over_parts(learn, self.discriminator, names)
@@ -208,6 +204,13 @@ class Game:
             penalty, values = (0.0, {}) if self.lazy else self._penalty(batch, shown, progress)
             total = loss + penalty
         values |= {"loss/discriminator": loss, **self._watched(per_example(real), per_example(fake), shown)}
+        return self._gradients(tape, total), values
+
+    def penalty_gradients(self, batch: Batch, shown: Shown, progress: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+        """The discriminator's gradients of the penalties alone, as strong as they are where an interval is between."""
+        with self._tape() as tape:
+            total, values = self._penalty(batch, shown, progress)
+            total *= float(self.rules.penalty_interval)
         return self._gradients(tape, total), values
 
     def _penalty(self, batch: Batch, shown: Shown, progress: tf.Tensor) -> tuple[tf.Tensor, Values]:

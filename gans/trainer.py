@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gans import anatomy
 from gans import ema as averages
 from gans.alarms import Alarms, Limits
 from gans.augmentation import Augmentation
@@ -193,6 +194,10 @@ class GANTrainer:
         if episodes is not None:
             found.notes["samples at most"] = episodes
         return found
+
+    def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
+        """Shares of an iteration's time, each measured for about `seconds`: see gans.anatomy."""
+        return anatomy.shares(self, seconds)
 
     def host_state(self) -> dict[str, Any]:
         return {"done": self._done, "evaluations": self._evaluations}

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from agents import anatomy
 from envs.throughput import random_actions, stepping
+from gans import anatomy as gan_anatomy
 from research import benchmark, launch, measures, random, scaling, targets, train
 from research.config import CONF, Composer
 from research.errors import UserError
@@ -157,6 +158,34 @@ def test_training_is_measured_with_shares_that_add_up(monkeypatch) -> None:
     shares = {key: value for key, value in found.items() if key.startswith("share_")}
     assert set(shares) == {"share_collect", "share_shuffle", "share_optimizer", "share_rest"}
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_a_gans_shares_add_up_and_its_parts_run_as_often_as_it_runs_them(monkeypatch) -> None:
+    overrides = ["data=ring", "penalty=r1", "compile=graph", "game.n_critic=2", "run.steps=100000", "run.name=b"]
+    trainer = build(Composer("gan").compose(overrides))
+    taken: dict[str, tuple[int, int]] = {}
+
+    def watched(whole, parts, mode, seconds):
+        whole(3)
+        assert trainer.step == 3 * 2 * 64
+        for name, part in parts.items():
+            before = _steps_of(trainer)
+            part(tf.constant(4, tf.int64), tf.constant(0.0))
+            taken[name] = tuple(b - a for a, b in zip(before, _steps_of(trainer), strict=True))
+        return shares(whole, parts, mode, 0.01)
+
+    shares = gan_anatomy.anatomy.shares
+    monkeypatch.setattr(gan_anatomy.anatomy, "shares", watched)
+    found = trainer.anatomy()
+    assert set(found) == {"data", "generate", "optimizers", "average", "penalty", "rest"}
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert taken.pop("optimizers") == (2, 1)  # two steps of the discriminator, one of the generator
+    assert set(taken.values()) == {(0, 0)}
+
+
+def _steps_of(trainer: Any) -> tuple[int, ...]:
+    players = (trainer.game.discriminator, trainer.game.generator)
+    return tuple(int(player.optimizer.keras.iterations.numpy()) for player in players)
 
 
 def test_the_parts_of_an_iteration_are_run_as_often_as_it_runs_them() -> None:
