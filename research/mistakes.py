@@ -111,6 +111,7 @@ def check_composed(cfg: DictConfig, places: Sequence[str] = ()) -> None:
         raise UserError(f"{key} is left open: give it a value, {key}=...")
     plain = _resolved(job)
     _check_read(raw)
+    _check_left_over(raw)
     check_limits(plain, plain.get("limits", {}))
     targets.check(plain, [*plain.get("packages", []), *targets.named_by(places)])
 
@@ -143,6 +144,20 @@ def _check_read(raw: Any) -> None:
             raise UserError(
                 f"{key}: nothing reads this key. {near(str(key), [*_READ, *(k for k in raw if k != key)])}".strip()
             )
+
+
+def _check_left_over(raw: Any) -> None:
+    """Settings of what is not chosen, such as an experiment's for a penalty that the command line leaves out."""
+    for key, things in raw.items():
+        if key in _READ or not isinstance(things, dict) or "_target_" in things:
+            continue
+        for name, thing in things.items():
+            if isinstance(thing, dict) and "_target_" not in thing:
+                settings = ", ".join(map(str, thing))
+                raise UserError(
+                    f"{key}.{name} has settings ({settings}), but nothing of that name is chosen. Choose it, or take "
+                    f"its settings out with '~{key}.{name}'."
+                )
 
 
 def _check_run(run: DictConfig) -> None:

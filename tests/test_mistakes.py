@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from research import launch
+from research.config import Composer
+from research.errors import UserError
+from research.mistakes import check_composed
 from tests.commands import Ended, ended
 
 LINEAR = "{_target_:research.schedules.Linear,start:%s,end:%s}"
@@ -171,3 +175,13 @@ def test_a_mistake_is_one_line_before_tensorflow_is_imported(early, name):
 @pytest.mark.parametrize("name", LATE)
 def test_a_mistake_that_building_finds_is_one_line_too(late, name):
     check(late[name], LATE[name][1])
+
+
+def test_settings_of_something_that_is_not_chosen() -> None:
+    launch.prepare()
+    composer = Composer("gan")
+    with pytest.raises(UserError, match=r"penalty.r1 has settings \(gamma\), but nothing .* out with '~penalty.r1'"):
+        check_composed(composer.compose(["experiment=gan_grid", "penalty=none"]))
+    without = composer.compose(["experiment=gan_grid", "penalty=none", "~penalty.r1", "~penalty.r2"])
+    check_composed(without)
+    assert dict(without.penalty) == {}
