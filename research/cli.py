@@ -36,6 +36,7 @@ COMMANDS = {
         "rl",
     ),
     "evaluate": Command("research.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"),
+    "report": Command("research.report.command:main", "statistics over seeds: sparring report runs/my_sweep"),
     "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),
 }
 
