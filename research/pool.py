@@ -44,15 +44,16 @@ class Settings:
             if value is not None and value < limit:
                 raise UserError(f"hydra.launcher.{name}={value}: it must be at least {limit}.")
 
-    def at_a_time(self) -> int:
-        """How many jobs run at a time."""
-        return self.jobs or max(1, min(len(machine.cores()), int(machine.memory() / _JOB_MEGABYTES)))
+    def at_a_time(self, total: int = 0) -> int:
+        """How many jobs run at a time, of so many in all (0: nobody knows)."""
+        several = self.jobs or max(1, min(len(machine.cores()), int(machine.memory() / _JOB_MEGABYTES)))
+        return min(several, total or several)
 
-    def limit(self) -> float:
-        """Megabytes a job may take."""
+    def limit(self, slots: int) -> float:
+        """Megabytes a job may take, if so many run at a time."""
         if self.memory is not None:
             return self.memory or float("inf")
-        return 0.95 * machine.memory() / self.at_a_time()
+        return 0.95 * machine.memory() / slots
 
 
 class Observer(Protocol):
@@ -80,7 +81,8 @@ class Pool:
         self.stopping = False
         self._kills = machine.killed_for_memory()
         self._watched = 0.0
-        slots = settings.at_a_time()
+        slots = settings.at_a_time(table.total)
+        self._limit = settings.limit(slots)
         self._cores = [[] for _ in range(slots)] if settings.cores == 0 else machine.shares(slots, settings.cores)
 
     def run(self, jobs: Iterable[Job]) -> list[Job]:
@@ -134,7 +136,7 @@ class Pool:
 
     def _watch_over(self, job: Job) -> None:
         assert job.process is not None
-        limit = self.settings.limit()
+        limit = self._limit
         megabytes = machine.taken(job.process.pid) if limit < float("inf") else 0.0
         if megabytes > limit:
             more = "hydra.launcher.memory=MB or a smaller hydra.launcher.jobs gives it more"
