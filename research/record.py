@@ -66,8 +66,9 @@ def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
 
     said = {"objective": trainer.objective, "maximize": trainer.maximize, "unit": trainer.unit}
     replace(folder / TRAINER, json.dumps(said) + "\n")
-    writer = Writer(folder)
-    writer.text("config", f"```yaml\n{OmegaConf.to_yaml(cfg)}\n```")
+    writer = Writer(folder, descriptions={"config": "The run's config, as composed; its limits are left out."})
+    shown = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "limits"])
+    writer.text("config", f"```yaml\n{OmegaConf.to_yaml(shown)}\n```")
     writer.hparams(hparams(cfg), {})
     writer.close()
 
@@ -80,7 +81,7 @@ def settle(folder: Path, cfg: DictConfig, trainer: Any, outcome: Any) -> None:
     if outcome.status not in ("finished", "target") or value is None:
         return
     metrics = {"hparam/objective": value}
-    writer = Writer(folder, resume_step=outcome.step)
+    writer = Writer(folder, descriptions=HPARAM_METRICS, resume_step=outcome.step)
     writer.hparams(hparams(cfg), metrics)
     writer.close()
 
