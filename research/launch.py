@@ -61,6 +61,7 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
     _set_resolvers(found.swept if found.multirun else None)
     if not found.multirun:
         return _hydra(command, name, [*flags, *found.overrides], _Run(command, flags, found.cfg, composer.places))
+    launcher.check(found.cfg.hydra.launcher)
     jobs = sweep.Sweep(command, flags, found.jobs)
     jobs.root = Path(str(found.cfg.hydra.sweep.dir)).absolute()
     with contextlib.suppress(KeyboardInterrupt):  # another launcher's way to stop

@@ -102,6 +102,12 @@ class BasicSweeperConfig:
     params: dict[str, str] | None = None
 
 
+def check(config: DictConfig) -> None:
+    """UserError for settings of our launcher that make no sense; another's are its own."""
+    if config._target_ == ProcessesConfig._target_:
+        Settings(**{str(key): value for key, value in config.items() if key != "_target_"})
+
+
 def register() -> None:
     """Make the plugins known to Hydra, which takes them from modules of a package `hydra_plugins` and nowhere else.
 

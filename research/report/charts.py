@@ -115,6 +115,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def _bars(axes: Axes, estimates: Mapping[str, Estimate], colored: Sequence[str]) -> None:
     _tidy(axes)
+    axes.use_sticky_edges = False  # else a bar's end would lie on the edge of the panel
     colors = dict(zip(colored, _colors(colored), strict=True))
     names = list(reversed(list(estimates)))
     for place, name in enumerate(names):
