@@ -141,8 +141,10 @@ class Job:
             record.replace(self.folder / FILE, json.dumps({**said, "when": time.time()}, indent=2) + "\n")
 
     def _log(self) -> list[str]:
-        log, output = _tail(self.folder / record.LOG), _tail(self.folder / OUTPUT)
-        return output if self.code not in (0, 1) or not log else log
+        """What it said last: its log, if it says there why it failed, else whatever its process printed."""
+        output = _tail(self.folder / OUTPUT)
+        explained = bool(output) and output[-1].startswith("sparring: ")  # a run that knows that it failed
+        return (explained and _tail(self.folder / record.LOG)) or output
 
 
 def hashed(cfg: DictConfig) -> str:

@@ -5,11 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table as Grid
+from typing import Any
 
 from research.job import Job
 
@@ -24,8 +20,7 @@ class Table:
         self.counts: Counter[str] = Counter()
         self._begun, self._seconds = 0, 0.0
         self._numbers: dict[str, int] = {}
-        self._console = Console(soft_wrap=True)
-        self._live: Live | None = None
+        self._live: Any = None
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -33,7 +28,10 @@ class Table:
         if not sys.stdout.isatty():
             yield
             return
-        with Live(console=self._console, refresh_per_second=2, transient=True) as self._live:
+        from rich.console import Console  # where it is needed: asking for help imports little
+        from rich.live import Live
+
+        with Live(console=Console(soft_wrap=True), refresh_per_second=2, transient=True) as self._live:
             yield
         self._live = None
 
@@ -59,15 +57,21 @@ class Table:
             if self._live is None:
                 print(line, flush=True)
             else:
-                self._console.print(escape(line), style="red" if job.failed else "", highlight=False)
+                style = "red" if job.failed else ""
+                self._live.console.print(line, style=style, highlight=False, markup=False)
 
     def refresh(self, running: Iterable[Job]) -> None:
         """Show where the running jobs are."""
         if self._live is None:
             return
+        from rich.console import Group
+        from rich.table import Table as Grid
+        from rich.text import Text
+
         grid = Grid(box=None, padding=(0, 2, 0, 0))
         for job in list(running)[:_ROWS]:
-            grid.add_row(escape(job.name), _duration(time.time() - job.started), escape(job.progress()[:120]))
+            cells = (job.name, _duration(time.time() - job.started), job.progress()[:120])
+            grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
         self._live.update(Group(grid, self._summary(len(list(running)))))
 
     def _summary(self, running: int) -> str:

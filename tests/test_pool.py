@@ -43,7 +43,7 @@ def run(folder: Path, codes: dict[str, str], **settings) -> dict[str, Job]:
     return {job.name: job for job in ended}
 
 
-def test_whatever_a_job_does_the_others_finish(tmp_path, capfd):
+def test_whatever_a_job_does_the_others_finish(tmp_path, capsys):
     ended = run(tmp_path, {
         "good": "result()",
         "raises": "print('first'); raise RuntimeError('the wheel came off')",
@@ -68,7 +68,7 @@ def test_whatever_a_job_does_the_others_finish(tmp_path, capfd):
     assert (ended["good"].objective(), ended["nan"].objective()) == (1.5, None)
     note = json.loads((tmp_path / "raises/job.json").read_text())
     assert (note["status"], note["code"], note["attempts"], note["lines"]) == ("failed", 1, 1, ended["raises"].lines)
-    said = capfd.readouterr().out
+    said = capsys.readouterr().out
     assert said.index("    RuntimeError: the wheel came off") < said.index("also good: target")  # at once
     assert "[10/10] also good: target in 0 s, score 1.5" in said
 
