@@ -101,6 +101,7 @@ class AgentTrainer(abc.ABC):
             "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
             "eval/episode_length": "Length in steps of the greedy evaluation episodes, mean.",
             "eval/episode_return_sampled": "Return of evaluation episodes with actions sampled as in training, mean.",
+            "eval/episode": "One greedy evaluation episode, filmed.",
         }
 
     @property

@@ -17,6 +17,18 @@ Sample = tuple[np.ndarray, np.ndarray]  # examples [N, ...], labels [N]
 _LATENTS, _LABELS = 0, 1
 
 
+PICTURES = {
+    "samples/scatter": "Real examples and generated ones in the plane.",
+    "samples/generated": "Generated from latents that stay the same for the run, by the average of the weights.",
+    "samples/real_and_generated": "Real examples on the left, generated ones on the right.",
+    "samples/interpolation": "Each row goes from one latent to another, along a great circle.",
+    "samples/classes": "A column for each class, a row for each latent.",
+    "discriminator/real_logits": "Logits of real examples, without augmentation.",
+    "discriminator/fake_logits": "Logits of generated examples, without augmentation.",
+    "gan/plane": "Modes of the mixture in grey, generated examples on them in blue, others in red.",
+}  # tags of what is shown beside scalars: what it is
+
+
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How a GAN is looked at.

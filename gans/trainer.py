@@ -13,7 +13,7 @@ from gans import ema as averages
 from gans.alarms import Alarms, Limits
 from gans.augmentation import Augmentation
 from gans.ema import EMA
-from gans.evaluation import EvaluationSettings, Gallery, Sampler
+from gans.evaluation import PICTURES, EvaluationSettings, Gallery, Sampler
 from gans.game import Game
 from gans.losses import Loss
 from gans.metrics.metric import Metric, Metrics
@@ -99,7 +99,7 @@ class GANTrainer:
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
         """Tag -> what it measures."""
-        return self._training | self.metrics.descriptions
+        return self._training | self.metrics.descriptions | PICTURES
 
     @functools.cached_property
     def _training(self) -> dict[str, str]:

@@ -36,6 +36,10 @@ COMMANDS = {
         "rl",
     ),
     "evaluate": Command("research.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"),
+    "report": Command("research.report.command:main", "statistics over seeds: sparring report runs/my_sweep"),
+    "search": Command("research.search:main", "look for good settings: sparring search rl agent=ppo --trials 40"),
+    "rerun": Command("research.rerun:main", "run a run again, to the last bit: sparring rerun runs/my_run"),
+    "tensorboard": Command("research.show:main", "look at runs in TensorBoard: sparring tensorboard runs/my_sweep"),
     "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),
 }
 

@@ -45,7 +45,7 @@ class Outcome:
     `status`: finished, stopped (by a signal), target, nan or failed. `final` holds the newest value of every scalar,
     `best` those of the evaluation with the best objective, and its step; of equals the first. `seconds` adds up over
     all processes that worked on the run, as far as their work was saved. `unsaved` says why the last state is not.
-    `notes` say how the newest evaluation's scalars were computed.
+    `notes` say how the newest evaluation's scalars were computed. `maximize`: whether a larger objective is better.
     """
 
     status: str = "failed"
@@ -58,6 +58,7 @@ class Outcome:
     message: str = ""
     unsaved: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
+    maximize: bool = True
 
 
 class Fit:
@@ -67,7 +68,7 @@ class Fit:
         self.trainer, self.schedule, self.folder, self.progress = trainer, schedule, folder, progress
         self.latest = Checkpoints(folder / "checkpoints", schedule.keep)
         self.best = Checkpoints(folder / "best", keep=1)
-        self.outcome = Outcome()
+        self.outcome = Outcome(maximize=trainer.maximize)
         self.interrupt = Interrupt()
         self._handled = {"log": 0, "evaluate": 0, "save": 0}  # the step up to which each has been done when due
         self._saved: dict[str, int] = {}  # what the newest checkpoint holds

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from research import config, mistakes, record, sweep, targets
+from research import config, launcher, mistakes, provenance, record, suites, sweep, targets
 from research.cli import STARTED, strict
 from research.errors import UserError
 
@@ -56,14 +55,17 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
         if not chosen.hydra_help:
             composer.compose(chosen.overrides, RunMode.MULTIRUN)  # which says its mistakes in a line
         return _hydra(command, name or "rl", [*_asked(chosen), *chosen.overrides], lambda cfg: None)
-    found = mistakes.Command(composer, chosen.overrides, chosen.multirun)
+    overrides, is_suite = suites.expanded(composer, chosen.overrides)
+    found = mistakes.Command(composer, overrides, chosen.multirun or is_suite)
     flags = _flags(chosen)
     _set_resolvers(found.swept if found.multirun else None)
     if not found.multirun:
-        return _hydra(command, name, [*flags, *found.overrides], _Run(found.cfg, composer.places))
-    jobs = sweep.Jobs(command, flags, found.jobs)
-    with jobs.passing_signals():
-        _hydra(command, name, ["--multirun", *flags, *found.overrides], functools.partial(_job, jobs))
+        return _hydra(command, name, [*flags, *found.overrides], _Run(command, flags, found.cfg, composer.places))
+    launcher.check(found.cfg.hydra.launcher)
+    jobs = sweep.Sweep(command, flags, found.jobs)
+    jobs.root = Path(str(found.cfg.hydra.sweep.dir)).absolute()
+    with contextlib.suppress(KeyboardInterrupt):  # another launcher's way to stop
+        _hydra(command, name, ["--multirun", *flags, *found.overrides], jobs)
     return jobs.conclude()
 
 
@@ -81,6 +83,7 @@ def _hydra(command: str, name: str | None, arguments: Sequence[str], task: Any) 
     def called(cfg: DictConfig) -> Any:
         return task(cfg)
 
+    called.task = task  # type: ignore[attr-defined]  # our launcher hands it all jobs at once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Hydra's, of config folders without an __init__.py
         hydra.main(config_path=str(config.CONF), config_name=name, version_base="1.3")(called)()
@@ -117,15 +120,11 @@ def _flags(chosen: argparse.Namespace) -> list[str]:
     return [*(["--config-name", chosen.config_name] if chosen.config_name else []), *folder]
 
 
-def _job(jobs: sweep.Jobs, cfg: DictConfig) -> float | None:
-    hydra_config: Any = HydraConfig.get()
-    return jobs.run(cfg, hydra_config, Path(hydra_config.runtime.output_dir))
-
-
 class _Run:
     """The task of a single run. `code` is the exit code once it has been called."""
 
-    def __init__(self, checked: DictConfig, places: Sequence[str]) -> None:
+    def __init__(self, command: str, flags: Sequence[str], checked: DictConfig, places: Sequence[str]) -> None:
+        self.command, self.flags = command, list(flags)
         self.code, self.packages = 0, targets.named_by(places)
         folder = Path(str(checked.hydra.run.dir)).absolute()
         self.absent = [p for p in (folder, *folder.parents) if not p.exists()]  # the innermost first
@@ -138,7 +137,7 @@ class _Run:
         try:
             from research.train import train
 
-            return train(cfg, folder, STARTED)
+            return train(cfg, folder, STARTED, self._origin())
         except UserError as error:
             self.code = error.exit_code
             print(f"sparring: {error}", file=sys.stderr)
@@ -154,18 +153,29 @@ class _Run:
         sys.stderr.flush()
         return None
 
+    def _origin(self) -> dict[str, Any]:
+        """What was typed, and what was chosen of each config group."""
+        hydra_config: Any = HydraConfig.get()
+        choices = {str(k): v for k, v in hydra_config.runtime.choices.items() if not str(k).startswith("hydra/")}
+        own = [o for o in hydra_config.overrides.hydra if o != "hydra.mode=RUN"]  # Hydra adds it
+        arguments = [*self.flags, *own, *hydra_config.overrides.task]
+        return {"command": self.command, "arguments": arguments, "choices": {k: v for k, v in choices.items() if v}}
+
     def _leave_nothing(self, folder: Path) -> None:
         """Remove the folders that this run was the first to need, if it left nothing but words in them."""
         if self.absent and not any(folder.glob("events.*")):
-            for name in (record.CONFIG, record.RESULT, record.LOG):
+            for name in (record.CONFIG, record.RESULT, record.LOG, provenance.FILE):
                 (folder / name).unlink(missing_ok=True)
+            for path in folder.glob("code-*.diff"):
+                path.unlink()
         for path in self.absent:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
 
 def prepare() -> None:
-    """What commands that read a run's config need: our resolvers, and the working folder's packages."""
+    """What commands that read a run's config need: our resolvers, our plugins, and the working folder's packages."""
+    launcher.register()
     _set_resolvers()
     if str(Path.cwd()) not in sys.path:  # a user's package beside their configs, found after everything installed
         sys.path.append(str(Path.cwd()))

@@ -24,7 +24,19 @@ from research.errors import UserError
 from research.limits import check_limits, is_limit
 
 _EVERY_COMBINATION = 24  # of a sweep are checked up to this many; beyond, every value beside the others' first
-_READ = ("run", "strategy", "limits", "seed", "compile", "check_first", "hparams", "packages", "trainer")
+_READ = (
+    "run",
+    "strategy",
+    "limits",
+    "seed",
+    "compile",
+    "check_first",
+    "hparams",
+    "tasks",
+    "packages",
+    "trainer",
+    "suite",
+)
 
 
 class Command:

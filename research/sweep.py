@@ -1,104 +1,132 @@
-"""A sweep's jobs: each a process of its own, so that none can end another, and each starts TensorFlow afresh."""
+"""A sweep: its jobs' names and commands, the plan of them at its root, and how it ended."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
-import logging
+import os
 import re
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from research import config, record
-
-# `python -m research` would take a folder named research in the working folder for ours.
-_PROGRAM = f"import sys; sys.path.append({str(config.CONF.parent)!r}); from research.cli import main; main()"
-_SHOWN_LINES = 5  # of a failed job's log
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ENDED_WELL = ("finished", "target")
-_log = logging.getLogger("sparring")
+from research import job as jobs
+from research import record
+from research.job import Job
+from research.pool import Pool, Settings
+from research.table import Table
 
 
-class Jobs:
-    """Runs the composed configs of a sweep, each in a child process, and remembers how each ended.
+class Sweep:
+    """Runs the composed configs of a sweep, each in a process of its own, and says how each ended.
 
-    `command` and `flags` are what the children are started with, beside their overrides; see `research.launch`.
-    `count` is how many jobs there will be; 0 if nobody knows.
+    Our launcher hands it all of them (`launch`); any other calls it with one, wherever that is (`__call__`). What has
+    happened is therefore read from the jobs' folders.
+
+    `command` and `flags` are what the jobs are started with, beside their overrides; see `research.launch`. `count` is
+    how many there will be; 0 if nobody knows.
     """
 
     def __init__(self, command: str, flags: Sequence[str], count: int = 0) -> None:
         self.command, self.flags, self.count = command, list(flags), count
-        self.ended: list[tuple[Path, str, list[str]]] = []  # folder, status, what was said last
-        self.stopping = False
-        self._child: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+        self.names: set[str] = set()  # of the planned jobs
+        self.root: Path | None = None
+        self.started = time.time()
 
-    def run(self, cfg: DictConfig, hydra_config: DictConfig, folder: Path) -> float | None:
-        """Run one; returns its objective, or None if it did not get there. KeyboardInterrupt ends the sweep."""
-        if self.stopping:
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run one job, for a launcher that knows nothing of ours; returns its objective."""
+        hydra_config: Any = HydraConfig.get()
+        job = self.job(cfg, hydra_config, Path(hydra_config.runtime.output_dir))
+        pool = Pool(Settings(jobs=1, cores=0, memory=0), Table())
+        with pool.passing_signals():
+            pool.run([job])
+        with contextlib.suppress(OSError):
+            os.utime(job.folder / jobs.FILE)  # ended in this sweep, whoever asks, even if it was done before
+        if pool.stopping:
             raise KeyboardInterrupt
+        return job.objective()
+
+    def launch(self, made: Iterable[Job], settings: Settings) -> list[Job]:
+        """Run jobs, so many at a time; returns those that were begun."""
+        pool = Pool(settings, Table(self.count))
+        with pool.passing_signals():
+            begun = pool.run(made)
+        self.stopped = pool.stopping
+        return begun
+
+    def job(self, cfg: DictConfig, hydra_config: DictConfig, folder: Path) -> Job:
+        """The job of a composed config; its settings are declared as columns of the sweep's HParams table."""
         from research.hparams import declare_hparams
 
+        self.root = folder.parent
         values = {k: [v] for k, v in record.hparams(cfg).items()}
-        declare_hparams(folder.parent, values, record.HPARAM_METRICS)
+        with _locked(folder.parent):
+            declare_hparams(folder.parent, values, record.HPARAM_METRICS)
         kept = [o for o in hydra_config.overrides.hydra if o.startswith(("hydra.searchpath=", "hydra.verbose="))]
-        arguments = [*self.flags, *hydra_config.overrides.task, *kept]
-        print(f"[{len(self.ended) + 1}{f'/{self.count}' if self.count else ''}] {folder.name}", flush=True)
-        started = time.time()
-        code = self._wait([*arguments, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"])
-        result = _result(folder, started)
-        details = _reason(result)[1:] or _lines(folder / record.LOG)
-        self.ended.append((folder, _status(code, result, self.stopping), details[-_SHOWN_LINES:]))
-        if self.stopping:
-            raise KeyboardInterrupt
-        return (result.get("objective") or {}).get("value")
+        overrides = [*self.flags, *hydra_config.overrides.task, *kept]
+        arguments = [*overrides, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"]
+        return Job(folder, self.command, arguments, jobs.hashed(cfg))
 
-    def _wait(self, arguments: list[str]) -> int:
-        # In a process group of its own, the child hears of Ctrl-C through us, once, and not from the terminal as well.
-        command = [sys.executable, "-P", "-c", _PROGRAM, self.command, *arguments]
-        self._child = subprocess.Popen(command, process_group=0)
-        try:
-            return self._child.wait()
-        finally:
-            self._child = None
-
-    @contextlib.contextmanager
-    def passing_signals(self) -> Iterator[None]:
-        """While the context lasts, Ctrl-C and SIGTERM go to the running job, which saves, and no other is started."""
-
-        def heard(number: int, frame: Any) -> None:
-            self.stopping = True
-            if self._child is not None:
-                self._child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
-
-        old = {number: signal.signal(number, heard) for number in _SIGNALS}
-        try:
-            yield
-        except KeyboardInterrupt:
-            if not self.stopping:
-                raise
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def plan(self, root: Path, names: Sequence[str]) -> None:
+        """Note at the sweep's root which jobs it has, so that those that never began are known too."""
+        path, self.root, self.names = root / record.SWEEP, root, set(names)
+        with _locked(root):
+            try:
+                old = list(json.loads(path.read_text())["jobs"])
+            except (OSError, ValueError, KeyError, TypeError):
+                old = []
+            content = {"jobs": list(dict.fromkeys([*old, *names]))}
+            with contextlib.suppress(OSError):
+                record.replace(path, json.dumps(content, indent=2) + "\n")
 
     def conclude(self) -> int:
         """Say how the jobs ended, the failed ones with their reasons; returns the exit code."""
-        failed = [job for job in self.ended if job[1].startswith(("failed", "nan"))]
-        if not self.ended:
+        if self.root is None:
             return 0
-        root = self.ended[0][0].parent
-        of = f" of {self.count}" if self.count > len(self.ended) else ""
-        print(f"{len(self.ended)}{of} jobs, {len(failed)} failed\ncurves:  tensorboard --logdir {root}", flush=True)
-        if self.stopping:
-            print(f"The sweep was stopped. The same command with run.name={root.name} goes on.", file=sys.stderr)
-        for folder, status, details in failed:
-            print(f"{folder}: {status}", *(f"    {line}" for line in details), sep="\n", file=sys.stderr)
+        ended = [(path.parent, note) for path, note in self._notes()]
+        counts = Counter(note["status"] for _, note in ended)
+        failed = [job for job in ended if job[1]["status"] in ("failed", "nan")]
+        of = f" of {self.count}" if self.count > len(ended) else ""
+        listed = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        print(f"{len(ended)}{of} jobs: {listed or 'none begun'}")
+        print(f"results: sparring report {self.root}\ncurves:  sparring tensorboard {self.root}", flush=True)
+        if self.stopped or of:
+            print(f"The sweep stopped early. The same command with run.name={self.root.name} goes on.", file=sys.stderr)
+        for folder, note in failed:
+            lines = [f"{folder}: {note['status']}, {note['reason']}", *(f"    {line}" for line in note["lines"])]
+            print(*lines, sep="\n", file=sys.stderr)
         return 1 if failed else 0
+
+    def _notes(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The notes of this sweep's jobs: of those planned, else of those written since it began."""
+        assert self.root is not None
+        for path in sorted(self.root.glob(f"*/{jobs.FILE}")):
+            try:
+                note = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            if path.parent.name in self.names or (not self.names and path.stat().st_mtime >= self.started - 1):
+                yield path, note
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """One at a time at a sweep's root, among processes that share it; where there are no locks, at their own risk."""
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def job_name(overrides: Sequence[str], swept: Sequence[str], number: int) -> str:
@@ -117,45 +145,16 @@ def job_name(overrides: Sequence[str], swept: Sequence[str], number: int) -> str
             parts.append(f"{short if last.count(short) == 1 else key}={value}")
     full = ",".join(parts)
     name = re.sub(r"(?<=\d),(?=\d)", "x", re.sub(r"[\[\]]", "", full)) if "[" in full else full
+    return safe(name, full) or f"job-{number}"
+
+
+def safe(name: str, full: str | None = None) -> str:
+    """`name` in signs that folders take; a few letters of the hash of `full` tell apart what would then read alike."""
     clean = re.sub(r"[^A-Za-z0-9_.+=,-]+", "-", name).strip("-.")[:120]
-    if clean != name:
-        clean += f"-{hashlib.sha256(full.encode()).hexdigest()[:6]}"
-    return clean or f"job-{number}"
+    return clean if clean == name else f"{clean}-{hashlib.sha256((full or name).encode()).hexdigest()[:6]}"
 
 
 def quoted(text: str) -> str:
     """`text` as an override's value, whatever signs it holds."""
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
     return f"'{escaped}'"
-
-
-def _status(code: int, result: dict[str, Any], stopping: bool) -> str:
-    if code == 0:
-        return str(result.get("status", "finished"))
-    if stopping and result.get("status") != "failed":
-        return "stopped"
-    how = f"exit code {code}" if code > 0 else f"signal {-code}, {signal.Signals(-code).name}"
-    status = "nan" if result.get("status") == "nan" else "failed"
-    return ": ".join([f"{status} ({how})", *_reason(result)[:1]])
-
-
-def _reason(result: dict[str, Any]) -> list[str]:
-    return str(result.get("message") or "").strip().splitlines()
-
-
-def _result(folder: Path, since: float) -> dict[str, Any]:
-    """The result of a job, if it is the job's and not what an earlier one left in its folder."""
-    path = folder / record.RESULT
-    try:
-        result = dict(json.loads(path.read_text()))
-        fresh = path.stat().st_mtime >= since - 1.0 or result.get("status") in _ENDED_WELL
-    except (OSError, ValueError):
-        return {}
-    return result if fresh else {}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []

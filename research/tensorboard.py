@@ -120,9 +120,20 @@ class Writer:
             section = proto.category.add(title=category)
             for title, tags in titles.items():
                 section.chart.add(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
-        data = layout_metadata.create_summary_metadata()
-        tensor = _strings([proto.SerializeToString()], shape=[])
-        self._put(0, lambda: [_value(layout_metadata.CONFIG_SUMMARY_TAG, data, tensor)])
+        self._put_layout(proto)
+
+    def bands(self, charts: Mapping[str, Mapping[str, str]]) -> None:
+        """Charts of curves with bands among the custom scalars: {category: {chart's title: tag}}.
+
+        The band's ends are the tags `tag/low` and `tag/high`, written as scalars like the tag itself.
+        """
+        proto = layout_pb2.Layout()
+        for category, titles in charts.items():
+            section = proto.category.add(title=category)
+            for title, tag in titles.items():
+                series = layout_pb2.MarginChartContent.Series(value=tag, lower=f"{tag}/low", upper=f"{tag}/high")
+                section.chart.add(title=title, margin=layout_pb2.MarginChartContent(series=[series]))
+        self._put_layout(proto)
 
     def flush(self) -> None:
         """Wait until everything so far is written. A killed process loses little without it: see EventLog."""
@@ -131,6 +142,11 @@ class Writer:
     def close(self) -> None:
         """Flush and stop; a second call does nothing, any other call afterwards raises RuntimeError."""
         self._log.close()
+
+    def _put_layout(self, proto: layout_pb2.Layout) -> None:
+        data = layout_metadata.create_summary_metadata()
+        tensor = _strings([proto.SerializeToString()], shape=[])
+        self._put(0, lambda: [_value(layout_metadata.CONFIG_SUMMARY_TAG, data, tensor)])
 
     def _put(self, step: int, build: Callable[[], list[Summary.Value]]) -> None:
         self._log.put(partial(_event, time.time(), int(step), build))

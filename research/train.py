@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from research.record import read_config, read_result
 _log = logging.getLogger("sparring")
 
 
-def train(cfg: DictConfig, folder: Path, started: float) -> float | None:
+def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, Any] | None = None) -> float | None:
     """Run one experiment in `folder`; returns its objective, which a sweeper optimises.
 
     A run that has nothing left to do ends at once. `started` is when the process began to work (`time.time()`), for
-    the seconds of imports. Raises UserError when training ran into NaN, and when a run could not be saved at its end.
+    the seconds of imports; `origin` is what was typed, see `record.begin`. Raises UserError when training ran into NaN,
+    and when a run could not be saved at its end.
     """
     over = _over(cfg, folder)
     with _writable(folder):
-        record.begin(folder, cfg)
+        record.begin(folder, cfg, origin)
     if over is not None:
         print(f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose another run.name.")
         return over["objective"]["value"]

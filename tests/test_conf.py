@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 from omegaconf import DictConfig, OmegaConf
 
-from research import launch, record, targets
+from research import launch, record, suites, targets
 from research.config import CONF, Composer
 from research.errors import UserError
 from research.limits import is_limit
@@ -22,8 +23,10 @@ from research.train import train
 PRIMARIES = {"rl": ["env=gymnasium", "env.id=CartPole-v1"], "gan": []}  # and one way to compose each
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
-OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+SEARCH = "search"  # the spaces of `sparring search`: no part of a run, see tests/test_search.py
+OPTIONS = [(group, path.stem) for group in GROUPS if group != SEARCH for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
+SUITES = [name for name in EXPERIMENTS if "\nsuite:" in (CONF / "experiment" / f"{name}.yaml").read_text()]
 GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan alone
 # What an option needs beside it: values that it leaves open, and others it goes with.
 NEEDED = {
@@ -91,8 +94,9 @@ def limited(node: Any, prefix: str = "") -> Iterator[str]:
 
 def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES.keys() | PARTS
-    assert set(OPTIONS) == {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
-    shared = {"debug", "experiment", "network", "optimizer", "run", "strategy"}
+    files = {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
+    assert set(OPTIONS) == {(group, name) for group, name in files if group != SEARCH}
+    shared = {"debug", "experiment", "network", "optimizer", "run", "search", "strategy"}
     assert shared | {"agent", "env"} | set(GANS) == set(GROUPS)
 
 
@@ -148,7 +152,22 @@ def test_an_experiment_opens_with_its_command(name: str) -> None:
     Composer(kind).parse(arguments)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_is_a_sweep_of_experiments_and_what_is_typed_stands(name: str) -> None:
+    composer = Composer(primary_of("experiment", name))
+    overrides, is_suite = suites.expanded(composer, [f"experiment={name}", "seed=7", "run.steps=100"])
+    assert is_suite
+    assert {"seed=7", "run.steps=100", f"run.name={name}"} <= set(overrides)
+    found = Command(composer, overrides, multirun=True)
+    several = [o for o in composer.parse(overrides) if o.is_sweep_override()]
+    assert found.jobs == math.prod(len(list(o.sweep_string_iterator())) for o in several) > 1
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    whole, _ = suites.expanded(composer, [f"experiment={name}"])
+    assert f": {Command(composer, whole, multirun=True).jobs} runs" in text
+    assert suites.expanded(composer, ["seed=1"]) == (["seed=1"], False)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in SUITES])
 def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where metrics keep what they have trained
     primary, cfg = primary_of("experiment", name), option("experiment", name)

@@ -72,9 +72,23 @@ def test_the_run_s_folder_holds_its_config_as_it_ran(trained):
     folder, _ = trained
     cfg = OmegaConf.load(folder / "runs/a/config.yaml")
     assert (cfg.run.dir, cfg.run.name, cfg.trainer.rollout_steps) == (str(folder / "runs"), "a", 32)
-    assert sorted(p.name for p in (folder / "runs/a").iterdir() if "events" not in p.name) == [
-        "best", "checkpoints", "config.yaml", "result.json", "run.log"
-    ]  # fmt: skip
+    files = {p.name for p in (folder / "runs/a").iterdir() if not p.name.startswith(("events", "code-"))}
+    assert files == {"best", "checkpoints", "config.yaml", "provenance.json", "result.json", "run.log", "trainer.json"}
+
+
+def test_the_run_s_folder_says_where_it_came_from(trained):
+    folder, _ = trained
+    origin = json.loads((folder / "runs/a/provenance.json").read_text())
+    (start,) = origin["starts"]
+    assert ["sparring", start["command"], *start["arguments"]][:2] == ["sparring", "rl"]
+    assert set(start["arguments"]) == set(TINY[1:])
+    assert (origin["choices"]["env"], origin["choices"]["debug"], start["seed"]) == ("gymnasium", "smoke", 0)
+    assert start["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert start["versions"]["tensorflow"].startswith("2.")
+    assert (start["commit"], start["working_folder"]) == (None, str(folder))
+    assert start["sparring_commit"]
+    for name in start["diffs"]:  # of Sparring's own changes, if there are any
+        assert (folder / "runs/a" / name).read_text().startswith("# /")
 
 
 def test_what_has_ended_ends_at_once_and_other_settings_are_refused(trained):
@@ -152,7 +166,7 @@ def test_flags_and_overrides_may_be_mixed(tmp_path):
 def test_special_signs_reach_a_sweep_s_jobs_as_they_were_typed(tmp_path, monkeypatch):
     """The arguments of a child are parsed as the parent's were: only the start of the process is left out."""
     seen: list[list[str]] = []
-    monkeypatch.setattr(sweep.Jobs, "_wait", lambda self, arguments: seen.append(arguments) or 0)
+    monkeypatch.setattr(sweep.Sweep, "launch", lambda self, made, settings: seen.extend(j.arguments for j in made))
     monkeypatch.chdir(tmp_path)
     values = ["a b", "c,d", "it's", 'q"q', "e=f", "back\\slash", "ä{}", "$HOME"]
     texts = [sweep.quoted(value) for value in values]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from research import record
+from research import provenance, record
 from research.errors import UserError
 from research.fit import Outcome
 
@@ -133,13 +133,13 @@ def test_the_commit_is_the_working_folder_s(tmp_path, monkeypatch):
         ).stdout
 
     monkeypatch.chdir(tmp_path)
-    assert record.versions()["commit"] is None
+    assert provenance.versions()["commit"] is None
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "first")
     head = git("rev-parse", "HEAD").strip()
-    assert record.versions()["commit"] == head
+    assert provenance.versions()["commit"] == head
     (tmp_path / "changed").touch()
-    assert record.versions()["commit"] == f"{head}-dirty"
+    assert provenance.versions()["commit"] == f"{head}-dirty"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "nonsense"])

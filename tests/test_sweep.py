@@ -98,10 +98,10 @@ def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
     assert jobs == {"id=Pendulum-v1": "failed", "id=CartPole-v1": "finished", apart: "failed"}
     assert done.returncode == 1
     assert "[2/3] id=CartPole-v1" in done.stdout
-    assert "3 jobs, 2 failed" in done.stdout
+    assert "3 jobs: 2 failed, 1 finished" in done.stdout
     end = done.stderr[done.stderr.rindex(str(folder / "runs/s/id=Pendulum-v1")) :].splitlines()
-    assert re.match(r".*/id=Pendulum-v1: failed \(exit code 2\): DQN chooses one of a list", end[0])
-    assert re.match(rf".*/{apart}: failed \(exit code 1\): .*FallingApart", end[1])
+    assert re.match(r".*/id=Pendulum-v1: failed, exit code 2: DQN chooses one of a list", end[0])
+    assert re.match(rf".*/{apart}: failed, exit code 1: .*FallingApart", end[1])
     assert end[-1] == "    RuntimeError: the wheel came off"
 
 
@@ -124,15 +124,16 @@ def test_the_same_sweep_again_runs_only_what_failed(sweep):
     (folder / "parts.py").write_text(mended)
     done = swept(folder)
     assert done.returncode == 1
-    assert "3 jobs, 1 failed" in done.stdout
-    assert re.search(r"id=Pendulum-v1: failed \(exit code 2\): DQN chooses one", done.stderr)  # still
-    assert f"{finished} has ended already" in done.stdout
+    assert "3 jobs: 2 finished, 1 failed" in done.stdout
+    assert re.search(r"id=Pendulum-v1: failed, exit code 2: DQN chooses one", done.stderr)  # still
+    assert re.search(r"id=CartPole-v1: finished before, eval/episode_return", done.stdout)
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 def test_a_signal_stops_the_running_job_which_saves_and_starts_no_other(tmp_path):
     arguments = (
-        "rl", "-m", "seed=1,2", "env=gymnasium", "env.id=CartPole-v1", "compile=graph", "run.name=s",
+        "rl", "-m", "seed=1,2", "hydra.launcher.jobs=1", "env=gymnasium", "env.id=CartPole-v1", "compile=graph",
+        "run.name=s",
         "trainer.num_envs=1", "trainer.rollout_steps=32", "run.steps=10000000", "run.log_every=64",
     )  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(runs.ROOT)}
@@ -154,6 +155,6 @@ def test_a_signal_stops_the_running_job_which_saves_and_starts_no_other(tmp_path
     assert json.loads((job / "result.json").read_text())["status"] == "stopped"
     assert list((job / "checkpoints").glob("step_*"))
     assert not (tmp_path / "runs/s/seed=2").exists()
-    assert "1 of 2 jobs, 0 failed" in said
+    assert "1 of 2 jobs: 1 stopped" in said
     assert "The same command with run.name=s goes on." in said
     assert "Traceback" not in said
