@@ -1,25 +1,47 @@
 """Data sets in arrays: scikit-learn's digits, and .npz files of one's own."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from research.data import Arrays, split_off
+from research.data import Arrays, permutation, split_off
 from research.errors import UserError
 
 
-def digits(seed: int, test_fraction: float = 0.2) -> Arrays:
+def digits(
+    seed: int, test_fraction: float = 0.2, only: Sequence[int] | None = None, per_class: int | None = None
+) -> Arrays:
     """The 1 797 handwritten digits that come with scikit-learn: 8x8x1 in [-1, 1], 10 classes (Alpaydin, Kaynak 1998).
 
-    The split is the same in every run; `seed` fixes the order of the batches.
+    The split is the same in every run; `seed` fixes the order of the batches. `only` some digits, as classes in that
+    order. `per_class`: so many training examples of each, drawn by the seed; the test split stays as it is.
     """
     from sklearn.datasets import load_digits  # a second of imports
 
     found = load_digits()
     images = (found.images[..., np.newaxis] / 8.0 - 1.0).astype(np.float32)  # [N, 8, 8, 1], of 17 grey levels
     rows = split_off(len(images), test_fraction, "data", found.target)
-    return Arrays({s: images[r] for s, r in rows.items()}, {s: found.target[r] for s, r in rows.items()}, seed)
+    names = list(range(10)) if only is None else [int(c) for c in only]
+    if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(range(10)):
+        raise UserError(f"data.only={names}: two digits of 0 to 9 at least, each once.")
+    if per_class is not None and per_class < 1:
+        raise UserError(f"data.per_class={per_class}: 1 at least, or null for all.")
+    rows = {s: r[np.isin(found.target[r], names)] for s, r in rows.items()}
+    if per_class is not None:
+        shuffled = rows["train"][permutation(len(rows["train"]), seed)]
+        chosen = [shuffled[found.target[shuffled] == c][:per_class] for c in names]
+        rows["train"] = np.sort(np.concatenate(chosen))
+    labels = {s: _numbered(found.target[r], names) for s, r in rows.items()}
+    return Arrays({s: images[r] for s, r in rows.items()}, labels, seed, [str(c) for c in names])
+
+
+def _numbered(digits: np.ndarray, names: list[int]) -> np.ndarray:
+    """Digits [N] as their place among `names`, int64 [N]."""
+    places = np.full(10, -1, np.int64)
+    places[names] = np.arange(len(names))
+    return places[digits]
 
 
 def npz(

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from research.data import SPLITS, Arrays, known
+from research import philox
+from research.data import SPLITS, Arrays, Pairs, known
 from research.errors import UserError
 
 COLOURS = {
@@ -73,7 +74,7 @@ class Shapes(Arrays):
 
 def _draw(count: int, size: int, stream: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 [N, size, size, 3], labels int64 [N] and boxes float32 [N, 4]."""
-    u = _uniform(count * 6, stream).reshape(6, count)  # a row each: shape, colour, extent, x, y, ground
+    u = philox.uniform(count * 6, 0x5A4B, stream).reshape(6, count)  # a row each: shape, colour, extent, x, y, ground
     shape, colour = (u[0] * len(SHAPES)).astype(np.int64), (u[1] * len(COLOURS)).astype(np.int64)
     r = size * (_SIZES[0] + u[2] * (_SIZES[1] - _SIZES[0]))  # [N] pixels
     x, y = (r + u[i] * (size - 2.0 * r) for i in (3, 4))  # [N] the centre
@@ -100,7 +101,11 @@ def _cover(shape: np.ndarray, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np
     return cover
 
 
-def _uniform(count: int, stream: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), float64 [count], from Philox's words: the same for good."""
-    words = np.random.Philox(key=np.array([0x5A4B, stream], np.uint64)).random_raw(count)
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+class Boxes(Pairs):
+    """The images of `Shapes`, uint8 [N, size, size, 3], and as target where the shape is: its box, float32 [N, 4]."""
+
+    boxed = True
+
+    def __init__(self, seed: int, train: int = 10000, test: int = 2000, size: int = 32) -> None:
+        shapes = Shapes(seed, train, test, size)
+        super().__init__(shapes._inputs, shapes._boxes, seed)
