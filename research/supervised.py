@@ -220,18 +220,21 @@ class SupervisedTrainer:
 
     def _learn(self, stage: Active, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step on the batch of examples `rows` [B], iteration `number` of the run; what is logged of it."""
-        gradients, values = self._gradients(stage.weights, number, rows)
+        gradients, values = self.part(stage.weights, number, rows, 0, self.batch_size)
         examples = tf.cast((number + 1) * self.batch_size, tf.float32)
         progress = tf.minimum(examples / float(self.total_steps), 1.0)
         return values | _step(stage, gradients, progress)
 
-    def _gradients(
-        self, weights: list[tf.Variable], number: tf.Tensor, rows: tf.Tensor
+    def part(
+        self, weights: list[tf.Variable], number: tf.Tensor, rows: tf.Tensor, first: tf.Tensor | int, size: int
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Of examples `rows`: their part of the batch's gradient, and of its means. Parts of a batch add up."""
-        keys = random.members(random.fold(self._keys, number), self.batch_size)  # [B, 2]
-        inputs, targets = self.data.take(rows, keys)
-        inputs = tf.ensure_shape(inputs, [self.batch_size, *self.data.shape])
+        """What the `size` examples from `first` on of the batch `rows` [B] add to its gradient and to its means.
+
+        Parts add up to the whole, whoever takes them: an example's key is that of its place in the batch.
+        """
+        keys = random.members(random.fold(self._keys, number), size, first)  # [M, 2]
+        inputs, targets = self.data.take(rows[first : first + size], keys)
+        inputs = tf.ensure_shape(inputs, [size, *self.data.shape])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             outputs = tf.cast(self.network(inputs, training=True), tf.float32)

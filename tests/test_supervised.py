@@ -103,6 +103,18 @@ def test_a_step_is_the_gradient_of_the_batch_mean() -> None:
     assert trainer.step == 2
 
 
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    trainer = small(compile="eager")
+    weights, rows = trainer.stages[0].weights, tf.constant(trainer.data.plan(0, 1, 16)[0])
+    number = tf.constant(3, tf.int64)
+    whole = trainer.part(weights, number, rows, 0, 16)
+    parts = [trainer.part(weights, number, rows, first, 8) for first in (0, 8)]
+    added = tf.nest.map_structure(lambda a, b: a + b, *parts)
+    for ours, expected in zip(tf.nest.flatten(added), tf.nest.flatten(whole), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+    assert np.abs(parts[0][0][0] - whole[0][0]).max() > 1e-3
+
+
 def test_linear_regression_arrives_at_least_squares() -> None:
     trainer = small(
         data=linear(0, train=100, test=20, features=3),
