@@ -203,6 +203,25 @@ def split_off(count: int, test_fraction: float, source: str, labels: np.ndarray 
     return {"train": np.flatnonzero(~chosen), "test": np.flatnonzero(chosen)}
 
 
+def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: int) -> np.ndarray:
+    """Which examples are of the classes `only`, at most `per_class` of each, drawn by `seed`: int64, in their order."""
+    rows = np.flatnonzero(np.isin(labels, only))
+    if per_class is None:
+        return rows
+    if per_class < 1:
+        raise UserError(f"data.per_class={per_class}: 1 at least, or null for all.")
+    shuffled = rows[permutation(len(rows), seed)]
+    return np.sort(np.concatenate([shuffled[labels[shuffled] == c][:per_class] for c in only]))
+
+
+def classes_of(only: Sequence[int] | None, count: int) -> list[int]:
+    """The classes that data is to have, of `count` that there are: `only` these, or all."""
+    found = list(range(count)) if only is None else [int(c) for c in only]
+    if len(found) < 2 or len(set(found)) < len(found) or not set(found) <= set(range(count)):
+        raise UserError(f"data.only={found}: two classes of 0 to {count - 1} at least, each once.")
+    return found
+
+
 def _compact(examples: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(examples, np.uint8 if examples.dtype == np.uint8 else np.float32)
 

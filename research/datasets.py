@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.data import Arrays, permutation, split_off
+from research.data import Arrays, classes_of, few, split_off
 from research.errors import UserError
 
 
@@ -23,25 +23,10 @@ def digits(
     found = load_digits()
     images = (found.images[..., np.newaxis] / 8.0 - 1.0).astype(np.float32)  # [N, 8, 8, 1], of 17 grey levels
     rows = split_off(len(images), test_fraction, "data", found.target)
-    names = list(range(10)) if only is None else [int(c) for c in only]
-    if len(names) < 2 or len(set(names)) < len(names) or not set(names) <= set(range(10)):
-        raise UserError(f"data.only={names}: two digits of 0 to 9 at least, each once.")
-    if per_class is not None and per_class < 1:
-        raise UserError(f"data.per_class={per_class}: 1 at least, or null for all.")
-    rows = {s: r[np.isin(found.target[r], names)] for s, r in rows.items()}
-    if per_class is not None:
-        shuffled = rows["train"][permutation(len(rows["train"]), seed)]
-        chosen = [shuffled[found.target[shuffled] == c][:per_class] for c in names]
-        rows["train"] = np.sort(np.concatenate(chosen))
-    labels = {s: _numbered(found.target[r], names) for s, r in rows.items()}
-    return Arrays({s: images[r] for s, r in rows.items()}, labels, seed, [str(c) for c in names])
-
-
-def _numbered(digits: np.ndarray, names: list[int]) -> np.ndarray:
-    """Digits [N] as their place among `names`, int64 [N]."""
-    places = np.full(10, -1, np.int64)
-    places[names] = np.arange(len(names))
-    return places[digits]
+    classes = classes_of(only, 10)
+    rows = {s: r[few(found.target[r], classes, per_class if s == "train" else None, seed)] for s, r in rows.items()}
+    labels = {s: np.array([classes.index(c) for c in found.target[r]]) for s, r in rows.items()}
+    return Arrays({s: images[r] for s, r in rows.items()}, labels, seed, [str(c) for c in classes])
 
 
 def npz(

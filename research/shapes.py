@@ -1,11 +1,11 @@
 """Coloured shapes drawn by formula: images whose class, colour, place and size are known exactly."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from research import philox
-from research.data import SPLITS, Arrays, Pairs, known
+from research.data import SPLITS, Arrays, Pairs, classes_of, few, known
 from research.errors import UserError
 
 COLOURS = {
@@ -54,15 +54,28 @@ class Shapes(Arrays):
 
     Shape, colour, place, extent and the ground's grey are drawn independently and evenly, the shape lying wholly inside
     the image; edges are antialiased. The images are the same in every run; `seed` fixes the order of the batches.
+    `train` and `test` say how many are drawn; `only` some classes are kept, as classes in that order, and of each at
+    most `per_class` training images, drawn by the seed.
     """
 
-    def __init__(self, seed: int, train: int = 10000, test: int = 2000, size: int = 32) -> None:
+    def __init__(
+        self,
+        seed: int,
+        train: int = 10000,
+        test: int = 2000,
+        size: int = 32,
+        only: Sequence[int] | None = None,
+        per_class: int | None = None,
+    ) -> None:
         if min(train, test) < 1 or size < 8:
             raise UserError(f"data.train={train}, data.test={test}, data.size={size}: 1, 1 and 8 at least.")
+        classes = classes_of(only, len(SHAPES) * len(COLOURS))
         drawn = {s: _draw(n, size, i) for i, (s, n) in enumerate(zip(SPLITS, (train, test), strict=True))}
-        self._boxes = {s: d[2] for s, d in drawn.items()}
+        rows = {s: few(d[1], classes, per_class if s == "train" else None, seed) for s, d in drawn.items()}
+        labels = {s: np.array([classes.index(c) for c in drawn[s][1][r]], np.int64) for s, r in rows.items()}
+        self._boxes = {s: drawn[s][2][r] for s, r in rows.items()}
         names = [f"{colour} {shape}" for shape in SHAPES for colour in COLOURS]
-        super().__init__({s: d[0] for s, d in drawn.items()}, {s: d[1] for s, d in drawn.items()}, seed, names)
+        super().__init__({s: drawn[s][0][r] for s, r in rows.items()}, labels, seed, [names[c] for c in classes])
 
     def boxes(self, split: str, limit: int | None = None) -> np.ndarray:
         """Top, left, bottom and right edge of each shape as a share of the image, float32 [N, 4], in [0, 1].
