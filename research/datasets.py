@@ -11,12 +11,17 @@ from research.errors import UserError
 
 
 def digits(
-    seed: int, test_fraction: float = 0.2, only: Sequence[int] | None = None, per_class: int | None = None
+    seed: int,
+    test_fraction: float = 0.2,
+    only: Sequence[int] | None = None,
+    per_class: int | None = None,
+    shifts: int = 0,
 ) -> Arrays:
     """The 1 797 handwritten digits that come with scikit-learn: 8x8x1 in [-1, 1], 10 classes (Alpaydin, Kaynak 1998).
 
     The split is the same in every run; `seed` fixes the order of the batches. `only` some digits, as classes in that
     order. `per_class`: so many training examples of each, drawn by the seed; the test split stays as it is.
+    `shifts`: training examples also moved by up to so many pixels up or down and left or right.
     """
     from sklearn.datasets import load_digits  # a second of imports
 
@@ -26,7 +31,19 @@ def digits(
     classes = classes_of(only, 10)
     rows = {s: r[few(found.target[r], classes, per_class if s == "train" else None, seed)] for s, r in rows.items()}
     labels = {s: np.array([classes.index(c) for c in found.target[r]]) for s, r in rows.items()}
-    return Arrays({s: images[r] for s, r in rows.items()}, labels, seed, [str(c) for c in classes])
+    kept = {s: images[r] for s, r in rows.items()}
+    if shifts:
+        kept["train"], times = _shifted(kept["train"], shifts), (2 * shifts + 1) ** 2
+        labels["train"] = np.tile(labels["train"], times)
+    return Arrays(kept, labels, seed, [str(c) for c in classes])
+
+
+def _shifted(images: np.ndarray, by: int) -> np.ndarray:
+    """Images [N, H, W, C] moved by up to `by` pixels both ways, dark behind: [N * (2 by + 1)^2, H, W, C]."""
+    _, height, width, _ = images.shape
+    padded = np.pad(images, [(0, 0), (by, by), (by, by), (0, 0)], constant_values=-1.0)
+    places = [(y, x) for y in range(2 * by + 1) for x in range(2 * by + 1)]
+    return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in places])
 
 
 def npz(

@@ -29,6 +29,17 @@ def test_digits_of_some_classes_are_those_of_the_whole_set():
     assert np.bincount(some.examples("train")[1]).tolist() == [5, 5]
 
 
+def test_shifted_digits_are_moved_by_a_pixel_each_way():
+    plain, moved = digits(0, only=[1, 2]), digits(0, only=[1, 2], shifts=1)
+    (images, labels), (more, again) = plain.examples("train"), moved.examples("train")
+    assert moved.count == 9 * plain.count
+    np.testing.assert_array_equal(more[4 * plain.count : 5 * plain.count], images)  # the middle one is not moved
+    np.testing.assert_array_equal(again.reshape(9, -1), np.tile(labels, (9, 1)))
+    np.testing.assert_array_equal(more[0, 1:, 1:], images[0, :-1, :-1])
+    assert (more[0, 0] == -1.0).all()
+    np.testing.assert_array_equal(moved.examples("test")[0], plain.examples("test")[0])
+
+
 def test_shapes_of_some_classes_keep_their_boxes():
     whole, some = Shapes(0, 200, 100, 16), Shapes(0, 200, 100, 16, only=[5, 2, 23])
     images, labels = whole.examples("test")
