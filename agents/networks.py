@@ -8,8 +8,10 @@ agree.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.networks import network
+from tf_agents.specs import tensor_spec
 
 from agents.normalizers import ObservationNormalizer
 
@@ -46,6 +48,17 @@ class HeadedNetwork(network.Network):
         self._highest = int(getattr(input_tensor_spec, "maximum", 255))
         self._torso = torso()
         self._head = head()
+
+    def create_variables(self, input_tensor_spec: Any = None, **arguments: Any) -> Any:
+        """As TF-Agents', which draws bytes up to 255 by way of 256; numpy 2 has no byte for it, so none above 254."""
+        whole: Any = self.input_tensor_spec
+        if getattr(whole, "dtype", None) == tf.uint8:
+            highest = min(int(np.max(getattr(whole, "maximum", 255))), 254)
+            self._input_tensor_spec = tensor_spec.BoundedTensorSpec(whole.shape, whole.dtype, 0, highest)
+        try:
+            return super().create_variables(input_tensor_spec, **arguments)
+        finally:
+            self._input_tensor_spec = whole
 
     def call(
         self, observation: tf.Tensor, step_type: Any = None, network_state: Any = (), training: bool = False

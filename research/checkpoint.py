@@ -15,20 +15,20 @@ the first step are not there yet for the restore, which refuses them.
 import contextlib
 import errno
 import fcntl
+import functools
 import logging
 import os
 import re
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-from research import manifest
+from research import manifest, object_graph
 from research.errors import UserError
+from research.object_graph import Leaf
 
 _log = logging.getLogger("sparring")
 _SCRATCH = ".scratch-"  # a checkpoint being written or thrown away: worth nothing after a kill
@@ -164,6 +164,13 @@ def restore_into(tensors: tf.train.Checkpoint, folder: Path) -> int:
     else the checkpoint holds is left. Returns its step. Raises UserError, having assigned nothing, when a variable
     does not fit, when the checkpoint is damaged, and when `folder` is not one.
     """
+    step = _verified(folder)
+    _read(tensors, folder, partly=True)
+    return step
+
+
+def _verified(folder: Path) -> int:
+    """The step of the checkpoint in a folder, which is one and sound."""
     name = re.fullmatch(r"step_(\d{12,})", folder.name)
     if name is None or not folder.is_dir():
         raise UserError(f"{folder} is not a checkpoint: give one of the step_... folders of a run.")
@@ -171,8 +178,18 @@ def restore_into(tensors: tf.train.Checkpoint, folder: Path) -> int:
         manifest.verify(folder, int(name[1]))
     except manifest.DamagedError as fault:
         raise UserError(f"Checkpoint {folder} is damaged: {fault}. Choose another one of that run.") from fault
-    _read(tensors, folder, partly=True)
     return int(name[1])
+
+
+def contents(folder: Path) -> dict[str, tuple[Leaf, Callable[[], Any]]]:
+    """The variables in the checkpoint in `folder` (one `step_...` folder), each with a function that reads its value.
+
+    Their names are those that `research.finite.variables` gives.
+    """
+    _verified(folder)
+    reader = tf.train.load_checkpoint(str(folder / manifest.TENSORS))
+    found = object_graph.named(str(folder / manifest.TENSORS))
+    return {name: (leaf, functools.partial(reader.get_tensor, leaf.key)) for name, leaf in found.items()}
 
 
 def _read_host(folder: Path) -> dict[str, Any]:
@@ -182,7 +199,7 @@ def _read_host(folder: Path) -> dict[str, Any]:
 def _read(tensors: tf.train.Checkpoint, folder: Path, partly: bool = False) -> None:
     """Assign the values of a verified checkpoint, if they are those of `tensors` (`partly`: if they include those)."""
     prefix = str(folder / manifest.TENSORS)
-    faults = differences(tensors, prefix, partly)
+    faults = object_graph.differences(tensors, prefix, partly)
     if not faults:
         status = tensors.read(prefix)
         status.expect_partial()  # silences the warnings at exit, not the assertions
@@ -199,91 +216,6 @@ def _read(tensors: tf.train.Checkpoint, folder: Path, partly: bool = False) -> N
             f"Checkpoint {folder} does not fit what these settings build:{shown}{more}\n"
             "Use the settings that wrote it, or start a new run."
         )
-
-
-class _Leaf(NamedTuple):
-    dtype: tf.DType
-    shape: tf.TensorShape
-
-    def __str__(self) -> str:
-        return f"{self.dtype.name} {self.shape}"
-
-    def fits(self, other: "_Leaf") -> bool:
-        return self.dtype == other.dtype and self.shape.is_compatible_with(other.shape)
-
-
-class _Graph(NamedTuple):
-    """Objects by number, 0 the root: their children by name, and which of them are variables."""
-
-    children: dict[int, dict[str, int]]
-    leaves: dict[int, _Leaf]
-
-
-def differences(tensors: tf.train.Checkpoint, prefix: str, partly: bool = False) -> list[str]:
-    """How the variables of `tensors` and of the checkpoint files at `prefix` differ, a line each; empty if they fit.
-
-    Objects are paired as TensorFlow does it, by the names of the edges from the root, not by the variables' names.
-    With `partly`, what only the checkpoint holds is no difference.
-    """
-    here, there = _graph_here(tensors), _graph_there(prefix)
-    here_names, there_names = _names(0, here.children.__getitem__), _names(0, there.children.__getitem__)
-    pairs = _names((0, 0), lambda pair: _common(here.children[pair[0]], there.children[pair[1]]))
-    both = [(h, t) for h, t in pairs if h in here.leaves and t in there.leaves]
-    found_here, found_there = {h for h, _ in both}, {t for _, t in both}
-    lines = [f"not in the checkpoint: {here_names[h]} ({here.leaves[h]})" for h in here.leaves if h not in found_here]
-    if not partly:
-        extra = [t for t in there.leaves if t in there_names and t not in found_there]
-        lines += [f"only in the checkpoint: {there_names[t]} ({there.leaves[t]})" for t in extra]
-    return lines + [
-        f"differs: {here_names[h]} is {there.leaves[t]} in the checkpoint, {here.leaves[h]} here"
-        for h, t in both
-        if not here.leaves[h].fits(there.leaves[t])
-    ]
-
-
-def _graph_here(tensors: tf.train.Checkpoint) -> _Graph:
-    view = tf.train.TrackableView(tensors)
-    objects = list(view.descendants())  # the root first
-    numbers = {id(thing): number for number, thing in enumerate(objects)}
-    children, leaves = {}, {}
-    for number, thing in enumerate(objects):
-        children[number] = {name: numbers[id(child)] for name, child in view.children(thing).items()}
-        if isinstance(thing, tf.Variable):
-            leaves[number] = _Leaf(thing.dtype.base_dtype, thing.shape)
-    return _Graph(children, leaves)
-
-
-def _graph_there(prefix: str) -> _Graph:
-    reader = tf.train.load_checkpoint(prefix)
-    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    nodes = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")).nodes
-    children = {
-        number: {child.local_name: child.node_id for child in node.children} for number, node in enumerate(nodes)
-    }
-    leaves = {
-        number: _Leaf(dtypes[value.checkpoint_key], tf.TensorShape(shapes[value.checkpoint_key]))
-        for number, node in enumerate(nodes)
-        for value in node.attributes
-        if value.checkpoint_key in shapes
-    }
-    return _Graph(children, leaves)
-
-
-def _common(here: Mapping[str, int], there: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    return {name: (here[name], there[name]) for name in here.keys() & there.keys()}
-
-
-def _names(root: Any, children: Callable[[Any], Mapping[str, Any]]) -> dict[Any, str]:
-    """Everything reachable from `root` with the shortest path of names that leads there, nearest first."""
-    names = {root: ""}
-    queue = deque([root])
-    while queue:
-        node = queue.popleft()
-        for name, child in sorted(children(node).items()):
-            if child not in names:
-                names[child] = f"{names[node]}/{name}".removeprefix("/")
-                queue.append(child)
-    return names
 
 
 @contextlib.contextmanager

@@ -30,6 +30,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "rl": Command("research.launch:rl", "train an agent: sparring rl agent=ppo env=cartpole", "rl"),
     "gan": Command("research.launch:gan", "train a GAN: sparring gan data=ring loss=hinge penalty=r1", "gan"),
+    "supervised": Command(
+        "research.launch:supervised", "train a model on examples: sparring supervised data=digits", "supervised"
+    ),
     "train": Command(
         "research.launch:train",
         "train from a config of yours: sparring train --config-dir conf --config-name mine",

@@ -84,7 +84,48 @@ class Order:
         return rows.reshape(steps, size)
 
 
-class Arrays:
+class Pairs:
+    """Inputs in memory and what is to be said of each, its target, with a train and a test split.
+
+    It keeps to `Data`, but that inputs may be of any shape and type (numbers, ids int64) and a target anything that
+    has a shape: a class int64 [], a vector, a box. `seed` fixes the order of the batches.
+    """
+
+    classes = 0
+    names: tuple[str, ...] = ()
+
+    def __init__(self, inputs: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], seed: int) -> None:
+        self.shape = tuple(int(n) for n in inputs["train"].shape[1:])
+        self.count = len(inputs["train"])
+        self._inputs, self._targets = dict(inputs), dict(targets)
+        self._order = Order(self.count, seed)
+
+    def plan(self, first: int, steps: int, size: int) -> np.ndarray:
+        """As `Data.plan`."""
+        return self._order.plan(first, steps, size)
+
+    def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The inputs [B, *shape] and targets [B, ...] of `rows` int64 [B]; nothing is drawn."""
+        inputs, targets = self._on_device
+        return scaled(tf.gather(inputs, rows)), tf.gather(targets, rows)
+
+    @functools.cached_property
+    def _on_device(self) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():  # else they would become constants of the graph that is being traced
+            return tf.constant(self._inputs["train"]), tf.constant(self._targets["train"])
+
+    def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `Data.examples`: the inputs and targets of a split, on the host."""
+        rows = self.rows(split, limit)
+        return unit(self._inputs[split][rows]), self._targets[split][rows]
+
+    def rows(self, split: str, limit: int | None = None) -> np.ndarray:
+        """Which of a split's examples `examples` gives, int64 [N]."""
+        count = len(self._targets[known(split)])
+        return np.arange(count) if limit is None or limit >= count else np.sort(permutation(count, 0)[:limit])
+
+
+class Arrays(Pairs):
     """Examples in memory, with a train and a test split; satisfies `Data`.
 
     Examples are uint8 images [N, H, W, C], kept as bytes and scaled to [-1, 1] when taken; float images [N, H, W, C]
@@ -110,42 +151,14 @@ class Arrays:
                 f"{source}: the train split's examples are {examples['train'].shape[1:]}, the test split's "
                 f"{examples['test'].shape[1:]}: they must be alike."
             )
-        self.shape = tuple(int(n) for n in examples["train"].shape[1:])
-        self.count = len(examples["train"])
-        self._examples = {s: _compact(examples[s]) for s in SPLITS}
-        self._labels = {s: np.zeros(len(examples[s]), np.int64) for s in SPLITS}
-        self.classes = 0
+        targets = {s: np.zeros(len(examples[s]), np.int64) for s in SPLITS}
         if labels is not None:
-            self._labels = {s: _numbers(labels[s], len(examples[s]), f"{source}: {s} split") for s in SPLITS}
-            self.classes = len(names) if names else 1 + max(int(n.max()) for n in self._labels.values())
+            targets = {s: whole_numbers(labels[s], len(examples[s]), f"{source}: {s} split") for s in SPLITS}
+            self.classes = len(names) if names else 1 + max(int(n.max()) for n in targets.values())
             for split in SPLITS:
-                _check_range(self._labels[split], self.classes, f"{source}: {split} split")
+                check_range(targets[split], self.classes, f"{source}: {split} split")
         self.names = tuple(names) if names else tuple(str(c) for c in range(self.classes))
-        self._order = Order(self.count, seed)
-
-    def plan(self, first: int, steps: int, size: int) -> np.ndarray:
-        """As `Data.plan`."""
-        return self._order.plan(first, steps, size)
-
-    def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `Data.take`; nothing is drawn."""
-        examples, labels = self._on_device
-        return scaled(tf.gather(examples, rows)), tf.gather(labels, rows)
-
-    @functools.cached_property
-    def _on_device(self) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.init_scope():  # else they would become constants of the graph that is being traced
-            return tf.constant(self._examples["train"]), tf.constant(self._labels["train"])
-
-    def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Data.examples`."""
-        rows = self.rows(split, limit)
-        return unit(self._examples[split][rows]), self._labels[split][rows]
-
-    def rows(self, split: str, limit: int | None = None) -> np.ndarray:
-        """Which of a split's examples `examples` gives, int64 [N]."""
-        count = len(self._labels[known(split)])
-        return np.arange(count) if limit is None or limit >= count else np.sort(permutation(count, 0)[:limit])
+        super().__init__({s: _compact(examples[s]) for s in SPLITS}, targets, seed)
 
 
 def known(split: str) -> str:
@@ -190,6 +203,25 @@ def split_off(count: int, test_fraction: float, source: str, labels: np.ndarray 
     return {"train": np.flatnonzero(~chosen), "test": np.flatnonzero(chosen)}
 
 
+def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: int) -> np.ndarray:
+    """Which examples are of the classes `only`, at most `per_class` of each, drawn by `seed`: int64, in their order."""
+    rows = np.flatnonzero(np.isin(labels, only))
+    if per_class is None:
+        return rows
+    if per_class < 1:
+        raise UserError(f"data.per_class={per_class}: 1 at least, or null for all.")
+    shuffled = rows[permutation(len(rows), seed)]
+    return np.sort(np.concatenate([shuffled[labels[shuffled] == c][:per_class] for c in only]))
+
+
+def classes_of(only: Sequence[int] | None, count: int) -> list[int]:
+    """The classes that data is to have, of `count` that there are: `only` these, or all."""
+    found = list(range(count)) if only is None else [int(c) for c in only]
+    if len(found) < 2 or len(set(found)) < len(found) or not set(found) <= set(range(count)):
+        raise UserError(f"data.only={found}: two classes of 0 to {count - 1} at least, each once.")
+    return found
+
+
 def _compact(examples: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(examples, np.uint8 if examples.dtype == np.uint8 else np.float32)
 
@@ -216,7 +248,8 @@ def _check_examples(examples: np.ndarray, source: str) -> None:
         raise UserError(f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes.")
 
 
-def _numbers(labels: Any, count: int, source: str) -> np.ndarray:
+def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:
+    """Labels int64 [count]; UserError if they are not one whole number each."""
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(
@@ -226,7 +259,8 @@ def _numbers(labels: Any, count: int, source: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _check_range(labels: np.ndarray, classes: int, source: str) -> None:
+def check_range(labels: np.ndarray, classes: int, source: str) -> None:
+    """UserError if a label is no class."""
     if labels.min() < 0 or labels.max() >= classes:
         raise UserError(
             f"{source}: labels run from {labels.min()} to {labels.max()}, though there are {classes} classes, 0 to "

@@ -1,25 +1,49 @@
 """Data sets in arrays: scikit-learn's digits, and .npz files of one's own."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from research.data import Arrays, split_off
+from research.data import Arrays, classes_of, few, split_off
 from research.errors import UserError
 
 
-def digits(seed: int, test_fraction: float = 0.2) -> Arrays:
+def digits(
+    seed: int,
+    test_fraction: float = 0.2,
+    only: Sequence[int] | None = None,
+    per_class: int | None = None,
+    shifts: int = 0,
+) -> Arrays:
     """The 1 797 handwritten digits that come with scikit-learn: 8x8x1 in [-1, 1], 10 classes (Alpaydin, Kaynak 1998).
 
-    The split is the same in every run; `seed` fixes the order of the batches.
+    The split is the same in every run; `seed` fixes the order of the batches. `only` some digits, as classes in that
+    order. `per_class`: so many training examples of each, drawn by the seed; the test split stays as it is.
+    `shifts`: training examples also moved by up to so many pixels up or down and left or right.
     """
     from sklearn.datasets import load_digits  # a second of imports
 
     found = load_digits()
     images = (found.images[..., np.newaxis] / 8.0 - 1.0).astype(np.float32)  # [N, 8, 8, 1], of 17 grey levels
     rows = split_off(len(images), test_fraction, "data", found.target)
-    return Arrays({s: images[r] for s, r in rows.items()}, {s: found.target[r] for s, r in rows.items()}, seed)
+    classes = classes_of(only, 10)
+    rows = {s: r[few(found.target[r], classes, per_class if s == "train" else None, seed)] for s, r in rows.items()}
+    labels = {s: np.array([classes.index(c) for c in found.target[r]]) for s, r in rows.items()}
+    kept = {s: images[r] for s, r in rows.items()}
+    if shifts:
+        kept["train"], times = _shifted(kept["train"], shifts), (2 * shifts + 1) ** 2
+        labels["train"] = np.tile(labels["train"], times)
+    return Arrays(kept, labels, seed, [str(c) for c in classes])
+
+
+def _shifted(images: np.ndarray, by: int) -> np.ndarray:
+    """Images [N, H, W, C] moved by up to `by` pixels both ways, dark behind: [N * (2 by + 1)^2, H, W, C]."""
+    _, height, width, _ = images.shape
+    padded = np.pad(images, [(0, 0), (by, by), (by, by), (0, 0)], constant_values=-1.0)
+    places = [(y, x) for y in range(2 * by + 1) for x in range(2 * by + 1)]
+    return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in places])
 
 
 def npz(

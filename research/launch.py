@@ -33,6 +33,11 @@ def gan(arguments: Sequence[str]) -> int:
     return run("gan", "gan", arguments)
 
 
+def supervised(arguments: Sequence[str]) -> int:
+    """`sparring supervised`: the primary config conf/supervised.yaml."""
+    return run("supervised", "supervised", arguments)
+
+
 def train(arguments: Sequence[str]) -> int:
     """`sparring train`: a primary config of the user's own, named by --config-name."""
     return run("train", None, arguments)

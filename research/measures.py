@@ -3,14 +3,16 @@
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 
 
@@ -40,6 +42,54 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
         found |= {f"share_{part}": share for part, share in trainer.anatomy().items()}
     trainer.close()
     return found
+
+
+def beside_keras_fit(cfg: DictConfig, steps: int, turns: int = 5) -> dict[str, Any]:
+    """Examples per second of supervised training, and of Keras' `fit` on the same data with a twin of the same model.
+
+    Same optimizer, loss, batch size and way to compile, in one process, by turns of `steps` examples after one each to
+    compile and warm up; medians. `fit` is measured as it is, and with 64 batches in each of its calls
+    (`steps_per_execution`), which is its best way to train small models; the ratio is to the better of the two.
+    """
+    from research.train import build
+
+    trainer = build(cfg)
+    runs = {"ours": lambda: trainer.train(steps)}
+    for name, at_once in (("keras_fit", 1), ("keras_fit_64_at_once", 64)):
+        runs[name] = _keras_fit(cfg, trainer, steps, at_once)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(turns + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    rates = {name: steps / statistics.median(spent) for name, spent in seconds.items()}
+    ours = rates.pop("ours")
+    found = {f"{name}_examples_per_second": rate for name, rate in rates.items()}
+    return {"steps_per_second": ours, "times_keras": ours / max(rates.values()), **found}
+
+
+def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Callable[[], Any]:
+    """A call of `fit` on `steps` examples."""
+    import tensorflow as tf
+
+    from research import targets
+
+    twin = targets.instantiate(cfg.model)(outputs=trainer.task.outputs)
+    inputs, labels = trainer.data.examples("train")
+    source = tf.keras.Input(inputs.shape[1:])
+    model = tf.keras.Model(source, twin(source))
+    optimizer = trainer.stages[0].optimizers[0].keras
+    model.compile(
+        type(optimizer).from_config(optimizer.get_config()),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=trainer.mode == "xla",
+        steps_per_execution=at_once,
+    )
+    inputs, labels = (np.resize(a, (steps, *a.shape[1:])) for a in (inputs, labels))
+    return lambda: model.fit(inputs, labels, batch_size=trainer.batch_size, epochs=1, verbose=0)
 
 
 def cold_start(cfg: DictConfig, command: Sequence[str], target: float) -> dict[str, Any]:

@@ -149,10 +149,10 @@ def _resolved(job: DictConfig) -> dict[str, Any]:
 
 
 def _check_read(raw: Any) -> None:
-    """Top-level keys that nothing refers to have no effect: they are misspelt."""
+    """Top-level keys that nothing refers to have no effect: they are misspelt. One that is null says so itself."""
     text = str(raw)
     for key in raw:
-        if key not in _READ and not re.search(rf"\$\{{{re.escape(str(key))}[.}}\[]", text):
+        if raw[key] is not None and key not in _READ and not re.search(rf"\$\{{{re.escape(str(key))}[.}}\[]", text):
             raise UserError(
                 f"{key}: nothing reads this key. {near(str(key), [*_READ, *(k for k in raw if k != key)])}".strip()
             )

@@ -32,15 +32,31 @@ class Scheduled:
         self.keras.build(self.variables)
 
     def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Apply gradients (one per built variable); return the global norms of the gradient and of the change made."""
+        """Apply gradients (one per built variable); return the global norms of the gradient and of the change made.
+
+        Of variables that are frozen neither counts, and nothing of theirs moves.
+        """
         self.keras.learning_rate.assign(self.learning_rate(progress))
-        before = [tf.identity(v) for v in self.variables]
-        self.keras.apply_gradients(zip(gradients, self.variables, strict=True))
-        change = [v - b for v, b in zip(self.variables, before, strict=True)]
+        pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if not is_frozen(v)]
+        if not pairs:
+            return {"gradient/norm": tf.zeros([]), "gradient/update_norm": tf.zeros([])}
+        before = [tf.identity(v) for _, v in pairs]
+        self.keras.apply_gradients(pairs)
+        change = [v - b for (_, v), b in zip(pairs, before, strict=True)]
         return {
-            "gradient/norm": tf.linalg.global_norm(gradients),
+            "gradient/norm": tf.linalg.global_norm([g for g, _ in pairs]),
             "gradient/update_norm": tf.linalg.global_norm(change),
         }
+
+
+def freeze(variable: tf.Variable) -> None:
+    """From now on no `Scheduled` moves it, in whatever is traced hereafter."""
+    variable._held_fast = True
+
+
+def is_frozen(variable: tf.Variable) -> bool:
+    """Whether `freeze` was called on it."""
+    return getattr(variable, "_held_fast", False)
 
 
 DESCRIPTIONS = {

@@ -1,10 +1,11 @@
 """Coloured shapes drawn by formula: images whose class, colour, place and size are known exactly."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from research.data import SPLITS, Arrays, known
+from research import philox
+from research.data import SPLITS, Arrays, Pairs, classes_of, few, known
 from research.errors import UserError
 
 COLOURS = {
@@ -53,15 +54,28 @@ class Shapes(Arrays):
 
     Shape, colour, place, extent and the ground's grey are drawn independently and evenly, the shape lying wholly inside
     the image; edges are antialiased. The images are the same in every run; `seed` fixes the order of the batches.
+    `train` and `test` say how many are drawn; `only` some classes are kept, as classes in that order, and of each at
+    most `per_class` training images, drawn by the seed.
     """
 
-    def __init__(self, seed: int, train: int = 10000, test: int = 2000, size: int = 32) -> None:
+    def __init__(
+        self,
+        seed: int,
+        train: int = 10000,
+        test: int = 2000,
+        size: int = 32,
+        only: Sequence[int] | None = None,
+        per_class: int | None = None,
+    ) -> None:
         if min(train, test) < 1 or size < 8:
             raise UserError(f"data.train={train}, data.test={test}, data.size={size}: 1, 1 and 8 at least.")
+        classes = classes_of(only, len(SHAPES) * len(COLOURS))
         drawn = {s: _draw(n, size, i) for i, (s, n) in enumerate(zip(SPLITS, (train, test), strict=True))}
-        self._boxes = {s: d[2] for s, d in drawn.items()}
+        rows = {s: few(d[1], classes, per_class if s == "train" else None, seed) for s, d in drawn.items()}
+        labels = {s: np.array([classes.index(c) for c in drawn[s][1][r]], np.int64) for s, r in rows.items()}
+        self._boxes = {s: drawn[s][2][r] for s, r in rows.items()}
         names = [f"{colour} {shape}" for shape in SHAPES for colour in COLOURS]
-        super().__init__({s: d[0] for s, d in drawn.items()}, {s: d[1] for s, d in drawn.items()}, seed, names)
+        super().__init__({s: drawn[s][0][r] for s, r in rows.items()}, labels, seed, [names[c] for c in classes])
 
     def boxes(self, split: str, limit: int | None = None) -> np.ndarray:
         """Top, left, bottom and right edge of each shape as a share of the image, float32 [N, 4], in [0, 1].
@@ -73,7 +87,7 @@ class Shapes(Arrays):
 
 def _draw(count: int, size: int, stream: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images uint8 [N, size, size, 3], labels int64 [N] and boxes float32 [N, 4]."""
-    u = _uniform(count * 6, stream).reshape(6, count)  # a row each: shape, colour, extent, x, y, ground
+    u = philox.uniform(count * 6, 0x5A4B, stream).reshape(6, count)  # a row each: shape, colour, extent, x, y, ground
     shape, colour = (u[0] * len(SHAPES)).astype(np.int64), (u[1] * len(COLOURS)).astype(np.int64)
     r = size * (_SIZES[0] + u[2] * (_SIZES[1] - _SIZES[0]))  # [N] pixels
     x, y = (r + u[i] * (size - 2.0 * r) for i in (3, 4))  # [N] the centre
@@ -100,7 +114,11 @@ def _cover(shape: np.ndarray, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np
     return cover
 
 
-def _uniform(count: int, stream: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), float64 [count], from Philox's words: the same for good."""
-    words = np.random.Philox(key=np.array([0x5A4B, stream], np.uint64)).random_raw(count)
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+class Boxes(Pairs):
+    """The images of `Shapes`, uint8 [N, size, size, 3], and as target where the shape is: its box, float32 [N, 4]."""
+
+    boxed = True
+
+    def __init__(self, seed: int, train: int = 10000, test: int = 2000, size: int = 32) -> None:
+        shapes = Shapes(seed, train, test, size)
+        super().__init__(shapes._inputs, shapes._boxes, seed)

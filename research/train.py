@@ -105,9 +105,10 @@ def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:
 
 def _initialise(cfg: DictConfig, fit: Any) -> None:
     """Where the run begins: its own checkpoint, else run.resume's, else run.warm_start's model, else from scratch."""
-    from research.checkpoint import Checkpoints, restore_into
-    from research.fit import model_only
+    from research import transfer
+    from research.checkpoint import Checkpoints
 
+    transfer.hold(fit.trainer.model, cfg.run.freeze)
     if fit.resume(fit.latest):
         return
     if cfg.run.resume not in ("auto", "never"):
@@ -116,7 +117,7 @@ def _initialise(cfg: DictConfig, fit: Any) -> None:
         return
     if cfg.run.warm_start is not None:
         source = record.newest(record.existing(cfg.run.warm_start, "run.warm_start"))
-        restore_into(model_only(fit.trainer), source)
+        transfer.begin_with(fit.trainer.model, source, cfg.run.warm_layers)
         _log.info("Warm start from %s.", source)
 
 

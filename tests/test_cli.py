@@ -14,6 +14,7 @@ from research import cli
 from research.config import CONF
 
 ROOT = Path(__file__).resolve().parents[1]
+PRIMARIES = ("rl", "gan", "supervised")
 HEAVY = {"tensorflow", "keras", "tf_keras", "numpy", "gymnasium", "tf_agents", "tensorboard", "rich"}
 MODULES = """
 import sys
@@ -83,7 +84,7 @@ def test_help_names_every_command():
 def test_help_of_a_command_names_groups_with_options_keys_with_comments_and_examples():
     said = ask("rl", "--help")[0]
     assert "sparring rl -m agent=dqn,ppo seed=0,1,2" in said
-    shown = said + ask("gan", "--help")[0]
+    shown = said + ask("gan", "--help")[0] + ask("supervised", "--help")[0]
     for group in (p for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml"))):
         options = ", ".join(sorted(p.stem for p in group.glob("*.yaml")))
         assert f"\n{group.name}: {options}\n" in shown
@@ -93,10 +94,11 @@ def test_help_of_a_command_names_groups_with_options_keys_with_comments_and_exam
 
 
 def test_help_names_the_groups_of_its_own_kind_of_run():
-    groups = {command: re.findall(r"^(\w+): ", ask(command, "--help")[0], re.MULTILINE) for command in ("rl", "gan")}
+    groups = {command: re.findall(r"^(\w+): ", ask(command, "--help")[0], re.MULTILINE) for command in PRIMARIES}
     shared = {"debug", "experiment", "network", "optimizer", "run", "search", "strategy"}
     assert set(groups["rl"]) == shared | {"agent", "env"}
     assert set(groups["gan"]) == shared | {"augmentation", "data", "loss", "metric", "penalty"}
+    assert set(groups["supervised"]) == shared | {"data", "metric", "model", "stages", "task"}
 
 
 def test_examples_in_help_are_commands_without_mistakes():
@@ -104,8 +106,8 @@ def test_examples_in_help_are_commands_without_mistakes():
     from research.config import Composer
 
     launch.prepare()
-    said = ask("rl", "--help")[0] + ask("gan", "--help")[0]
-    examples = [line.split() for line in said.splitlines() if re.match("  sparring (rl|gan) ", line)]
+    said = "".join(ask(command, "--help")[0] for command in PRIMARIES)
+    examples = [line.split() for line in said.splitlines() if re.match(f"  sparring ({'|'.join(PRIMARIES)}) ", line)]
     assert len(examples) >= 8
     for _, name, *arguments in examples:
         Composer(name).compose([a for a in arguments if a != "-m" and not re.search(r",(?![^\[]*\])", a)])

@@ -20,22 +20,37 @@ from research.limits import is_limit
 from research.mistakes import Command
 from research.train import train
 
-PRIMARIES = {"rl": ["env=gymnasium", "env.id=CartPole-v1"], "gan": []}  # and one way to compose each
+PRIMARIES = {"rl": ["env=gymnasium", "env.id=CartPole-v1"], "gan": [], "supervised": []}  # and one way to compose each
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
 SEARCH = "search"  # the spaces of `sparring search`: no part of a run, see tests/test_search.py
 OPTIONS = [(group, path.stem) for group in GROUPS if group != SEARCH for path in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 SUITES = [name for name in EXPERIMENTS if "\nsuite:" in (CONF / "experiment" / f"{name}.yaml").read_text()]
-GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan alone
+GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan
+SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 # What an option needs beside it: values that it leaves open, and others it goes with.
 NEEDED = {
     "gymnasium": ["env.id=CartPole-v1"],
     "npz": ["data.path=mine.npz"],
     "folder": ["data.path=mine"],
+    "table": ["data.path=mine.csv", "data.targets=[y]"],
+    "text": ["data.path=mine.tsv"],
+    "projected": ["network.discriminator.features.weights=null"],
+    "fid_trained": ["metrics.fid_classifier.extractor.run=runs/mine"],
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }
-JUDGED_ELSEWHERE = ("data", "env", "hydra", "limits", "metrics", "network")  # whose numbers their own classes check
+JUDGED_ELSEWHERE = (
+    "data",
+    "env",
+    "hydra",
+    "limits",
+    "metrics",
+    "model",
+    "network",
+    "stages",
+    "task",
+)  # whose numbers their own classes check
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +68,8 @@ def primary_of(group: str, name: str) -> str:
     text = (CONF / group / f"{name}.yaml").read_text()
     if group == "experiment":
         return text.splitlines()[1].split()[2]  # its command
+    if group in SUPERVISED or "For `sparring supervised`" in text:
+        return "supervised"
     return "gan" if group in GANS or "sparring gan" in text else "rl"
 
 
@@ -61,7 +78,16 @@ def compositions(group: str, name: str) -> list[DictConfig]:
     if group == "optimizer":
         both = (f"optimizer@{player}_optimizer={name}" for player in ("generator", "discriminator"))
         return [composed("rl", f"optimizer={name}"), composed("gan", *both)]
-    return [composed(primary_of(group, name), f"{group}={name}", *NEEDED.get(name, []))]
+    return [composed(primary_of(group, name), *chosen(group, name))]
+
+
+def chosen(group: str, name: str) -> list[str]:
+    """What is typed to choose an option, and what it needs beside it."""
+    if (group, name) in (("network", "pretrained"), ("model", "pretrained")):
+        return [f"{group}={name}", f"{'network' if group == 'network' else 'model.torso'}.weights=null"]
+    beside = {"bert": ["model.torso.path=mine"], "factors": ["data=interactions"]}
+    words = ["data=reviews"] if (group, name) in (("model", "text"), ("model", "bag")) else beside.get(name, [])
+    return [f"{group}={name}", *words, *([] if group == "model" else NEEDED.get(name, []))]
 
 
 def option(group: str, name: str) -> DictConfig:
@@ -97,7 +123,7 @@ def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
     files = {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
     assert set(OPTIONS) == {(group, name) for group, name in files if group != SEARCH}
     shared = {"debug", "experiment", "network", "optimizer", "run", "search", "strategy"}
-    assert shared | {"agent", "env"} | set(GANS) == set(GROUPS)
+    assert shared | {"agent", "env"} | set(GANS) | set(SUPERVISED) == set(GROUPS)
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
@@ -124,8 +150,12 @@ ANYWHERE = {
         "augmentation.instance_noise", "metrics.modes", "generator_optimizer", "discriminator_optimizer",
         "generator_optimizer.optimizer", "game", "ema", "trainer", "trainer.evaluation", "trainer.alarms", "strategy",
     ],
+    "supervised": [
+        "data", "model", "model.torso", "task", "stages.head", "optimizer", "optimizer.optimizer", "trainer",
+        "trainer.evaluation", "strategy",
+    ],
 }  # fmt: skip
-FULL = {"rl": PRIMARIES["rl"], "gan": ["penalty=r1", "augmentation=instance_noise"]}
+FULL = {"rl": PRIMARIES["rl"], "gan": ["penalty=r1", "augmentation=instance_noise"], "supervised": ["stages=head"]}
 
 
 @pytest.mark.parametrize(("primary", "key"), [(p, key) for p, keys in ANYWHERE.items() for key in keys])
@@ -171,7 +201,7 @@ def test_a_suite_is_a_sweep_of_experiments_and_what_is_typed_stands(name: str) -
 def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where metrics keep what they have trained
     primary, cfg = primary_of("experiment", name), option("experiment", name)
-    steps, short = (of_rl if primary == "rl" else of_gan)(cfg)
+    steps, short = {"rl": of_rl, "gan": of_gan, "supervised": of_supervised}[primary](cfg)
     short += [f"run.steps={steps}", "run.log_every=1", "run.evaluate_every=10000000", "compile=graph"]
     found = composed(primary, f"experiment={name}", *short, f"run.dir={tmp_path}", "run.name=run")
     OmegaConf.resolve(found.run)
@@ -200,3 +230,10 @@ def of_gan(cfg: DictConfig) -> tuple[int, list[str]]:
     metrics += [f"metrics.{k}.extractor.steps=2" for k in cfg.metrics if "steps" in cfg.metrics[k].get("extractor", {})]
     size = cfg.game.accumulation * cfg.game.pack * 4
     return 2 * size * cfg.game.n_critic, [*metrics, f"game.batch_size={size}", "trainer.evaluation.points=100"]
+
+
+def of_supervised(cfg: DictConfig) -> tuple[int, list[str]]:
+    """The same of a supervised run: few examples, small batches, and little to learn before it."""
+    few = [f"data.{k}=300" for k in ("train", "test") if k in cfg.data]
+    before = ["model.torso.steps=64"] if "steps" in cfg.model.get("torso", {}) else []
+    return 16, [*few, *before, "trainer.batch_size=8", "trainer.evaluation.batch_size=50"]

@@ -332,13 +332,19 @@ def test_every_config_builds_what_it_names(name, file, tmp_path):
     for i in range(10):
         Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / f"{i}.png")
     launch.prepare()
+    (tmp_path / "mine.tsv").write_text("good\tfine\nbad\tdull\n" * 20)
+    (tmp_path / "mine.csv").write_text("x,y\n" + "".join(f"{i},{i % 7}\n" for i in range(40)))
     paths = {"npz": [f"data.path={file}"], "folder": [f"data.path={tmp_path}"]}
-    cfg = Composer("gan").compose([f"data={name}", "seed=5", *paths.get(name, [])])
+    paths |= {"text": [f"data.path={tmp_path / 'mine.tsv'}"]}
+    paths |= {"table": [f"data.path={tmp_path / 'mine.csv'}", "data.targets=[y]"]}
+    primary = "supervised" if "`sparring supervised`" in (CONF / "data" / f"{name}.yaml").read_text() else "gan"
+    cfg = Composer(primary).compose([f"data={name}", "seed=5", *paths.get(name, [])])
     plain = {"data": OmegaConf.to_container(cfg.data, resolve=True)}
     targets.check(plain, [])
     targets.check_arguments(plain)
     data = targets.instantiate(cfg.data)
     check(data, 8)
     examples, labels = data.take(tf.constant(data.plan(3, 1, 8)[0]), random.members(random.stream(0, "x"), 8))
-    assert (examples.shape, labels.shape) == ((8, *data.shape), (8,))
+    assert examples.shape == (8, *data.shape)
+    assert labels.shape == (8, *data.examples("train", 5)[1].shape[1:])
     assert data.examples("test", 5)[0].shape[1:] == data.shape

@@ -1,0 +1,122 @@
+"""Networks that come trained: the backbones of tf.keras.applications as encoders of images."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from research.errors import UserError
+from research.networks import weights as files
+from research.networks.mlp import MLP
+
+_log = logging.getLogger("sparring")
+IMAGENET = "imagenet"
+_KEY = "network"
+
+
+class Pretrained(tf.keras.layers.Layer):
+    """A backbone of `tf.keras.applications` without its head: images [B, H, W, C] -> features [B, F].
+
+    Images are brought to the range and the order of colours that the backbone was trained with, by Keras' own
+    `preprocess_input` for it; grey ones are shown as three equal colours.
+
+    Args:
+      backbone: the name of a class there: VGG16, ResNet50, InceptionV3, MobileNetV2, EfficientNetB0, ...
+      weights: a path or an address of an .h5 file of weights without the head; "imagenet" for those that Keras keeps in
+        ~/.keras/models, or fetches there; None for random ones, which the log says.
+      sha256: what the file's checksum is to be; an address needs one.
+      size: [height, width] that images are resized to (bilinear); None: as they are.
+      low, high: what the images' values run from and to: -1 and 1 in supervised training and GANs, 0 and 1 for agents.
+      trainable: whether its weights train; `stages` may freeze them as well.
+      fixed_statistics: whether batch normalisation stays at the statistics it came with, even where it trains. One that
+        is frozen does in any case.
+      pooling: "avg" or "max" over places; None: all places, as one vector.
+      units: of dense layers behind it.
+      settings: further arguments of the backbone's class, such as {alpha: 0.35} of MobileNetV2.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        weights: str | None,
+        sha256: str | None = None,
+        size: Sequence[int] | None = None,
+        low: float = -1.0,
+        high: float = 1.0,
+        trainable: bool = True,
+        fixed_statistics: bool = True,
+        pooling: str | None = "avg",
+        units: Sequence[int] = (),
+        settings: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.made, self._preprocess = application(backbone)
+        self.backbone, self.source, self.sha256 = backbone, weights, sha256
+        self.size = None if size is None else (int(size[0]), int(size[1]))
+        self.low, self.high, self.pooling = low, high, pooling
+        self.fixed_statistics, self.settings = fixed_statistics, dict(settings or {})
+        self._trains, self.dense = trainable, MLP(units, "relu")
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        height, width = self._sides(tf.TensorShape(input_shape))
+        self.network = self._make((height, width, 3))
+        self.network.trainable = self._trains
+        self.blocks = {layer.name: layer for layer in self.network.layers if layer.weights}  # weights by layers' names
+        super().build(input_shape)
+
+    def _sides(self, shape: tf.TensorShape) -> tuple[int, int]:
+        if shape.rank != 4:
+            raise UserError(f"{_KEY}=pretrained looks at images [H, W, C], and an input here is {list(shape[1:])}.")
+        if shape[-1] not in (1, 3):
+            raise UserError(
+                f"{_KEY}=pretrained: {self.backbone} looks at three colours, these images have {shape[-1]} channels: "
+                "drop the alpha channel (data.channels=3), or stack no frames."
+            )
+        return self.size or (int(shape[1]), int(shape[2]))
+
+    def _make(self, shape: tuple[int, int, int]) -> tf.keras.Model:
+        imagenet = self.source == IMAGENET
+        try:
+            network = self.made(
+                include_top=False,
+                weights=IMAGENET if imagenet else None,
+                input_shape=shape,
+                pooling=self.pooling,
+                **self.settings,
+            )
+        except ValueError as error:
+            raise UserError(f"{_KEY}.backbone={self.backbone}: {' '.join(str(error).split())}") from error
+        except Exception as error:
+            if not imagenet:
+                raise
+            raise UserError(
+                f"{_KEY}.weights=imagenet: none for {self.backbone} in ~/.keras/models, and Keras cannot fetch them: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        if self.source is None:
+            _log.warning("%s begins with random weights, as weights=null says.", self.backbone)
+        elif not imagenet:
+            files.load(network, files.locate(self.source, self.sha256, _KEY), _KEY)
+        return network
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = (tf.cast(inputs, tf.float32) - self.low) * (255.0 / (self.high - self.low))  # [B, H, W, C], 0 to 255
+        if self.size is not None and tuple(x.shape[1:3]) != self.size:
+            x = tf.image.resize(x, self.size)
+        if x.shape[-1] == 1:
+            x = tf.repeat(x, 3, axis=-1)
+        training = bool(training) and self._trains and not self.fixed_statistics
+        x = self.network(self._preprocess(x), training=training)
+        return self.dense(x)
+
+
+def application(name: str) -> tuple[Callable[..., tf.keras.Model], Callable[[tf.Tensor], tf.Tensor]]:
+    """A backbone's class in `tf.keras.applications` and its way to prepare images of 0 to 255."""
+    made = getattr(tf.keras.applications, name, None)
+    if not callable(made):
+        known = [
+            n for n in dir(tf.keras.applications) if callable(getattr(tf.keras.applications, n)) and n[0].isupper()
+        ]
+        raise UserError(f"{_KEY}.backbone={name}: there is none of that name. There are: {', '.join(sorted(known))}.")
+    return made, sys.modules[made.__module__].preprocess_input

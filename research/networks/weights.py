@@ -1,0 +1,101 @@
+"""Where weights of a backbone come from: a file, an address or the Keras cache. Never from nowhere without a word.
+
+Only arrays are read. A whole model in an .h5 file would have Keras execute what its layers hold; here the network is
+built from its name, and the file gives weights alone.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from research.errors import UserError
+
+_log = logging.getLogger("sparring")
+_CHUNK = 2**20
+
+
+def locate(weights: str, sha256: str | None, key: str) -> Path:
+    """The file behind a path or an address, whose SHA-256 is as given.
+
+    An address (https, http or file) needs one; what was fetched is kept where Keras keeps its own, ~/.keras/models.
+    Raises UserError for a file that is not there, cannot be fetched or is another than the checksum says.
+    """
+    if "://" in weights:
+        if sha256 is None:
+            raise UserError(f"{key}.weights={weights}: an address needs a checksum: set {key}.sha256.")
+        return _fetched(weights, sha256, key)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(f"{key}.weights={weights}: there is no such file.")
+    found = _digest(path)
+    if sha256 is not None and found != sha256.lower():
+        raise UserError(f"{key}.weights={weights} is not the file that was meant: its SHA-256 is {found}.")
+    _log.info("Weights from %s, SHA-256 %s.", path, found)
+    return path
+
+
+def _fetched(address: str, sha256: str, key: str) -> Path:
+    name = f"{sha256[:16].lower()}_{address.rpartition('/')[2]}"
+    try:
+        found = tf.keras.utils.get_file(
+            name, address, cache_subdir="models", file_hash=sha256.lower(), hash_algorithm="sha256"
+        )
+    except Exception as error:  # Keras raises bare Exceptions
+        said = " ".join(str(error).split())
+        raise UserError(f"{key}.weights={address} cannot be had: {said}") from error
+    path = Path(found)
+    if _digest(path) != sha256.lower():
+        raise UserError(f"{key}.weights={address} is not the file that was meant: its SHA-256 is {_digest(path)}.")
+    return path
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load(model: tf.keras.Model, path: Path, key: str) -> None:
+    """Assign the weights in an .h5 file, written by `save_weights` or `save`, to the layers they have the names of.
+
+    Raises UserError that lists what does not fit: layers that are missing on either side, or of another shape; nothing
+    has been assigned then.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = _layers(file.get("model_weights", file))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{key}.weights={path} holds no weights by layer: {error}. Write them by model.save_weights('name.h5')."
+        ) from error
+    here = {layer.name: layer for layer in model.layers if layer.weights}
+    faults = [f"only in the file: {n}" for n in found if n not in here]
+    faults += [f"not in the file: {n}" for n in here if n not in found]
+    for name in here.keys() & found.keys():
+        ours, theirs = ([tuple(a.shape) for a in arrays] for arrays in (here[name].weights, found[name]))
+        if ours != theirs:
+            faults.append(f"differs: {name} is {theirs} in the file, {ours} here")
+    if faults:
+        shown = "".join(f"\n  {f}" for f in sorted(faults)[:20]) + (
+            f"\n  and {len(faults) - 20} more" * (len(faults) > 20)
+        )
+        raise UserError(f"{key}.weights={path} does not fit this backbone:{shown}")
+    for name, layer in here.items():
+        layer.set_weights(found[name])
+
+
+def _layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
+    """Arrays by layer, of a file in Keras' HDF5 format."""
+    names = [_text(n) for n in group.attrs["layer_names"]]
+    found = {n: [np.asarray(group[n][_text(w)]) for w in group[n].attrs["weight_names"]] for n in names}
+    return {n: arrays for n, arrays in found.items() if arrays}
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)

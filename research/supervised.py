@@ -1,0 +1,275 @@
+"""Supervised training: inputs, targets, a model and a task; many batches in one compiled call."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from research import compile as compilation
+from research import data as data_contract
+from research import optimizers, random, stages
+from research.errors import UserError
+from research.means import Means
+from research.stages import Active, Stage
+from research.tasks import Task
+from research.trainer import Evaluation
+
+_CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is looked at.
+
+    Args:
+      batch_size: test examples that are predicted at once.
+      pictures_every: pictures at every so many evaluations; 0: never.
+    """
+
+    batch_size: int = 256
+    pictures_every: int = 1
+
+
+class SupervisedTrainer:
+    """A model learns to say targets of inputs; satisfies `research.trainer.Trainer`.
+
+    One iteration is one step of the optimizer on one batch. A step of the run is a training example.
+
+    Args:
+      data: a `research.data.Data`, whose labels may be targets of any shape.
+      model: a factory, called with `outputs`, of a Keras layer from inputs [B, ...] to [B, outputs].
+      task: a factory of a `research.tasks.Task`, called with the data.
+      stages: what trains when, by any names, in order; none: everything, always.
+    """
+
+    unit = "examples"
+
+    def __init__(
+        self,
+        data: Any,
+        model: Callable[..., tf.keras.layers.Layer],
+        task: Callable[..., Task],
+        optimizer: optimizers.Scheduled,
+        batch_size: int,
+        seed: int,
+        total_steps: int,
+        stages: Mapping[str, Stage] | None = None,
+        compile: str = "auto",
+        evaluation: EvaluationSettings | None = None,
+    ) -> None:
+        data_contract.check(data, batch_size)
+        _check_images(data)
+        self.data, self.batch_size, self.total_steps = data, batch_size, total_steps
+        self.task: Task = task(data)
+        self.objective, self.maximize = self.task.objective, self.task.maximize
+        self.network = model(outputs=self.task.outputs)
+        self._inputs = data.examples("train", 2)[0]  # what inputs look like
+        self._check_outputs(self.network(tf.constant(self._inputs), training=False))
+        self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
+        self.mode = compilation.resolve(compile, self.network.variables)
+        self.settings = evaluation or EvaluationSettings()
+        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.means = Means(self._training)
+        self._keys = random.stream(seed, "supervised")
+        self._programs: dict[int, Callable[..., Any]] = {}
+        self._predict = compilation.Direct(self._outputs, self.mode)
+        self._done, self._evaluations = 0, 0
+        self._seconds = {"plan": 0.0, "update": 0.0}
+
+    def _check_outputs(self, outputs: tf.Tensor) -> None:
+        if tuple(outputs.shape[1:]) != (self.task.outputs,):
+            raise UserError(
+                f"model: it says {list(outputs.shape[1:])} of an example, where the task asks for {self.task.outputs} "
+                "numbers: a model is a factory that takes `outputs`."
+            )
+
+    # ---- contract ------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Examples learned from."""
+        return self._done * self.batch_size
+
+    @functools.cached_property
+    def descriptions(self) -> Mapping[str, str]:
+        """Tag -> what it measures."""
+        return self._training | dict(self.task.descriptions)
+
+    @functools.cached_property
+    def _training(self) -> dict[str, str]:
+        loss = {"loss/total": "The task's loss of training examples, mean over batches."}
+        return loss | dict(self.task.trained) | optimizers.DESCRIPTIONS
+
+    @property
+    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """TensorBoard's custom scalars."""
+        return {
+            "Learning": {
+                "loss": ["loss/total"],
+                "training": list(self.task.trained),
+                "norms": ["gradient/norm", "gradient/update_norm"],
+            },
+            "Test": {tag.removeprefix("eval/"): [tag] for tag in self.task.descriptions},
+        }
+
+    @functools.cached_property
+    def model(self) -> tf.train.Checkpoint:
+        """The network."""
+        return tf.train.Checkpoint(network=self.network)
+
+    @functools.cached_property
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """Every variable."""
+        slots = {f"optimizer_{i}": part.keras for i, part in enumerate(self.stages[-1].optimizers)}
+        return tf.train.Checkpoint(model=self.model, iterations=self.iterations, means=self.means, **slots)
+
+    def train(self, steps: int) -> None:
+        """Advance by whole batches until at least `steps` more examples are learned from."""
+        left = -(-steps // self.batch_size)
+        while left > 0:
+            stage, until = self._stage()
+            count = min(left, _CALL, until - self._done)
+            started = time.perf_counter()
+            rows = self.data.plan(self._done, count, self.batch_size)
+            rows = tf.constant(np.pad(rows, [(0, _CALL - count), (0, 0)]), tf.int64)
+            planned = time.perf_counter()
+            self._program(stage)(rows, tf.constant(count, tf.int64))
+            self._seconds["plan"] += planned - started
+            self._seconds["update"] += time.perf_counter() - planned
+            self._done += count
+            left -= count
+
+    def _stage(self) -> tuple[int, int]:
+        """The stage that the next iteration is in, and the iteration at which it ends."""
+        firsts = [s.first for s in self.stages]
+        stage = max(i for i, first in enumerate(firsts) if first <= self._done)
+        return stage, firsts[stage + 1] if stage + 1 < len(firsts) else 2**62
+
+    def _program(self, stage: int) -> Callable[..., Any]:
+        stages.still(self.network, self.stages[stage].weights)  # before it is traced; eager code reads it each time
+        if stage not in self._programs:
+            iterate = functools.partial(self._iterate, self.stages[stage])
+            self._programs[stage] = compilation.function(iterate, self.mode)
+        return self._programs[stage]
+
+    def scalars(self) -> dict[str, float]:
+        values = self.means.read()
+        self.means.reset()
+        return values
+
+    def peek(self) -> dict[str, float]:
+        return self.means.read()
+
+    def timings(self) -> dict[str, float]:
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
+        return seconds
+
+    def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
+        """Scores of the test split, or of `episodes` examples of it; it is the same at every step."""
+        inputs, targets = self.data.examples("test", episodes)
+        outputs = self.predict(inputs)
+        found = Evaluation(self.task.evaluate(outputs, targets, self.network))
+        found.notes = {"test": {"examples": len(targets), **self.task.notes}}
+        every = self.settings.pictures_every
+        if media and every and self._evaluations % every == 0:
+            found.images = self.task.pictures(inputs, outputs, targets)
+        self._evaluations += 1
+        return found
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """Outputs [N, outputs] of inputs [N, ...]."""
+        size = self.settings.batch_size
+        padded = np.concatenate([inputs, np.repeat(inputs[:1], -len(inputs) % size, axis=0)])  # one shape for all
+        parts = [np.asarray(self._predict(padded[i : i + size])) for i in range(0, len(padded), size)]
+        return np.concatenate(parts)[: len(inputs)]
+
+    def host_state(self) -> dict[str, Any]:
+        return {"done": self._done, "evaluations": self._evaluations}
+
+    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
+        self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
+        return []
+
+    def close(self) -> None:
+        pass
+
+    # ---- the program ---------------------------------------------------------------------------------------------
+
+    def _outputs(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.network(inputs, training=False), tf.float32)
+
+    def _iterate(self, stage: Active, plan: tf.Tensor, count: tf.Tensor) -> None:
+        start = tf.identity(self.iterations)
+
+        def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return i + 1, self.means.add(total, self._learn(stage, start + i, plan[i]))
+
+        _, total = tf.while_loop(
+            lambda i, _: i < count,
+            body,
+            (tf.constant(0, tf.int64), tf.identity(self.means.total)),
+            parallel_iterations=1,
+            maximum_iterations=_CALL,
+        )
+        self.means.total.assign(total)
+        self.iterations.assign_add(count)
+
+    def _learn(self, stage: Active, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One step on the batch of examples `rows` [B], iteration `number` of the run; what is logged of it."""
+        gradients, values = self.part(stage.weights, number, rows, 0, self.batch_size)
+        examples = tf.cast((number + 1) * self.batch_size, tf.float32)
+        progress = tf.minimum(examples / float(self.total_steps), 1.0)
+        return values | _step(stage, gradients, progress)
+
+    def part(
+        self, weights: list[tf.Variable], number: tf.Tensor, rows: tf.Tensor, first: tf.Tensor | int, size: int
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """What the `size` examples from `first` on of the batch `rows` [B] add to its gradient and to its means.
+
+        Parts add up to the whole, whoever takes them: an example's key is that of its place in the batch.
+        """
+        keys = random.members(random.fold(self._keys, number), size, first)  # [M, 2]
+        inputs, targets = self.data.take(rows[first : first + size], keys)
+        inputs = tf.ensure_shape(inputs, [size, *self.data.shape])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            outputs = tf.cast(self.network(inputs, training=True), tf.float32)
+            loss = self._reduce(self.task.loss(outputs, targets))
+        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        measured = self.task.measures(outputs, targets)
+        return gradients, {"loss/total": loss, **{tag: self._reduce(each) for tag, each in measured.items()}}
+
+    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
+        """The one place where values per example become a scalar: parts of a batch add up to its mean."""
+        return tf.reduce_sum(values) / float(self.batch_size)
+
+
+def _step(stage: Active, gradients: list[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Apply gradients, one per weight of the stage; the norms of gradient and change, and the rate."""
+    norms: dict[str, list[tf.Tensor]] = {"gradient/norm": [], "gradient/update_norm": []}
+    for optimizer in stage.optimizers:
+        own, gradients = gradients[: len(optimizer.variables)], gradients[len(optimizer.variables) :]
+        for tag, norm in optimizer.step(own, progress).items():
+            norms[tag].append(norm)
+    rate = stage.optimizers[0].learning_rate(progress)
+    return {"schedule/learning_rate": rate, **{tag: tf.linalg.global_norm(parts) for tag, parts in norms.items()}}
+
+
+def _planned(
+    network: tf.keras.layers.Layer, optimizer: optimizers.Scheduled, wanted: Mapping[str, Stage], iterations: int
+) -> list[Active]:
+    if not network.trainable_variables:
+        raise UserError("model: it has no weights that train.")
+    return stages.plan(network, optimizer, wanted, iterations)
+
+
+def _check_images(data: Any) -> None:
+    if len(data.shape) == 3 and data.shape[-1] == 4:
+        raise UserError(
+            "data: its images have an alpha channel, which no model here looks at: set data.channels=3, or save them "
+            "without it."
+        )
