@@ -36,6 +36,9 @@ COMMANDS = {
         "rl",
     ),
     "evaluate": Command("research.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"),
+    "export": Command("research.export:main", "export a run's model: sparring export runs/my_run --name cart"),
+    "serve": Command("research.serve:main", "serve exported models over HTTP: sparring serve models --port 8501"),
+    "keys": Command("research.serving.keys:main", "who may ask a server: sparring keys keys.json add alice"),
     "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),
 }
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from research import finite
 from research.checkpoint import Checkpoints, restore_into
+from research.signatures import Export
 
 
 @dataclass
@@ -92,6 +93,9 @@ class Trainer(Protocol):
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         """Take up `host_state()` of an earlier process; one sentence for each thing that could not be taken up."""
+
+    def export(self) -> Export:
+        """What was learned, as functions of named tensors that need nothing of ours to be called."""
 
     def close(self) -> None:
         """Release processes and files."""
