@@ -7,8 +7,13 @@ The formats of TensorFlow Lite:
   int8     kernels and activations in int8, fitted to inputs drawn from the run; inputs and outputs stay float32
 """
 
+import contextlib
 import importlib
+import logging
+import os
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,40 +25,34 @@ import tensorflow as tf
 from research.errors import UserError
 from research.signatures import Arrays, Export, Exported, Function
 
-FORMATS = ("float32", "float16", "dynamic", "int8")
 _FITTED = 500  # inputs that int8 is fitted to
 _BATCH = 250
 _CALLS = 500  # of which a latency is the median
 
 
-def write(
-    folder: Path, export: Export, module: Exported, formats: list[str], onnx: bool, inputs: int, seeds: int
-) -> dict[str, Any]:
-    """Write the files into the version's folder; returns the fidelity report.
-
-    `inputs`: how many inputs drawn from the run the outputs are compared on; `seeds`: how many times it is judged.
-    """
-    drawn = export.samples(_FITTED + inputs)
+def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[str, Any]:
+    """Write the files into the version's folder; returns the fidelity report. `wanted` is a `research.export.Small`."""
+    drawn = export.samples(_FITTED + wanted.inputs)
     fitted = {name: array[:_FITTED] for name, array in drawn.items()}
     fresh = {name: array[_FITTED:] for name, array in drawn.items()}
     signature = module.signatures[export.edge]
     made: dict[str, tuple[Path, Function]] = {}
-    for kind in formats:
+    for kind in wanted.formats:
         path = folder / "tflite" / f"{export.edge}-{kind}.tflite"
         _keep(path, convert(signature, module, kind, fitted))
-        made[kind] = path, interpreted(path.read_bytes(), list(signature.structured_outputs))
-    if onnx:
+        made[kind] = path, interpreted(path.read_bytes())
+    if wanted.onnx:
         path = folder / "onnx" / f"{export.edge}.onnx"
         _keep(path, to_onnx(export, signature))
         made["onnx"] = path, in_onnxruntime(path, list(signature.structured_outputs))
     original = module.function(export.edge)
-    report = Fidelity(original, fresh, export.judge, seeds)
-    saved = sum(v.numpy().nbytes for v in signature.variables)
+    report = Fidelity(original, fresh, export.judge, wanted.seeds)
+    weights = sum(v.numpy().nbytes for v in signature.variables)
     return {
         "signature": export.edge,
-        "inputs": inputs,
-        "seeds": list(range(seeds)),
-        "original": {"weights_bytes": saved, **report.judged(original), **report.latency(original)},
+        "inputs": wanted.inputs,
+        "seeds": list(range(wanted.seeds)),
+        "original": {"bytes": weights, **report.judged(original), **report.latency(original)},
         "formats": {k: {"bytes": p.stat().st_size, **report.of(function)} for k, (p, function) in made.items()},
     }
 
@@ -74,11 +73,32 @@ def convert(signature: Any, module: Exported, kind: str, fitted: Arrays) -> byte
         converter.representative_dataset = lambda: _one_by_one(fitted)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     try:
-        return converter.convert()
+        with _quiet():
+            return converter.convert()
     except Exception as error:  # the converter's own, of several kinds
         raise UserError(
             f"--tflite {kind}: this model does not convert: {' '.join(str(error).split())[:300]}"
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Converters tell the terminal of every operation, in Python and in C++; what is wrong they raise."""
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("tensorflow", "tf2onnx"))]
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        try:
+            sys.stderr.flush()
+            os.dup2(nowhere.fileno(), 2)
+            for logger, _ in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            for logger, level in loggers:
+                logger.setLevel(level)
 
 
 def _one_by_one(inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
@@ -86,12 +106,11 @@ def _one_by_one(inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
         yield {name: array[i : i + 1] for name, array in inputs.items()}
 
 
-def interpreted(content: bytes, outputs: list[str]) -> Function:
+def interpreted(content: bytes) -> Function:
     """A TensorFlow Lite file as a function of arrays; any batch, for which the interpreter is resized."""
     interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
     (key,) = interpreter.get_signature_list()
     runner = interpreter.get_signature_runner(key)
-    del outputs
     return lambda inputs: {name: np.array(value) for name, value in runner(**inputs).items()}
 
 
@@ -100,7 +119,8 @@ def to_onnx(export: Export, signature: Any) -> bytes:
     tf2onnx = _needed("tf2onnx")
     specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in export.signatures[export.edge].inputs.items()]
     function = tf.function(export.signatures[export.edge].call, autograph=False)
-    model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=15)
+    with _quiet():
+        model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=15)
     return model.SerializeToString()
 
 
@@ -179,7 +199,7 @@ def _in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as a table."""
-    rows = {"original": report["original"] | {"bytes": report["original"]["weights_bytes"]}, **report["formats"]}
+    rows = {"original": report["original"], **report["formats"]}
     yield f"{report['signature']}, on {report['inputs']} inputs from the run:"
     for kind, row in rows.items():
         said = [f"  {kind:8} {row['bytes'] / 1024:9.1f} KiB  {row['p50_ms']:.3f} ms"]

@@ -6,12 +6,13 @@ A version is written beside its place and renamed, so that a server that watches
 """
 
 import argparse
+import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +22,8 @@ from research.errors import UserError
 from research.versions import NAME, versions
 
 FORMAT = 1
+FIDELITY = "fidelity.json"
+FORMATS = ("float32", "float16", "dynamic", "int8")  # of TensorFlow Lite; see research/edge.py
 _SCRATCH = ".scratch-"
 
 
@@ -28,8 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     """Parse the flags, export, say where it is; returns the exit code."""
     chosen = _parse(arguments)
     launch.prepare()
-    folder = export(chosen.run, chosen.name, chosen.out, chosen.checkpoint)
-    print(f"{folder}\nserve it: sparring serve {chosen.out}")
+    small = Small(chosen.tflite, chosen.onnx, chosen.inputs, chosen.seeds)
+    folder = export(chosen.run, chosen.name, chosen.out, chosen.checkpoint, small)
+    print(folder)
+    if small:
+        from research import edge
+
+        print(*edge.lines(json.loads((folder / FIDELITY).read_text())), sep="\n")
+    print(f"serve it: sparring serve {chosen.out}")
     return 0
 
 
@@ -42,14 +51,39 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", choices=("best", "latest"), default="latest", help="which model; default latest"
     )
+    parser.add_argument("--tflite", type=_formats, default=(), help=f"for small devices: {','.join(FORMATS)}")
+    parser.add_argument("--onnx", action="store_true", help="an ONNX file too")
+    parser.add_argument("--inputs", type=int, default=10_000, help="inputs that these are compared on; default 10000")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds under which they are judged; default 5")
     chosen = parser.parse_args(list(arguments))
+    if chosen.inputs < 1 or chosen.seeds < 0:
+        raise UserError("--inputs is at least 1, --seeds at least 0.")
     chosen.name = chosen.name or chosen.run.resolve().name
     if not NAME.fullmatch(chosen.name):
         raise UserError(f"--name {chosen.name}: give letters, digits, '.', '_' and '-', 64 at most, as in --name cart.")
     return chosen
 
 
-def export(run: Path, name: str, out: Path, checkpoint: str) -> Path:
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [kind for kind in formats if kind not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]}: choose from {','.join(FORMATS)}")
+    return formats
+
+
+class Small(NamedTuple):
+    """What is made for small devices: TensorFlow Lite formats, ONNX; how many inputs and seeds they are judged by."""
+
+    formats: Sequence[str] = ()
+    onnx: bool = False
+    inputs: int = 10_000
+    seeds: int = 5
+
+    def __bool__(self) -> bool:
+        return bool(self.formats or self.onnx)
+
+
+def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Small()) -> Path:  # noqa: B008
     """Write the next version of model `name` in `out`; returns its folder. UserError if there is nothing to export."""
     cfg = record.read_config(run)
     with evaluate.learned(run, cfg, checkpoint) as (trainer, step):
@@ -60,11 +94,20 @@ def export(run: Path, name: str, out: Path, checkpoint: str) -> Path:
         try:
             module = exported.module()
             module.save(str(scratch))
+            if small:
+                _shrink(scratch, exported, module, small)
             return _publish(scratch, out / name, _manifest(run, cfg, name, checkpoint, step, exported, module))
         except OSError as error:
             raise UserError(f"{out / name}: nothing was exported: {error.strerror or error}.") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _shrink(folder: Path, exported: Any, module: Any, small: Small) -> None:
+    from research import edge
+
+    report = edge.write(folder, exported, module, small)
+    (folder / FIDELITY).write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _scratch(folder: Path) -> Path:

@@ -90,6 +90,12 @@ def request(url: str, model: str, body: str) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
+def cpu(pid: int) -> float:
+    """Seconds of processor that a process has taken: of another process's load on the machine it knows little."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def load(url: str, asked: bytes, connections: int, seconds: float) -> tuple[np.ndarray, int, float]:
     """Seconds of every answer, the number that were no answers, and how long it took."""
     loop, host = asyncio.get_running_loop(), url.removeprefix("http://").split(":")
@@ -143,18 +149,18 @@ def bare(folder: Path, body: str, seconds: float) -> None:
     for name, call in (("bare call", slow), ("bare call, direct", direct(function))):
         for _ in range(20):
             call({key: one})
-        times = []
+        times, used = [], cpu(os.getpid())
         until = time.perf_counter() + seconds
         while (started := time.perf_counter()) < until:
             call({key: one})
             times.append(time.perf_counter() - started)
-        show(name, 1, np.array(times), 0, sum(times))
+        show(name, 1, np.array(times), 0, sum(times), cpu(os.getpid()) - used)
 
 
-def show(what: str, connections: int, seconds: np.ndarray, errors: int, took: float) -> None:
+def show(what: str, connections: int, seconds: np.ndarray, errors: int, took: float, used: float) -> None:
     p50, p99 = 1e3 * np.percentile(seconds, [50, 99])
     said = f"{what:28} {connections:4} {len(seconds) / took:9.0f}/s  p50 {p50:8.2f} ms  p99 {p99:8.2f} ms"
-    print(said, f" {errors} errors" if errors else "", flush=True)
+    print(said, f" {1e6 * used / len(seconds):6.0f} us of CPU each", f" {errors} errors" if errors else "", flush=True)
 
 
 def measure(folder: Path, model: str, body: str, connections: list[int], seconds: float) -> None:
@@ -168,13 +174,15 @@ def measure(folder: Path, model: str, body: str, connections: list[int], seconds
         "Flask and waitress": [sys.executable, "-c", FLASK, str(version), "8765"],
     }
     for name, command in rows.items():
-        with server(command) as (url, started, _):
+        with server(command) as (url, started, pid):
             asked = request(url, model, body)
             time.sleep(0.5)
             asyncio.run(load(url, asked, 2, 0.5))
             print(f"{name}: ready after {started:.1f} s")
             for count in connections:
-                show(name, count, *asyncio.run(load(url, asked, count, seconds)))
+                used = cpu(pid)
+                found = asyncio.run(load(url, asked, count, seconds))
+                show(name, count, *found, cpu(pid) - used)
 
 
 async def soak(url: str, asked: bytes, pid: int, seconds: float, rate: float) -> None:

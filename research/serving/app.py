@@ -24,6 +24,7 @@ _MODEL = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,18})|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<verb>[a-z]+)|(?P<metadata>/metadata))?"
 )
+QUICK = 5e-4  # seconds of a call below which a thread would only add its own cost
 _LARGE = 2**16  # bytes of JSON that are read in a thread, so that others are not kept waiting
 
 
@@ -144,7 +145,7 @@ class Service:
                 self.counts.queuing.add(1e6 * waited, servable.name)
                 self.counts.batches.add(rows, servable.name)
 
-            known[signature.name] = Batcher(signature.call, self.executor, rows, delay, seen)
+            known[signature.name] = Batcher(signature.call, self.executor, rows, delay, signature.seconds < QUICK, seen)
         return known[signature.name]
 
     async def _png(self, request: web.Request, which: tuple[str, int | None, str | None]) -> web.Response:

@@ -30,6 +30,7 @@ class Batcher:
     Args:
       rows: of a batch at most; a request that has more of its own goes alone.
       delay: seconds that a request waits for others when nothing runs; 0: none.
+      quick: whether a call takes no longer than handing it to a thread does; it is then made here and now.
       seen: told the rows of each batch, the seconds its oldest request waited, and the seconds it ran.
     """
 
@@ -39,9 +40,17 @@ class Batcher:
         executor: Executor,
         rows: int,
         delay: float,
+        quick: bool = False,
         seen: Callable[[int, float, float], None] = lambda rows, waited, ran: None,
     ) -> None:
-        self._call, self._executor, self._rows, self._delay, self._seen = call, executor, rows, delay, seen
+        self._call, self._executor, self._rows, self._delay, self._quick, self._seen = (
+            call,
+            executor,
+            rows,
+            delay,
+            quick,
+            seen,
+        )
         self._waiting: list[_Waiting] = []
         self._task: asyncio.Task | None = None
         self._full = asyncio.Event()
@@ -83,7 +92,10 @@ class Batcher:
     async def _run(self, batch: list[_Waiting]) -> None:
         loop, started = asyncio.get_running_loop(), time.perf_counter()
         try:
-            outputs = await loop.run_in_executor(self._executor, self._call, _joined(batch))
+            if self._quick and sum(w.rows for w in batch) <= self._rows:
+                outputs = self._call(_joined(batch))
+            else:
+                outputs = await loop.run_in_executor(self._executor, self._call, _joined(batch))
             _share(batch, outputs)
         except Exception as error:
             if len(batch) == 1:
