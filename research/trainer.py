@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from research import finite
 from research.checkpoint import Checkpoints, restore_into
-from research.signatures import Export
+from research.signatures import Export, on_arrays
 
 
 @dataclass
@@ -119,6 +119,7 @@ def check_trainer(make: Callable[[], Any], steps: int) -> None:
         _check_resume(whole, parted, resumed, folder, steps)
         _check_scalars(whole, resumed)
         _check_model(learned, saved, found)
+        _check_export(learned)
 
 
 def _check_words(trainer: Trainer) -> None:
@@ -197,6 +198,16 @@ def _check_model(learned: Trainer, saved: Path, found: Evaluation) -> None:
     assert learned.evaluate(episodes=2, step=step).scalars == found.scalars, (
         "the model alone evaluates to other scalars"
     )
+
+
+def _check_export(trainer: Trainer) -> None:
+    if not hasattr(trainer, "export"):
+        return
+    exported = trainer.export()
+    outputs = on_arrays(exported.signatures[exported.edge].trace())(exported.samples(3))
+    assert outputs, f"the exported {exported.edge} gives nothing"
+    wrong = [name for name, value in outputs.items() if value.shape[:1] != (3,) or not np.isfinite(value).all()]
+    assert not wrong, f"the exported {exported.edge} gives, of 3 inputs, no 3 finite outputs: {wrong}"
 
 
 def _check_equal(ours: Trainer, theirs: Trainer, what: str) -> None:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from research import manifest
 from research.serving.contract import TensorSpec
 from research.serving.servable import Servable, Signature
 from research.serving.server import Server, Settings
 from research.serving.shelf import Model
+from research.signatures import Export, seed_spec
+from research.signatures import Signature as Exportable
 
 FLOAT, INT = np.dtype("float32"), np.dtype("int64")
 
@@ -116,3 +120,24 @@ def doubling(shape: tuple[int, ...] = (2,)) -> Signature:
 
 def settings(folder: Path, **more: Any) -> Settings:
     return Settings(folder, **more)
+
+
+def write(models: Path, name: str, version: int, factor: float = 2.0) -> Path:
+    """A model of ours by hand: y = factor * x; and a picture of its seed."""
+    weight = tf.Variable(factor)
+
+    def double(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": weight * x}
+
+    def png(seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = tf.cast(tf.ones([1, 2, 2, 1], tf.int64) * tf.reshape(seed, [-1, 1, 1, 1]), tf.uint8)
+        return {"image_bytes": tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)}
+
+    signatures = {
+        "double": Exportable(double, {"x": tf.TensorSpec([2], tf.float32)}, "Twice."),
+        "png": Exportable(png, {"seed": seed_spec()}, "Grey."),
+    }
+    folder = models / name / str(version)
+    Export(signatures, "double", lambda n: {}, lambda f, s: {}).module().save(str(folder))
+    manifest.close(folder, {"name": name, "version": version})
+    return folder

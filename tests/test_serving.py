@@ -18,29 +18,8 @@ import tensorflow as tf
 from research import manifest
 from research.serving.contract import TensorSpec
 from research.serving.shelf import SETTINGS
-from research.signatures import Export, Signature, seed_spec
-from tests.serving import FLOAT, Running, running, settings, shelve, signature
-
-
-def write(models: Path, name: str, version: int, factor: float = 2.0) -> Path:
-    """A model of ours by hand: y = factor * x; and a picture of its seed."""
-    weight = tf.Variable(factor)
-
-    def double(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"y": weight * x}
-
-    def png(seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.cast(tf.ones([1, 2, 2, 1], tf.int64) * tf.reshape(seed, [-1, 1, 1, 1]), tf.uint8)
-        return {"image_bytes": tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)}
-
-    signatures = {
-        "double": Signature(double, {"x": tf.TensorSpec([2], tf.float32)}, "Twice."),
-        "png": Signature(png, {"seed": seed_spec()}, "Grey."),
-    }
-    folder = models / name / str(version)
-    Export(signatures, "double", lambda n: {}, lambda f, s: {}).module().save(str(folder))
-    manifest.close(folder, {"name": name, "version": version})
-    return folder
+from research.signatures import Export, Signature
+from tests.serving import FLOAT, Running, running, settings, shelve, signature, write
 
 
 @pytest.fixture(scope="module")
