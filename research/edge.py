@@ -108,7 +108,9 @@ def _one_by_one(inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
 
 def interpreted(content: bytes) -> Function:
     """A TensorFlow Lite file as a function of arrays; any batch, for which the interpreter is resized."""
-    interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+    with warnings.catch_warnings():  # TensorFlow tells of this class's end, but both of ours have it
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
     (key,) = interpreter.get_signature_list()
     runner = interpreter.get_signature_runner(key)
     return lambda inputs: {name: np.array(value) for name, value in runner(**inputs).items()}
