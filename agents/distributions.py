@@ -90,3 +90,14 @@ def sample(distribution: tfd.Distribution, keys: tf.Tensor) -> tf.Tensor:
         mean = distribution.mean()  # [B, D]
         return mean + distribution.stddev() * random.normal(keys, mean.shape[-1])
     return distribution.sample(seed=tf.bitcast(keys[0], tf.int32))
+
+
+def parameters(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
+    """The tensors that say what the distribution is, by name; none of one of a kind unknown here."""
+    if isinstance(distribution, tfd.Independent) and isinstance(distribution.distribution, tfd.Categorical):
+        return {"logits": distribution.distribution.logits}  # [B, K, A]
+    if isinstance(distribution, tfd.Categorical):
+        return {"logits": distribution.logits}  # [B, A]
+    if isinstance(distribution, tfd.MultivariateNormalDiag):
+        return {"mean": distribution.mean(), "stddev": distribution.stddev()}  # [B, D]
+    return {}

@@ -104,6 +104,10 @@ class DQN(dqn_agent.DqnAgent):
         explore = random.uniform(random.fold(keys, 0), 1)[:, 0] < self.epsilon(progress)
         return tf.where(explore, self.act_random(observation, random.fold(keys, 1)), self.act_greedy(observation))
 
+    def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the greedy action is chosen by: Q(s, .) [B, A]."""
+        return {"q_values": self.q_values(observation)}
+
     # ---- learning ---------------------------------------------------------------------------------------------
 
     def _compute_q_values(self, time_steps: Any, actions: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -133,6 +133,10 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         del progress
         return distributions.sample(self.distribution(observation), keys)
 
+    def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the greedy action is chosen by: logits [B, A] or [B, K, A], or mean and stddev [B, D]."""
+        return distributions.parameters(self.distribution(observation))
+
     # ---- learning ---------------------------------------------------------------------------------------------
 
     def compute_return_and_advantage(

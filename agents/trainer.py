@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from agents import evaluation
+from agents import evaluation, export
 from agents.compiled import CompiledDriver, CompiledEvaluation
 from agents.host import HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
@@ -18,6 +18,7 @@ from research import compile as compilation
 from research import random
 from research.compile import Direct
 from research.means import Means
+from research.signatures import Export
 from research.trainer import Evaluation
 
 
@@ -172,6 +173,10 @@ class AgentTrainer(abc.ABC):
         if state["environments"] is None:
             return [] if self._done == 0 else ["The environments' state was not saved: their episodes start anew."]
         return self.driver.restore(state["environments"])
+
+    def export(self) -> Export:
+        """The policy, greedy and sampled."""
+        return export.policy(self)
 
     def close(self) -> None:
         self.driver.close()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gans import anatomy
+from gans import anatomy, export
 from gans import ema as averages
 from gans.alarms import Alarms, Limits
 from gans.augmentation import Augmentation
@@ -25,6 +25,7 @@ from research.config import listed
 from research.errors import UserError
 from research.means import Means
 from research.optimizers import Scheduled
+from research.signatures import Export
 from research.trainer import Evaluation
 
 _CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
@@ -68,7 +69,7 @@ class GANTrainer:
             raise UserError("network: a GAN has a generator and a discriminator: choose network=gan_mlp or dcgan.")
         optimizers = (generator_optimizer, discriminator_optimizer)
         self.game = Game(data, network, loss, penalties, augmentations, optimizers, rules, seed)
-        self.rules, self.ema, self.total_steps = rules, ema, total_steps
+        self.rules, self.ema, self.seed, self.total_steps = rules, ema, seed, total_steps
         self.metrics = Metrics(data, metrics)
         self.objective = _objective(objective, self.metrics)
         self.maximize = self.objective not in self.metrics.smaller
@@ -205,6 +206,10 @@ class GANTrainer:
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
         return []
+
+    def export(self) -> Export:
+        """The averaged generator and the discriminator."""
+        return export.game(self)
 
     def close(self) -> None:
         pass

@@ -43,6 +43,9 @@ COMMANDS = {
     "search": Command("research.search:main", "look for good settings: sparring search rl agent=ppo --trials 40"),
     "rerun": Command("research.rerun:main", "run a run again, to the last bit: sparring rerun runs/my_run"),
     "tensorboard": Command("research.show:main", "look at runs in TensorBoard: sparring tensorboard runs/my_sweep"),
+    "export": Command("research.export:main", "export a run's model: sparring export runs/my_run --name cart"),
+    "serve": Command("research.serve:main", "serve exported models over HTTP: sparring serve models --port 8501"),
+    "keys": Command("research.serving.keys:main", "who may ask a server: sparring keys keys.json add alice"),
     "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),
 }
 

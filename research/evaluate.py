@@ -1,9 +1,13 @@
 """`sparring evaluate RUN`: measure a run's model again, with as many episodes as wanted, and add it to its result."""
 
 import argparse
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
 
 from research import launch, mistakes, record
 from research.cli import strict
@@ -33,22 +37,8 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
     cfg = record.read_config(folder)
     if seed is not None:
         cfg.seed = seed
-    mistakes.check_composed(cfg)
-
-    from research import train
-    from research.checkpoint import Checkpoints, restore_into
-    from research.fit import model_only
-
-    kind = "best" if checkpoint == "best" else "checkpoints"
-    source = Checkpoints(folder / kind, keep=10**9).restore(None)
-    if source is None:
-        raise UserError(f"{folder} holds no checkpoint under {kind}/ to evaluate.")
-    trainer = train.build(cfg)
-    try:
-        step = restore_into(model_only(trainer), source.folder)
+    with learned(folder, cfg, checkpoint) as (trainer, step):
         found = trainer.evaluate(episodes=episodes, media=False, step=step)
-    finally:
-        trainer.close()
     entry = {
         "checkpoint": checkpoint,
         "step": step,
@@ -61,3 +51,23 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
     record.add_evaluation(folder, entry)
     lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {episodes} episodes"]
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]
+
+
+@contextlib.contextmanager
+def learned(folder: Path, cfg: DictConfig, checkpoint: str) -> Iterator[tuple[Any, int]]:
+    """The trainer of a run's config with the model of its "best" or "latest" checkpoint, and that checkpoint's step."""
+    mistakes.check_composed(cfg)
+
+    from research import train
+    from research.checkpoint import Checkpoints, restore_into
+    from research.fit import model_only
+
+    kind = "best" if checkpoint == "best" else "checkpoints"
+    source = Checkpoints(folder / kind, keep=10**9).restore(None)
+    if source is None:
+        raise UserError(f"{folder} holds no checkpoint under {kind}/.")
+    trainer = train.build(cfg)
+    try:
+        yield trainer, restore_into(model_only(trainer), source.folder)
+    finally:
+        trainer.close()

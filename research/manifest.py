@@ -37,13 +37,27 @@ def seal(folder: Path, step: int, versions: Mapping[str, str]) -> None:
 
     Raises OSError when the disk refuses.
     """
+    close(folder, {"format": FORMAT, "step": step, "versions": dict(versions)})
+
+
+def close(folder: Path, content: Mapping[str, Any]) -> None:
+    """Make every file in and below `folder` durable and write the manifest: `content`, the files, its own digest."""
     files = {}
-    for path in sorted(folder.iterdir()):
-        files[path.name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": _sha256(path)}
         fsync(path)
-    content = {"format": FORMAT, "step": step, "versions": dict(versions), "files": files}
+    content = {**content, "files": files}
     write(folder / MANIFEST, json.dumps({**content, "sha256": _own_digest(content)}, indent=1).encode())
     fsync(folder)
+
+
+def check(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder whose every listed file is as it was written; DamagedError with the first fault."""
+    manifest = _read_manifest(folder)
+    for name, expected in manifest["files"].items():
+        _verify_file(folder / name, expected["size"], expected["sha256"])
+    return manifest
 
 
 def verify(folder: Path, step: int) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from research import finite
 from research.checkpoint import Checkpoints, restore_into
 from research.projector import Embedding
+from research.signatures import Export, on_arrays
 
 
 @dataclass
@@ -95,6 +96,9 @@ class Trainer(Protocol):
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         """Take up `host_state()` of an earlier process; one sentence for each thing that could not be taken up."""
 
+    def export(self) -> Export:
+        """What was learned, as functions of named tensors that need nothing of ours to be called."""
+
     def close(self) -> None:
         """Release processes and files."""
 
@@ -117,6 +121,7 @@ def check_trainer(make: Callable[[], Any], steps: int) -> None:
         _check_resume(whole, parted, resumed, folder, steps)
         _check_scalars(whole, resumed)
         _check_model(learned, saved, found)
+        _check_export(learned)
 
 
 def _check_words(trainer: Trainer) -> None:
@@ -196,6 +201,16 @@ def _check_model(learned: Trainer, saved: Path, found: Evaluation) -> None:
     assert learned.evaluate(episodes=2, step=step).scalars == found.scalars, (
         "the model alone evaluates to other scalars"
     )
+
+
+def _check_export(trainer: Trainer) -> None:
+    if not hasattr(trainer, "export"):
+        return
+    exported = trainer.export()
+    outputs = on_arrays(exported.signatures[exported.edge].trace())(exported.samples(3))
+    assert outputs, f"the exported {exported.edge} gives nothing"
+    wrong = [name for name, value in outputs.items() if value.shape[:1] != (3,) or not np.isfinite(value).all()]
+    assert not wrong, f"the exported {exported.edge} gives, of 3 inputs, no 3 finite outputs: {wrong}"
 
 
 def _check_equal(ours: Trainer, theirs: Trainer, what: str) -> None:

@@ -95,7 +95,7 @@ def test_the_command_says_what_it_found_and_refuses_what_cannot_be(
     with pytest.raises(UserError, match=r"is not a run's folder: it has no config.yaml"):
         evaluate.main([str(tmp_path)])
     (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
-    with pytest.raises(UserError, match=r"holds no checkpoint under best/ to evaluate"):
+    with pytest.raises(UserError, match=r"holds no checkpoint under best/"):
         evaluate.main([str(tmp_path), "--checkpoint", "best"])
 
 

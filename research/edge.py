@@ -1,0 +1,211 @@
+"""What is exported for small devices: TensorFlow Lite in four formats, ONNX, and how far each is from the original.
+
+The formats of TensorFlow Lite:
+  float32  the same arithmetic by other kernels
+  float16  weights in half precision, arithmetic in float32
+  dynamic  kernels in int8, activations quantized as they come
+  int8     kernels and activations in int8, fitted to inputs drawn from the run; inputs and outputs stay float32
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from research.errors import UserError
+from research.signatures import Arrays, Export, Exported, Function
+
+_FITTED = 500  # inputs that int8 is fitted to
+_BATCH = 250
+_CALLS = 500  # of which a latency is the median
+
+
+def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[str, Any]:
+    """Write the files into the version's folder; returns the fidelity report. `wanted` is a `research.export.Small`."""
+    drawn = export.samples(_FITTED + wanted.inputs)
+    fitted = {name: array[:_FITTED] for name, array in drawn.items()}
+    fresh = {name: array[_FITTED:] for name, array in drawn.items()}
+    signature = module.signatures[export.edge]
+    made: dict[str, tuple[Path, Function]] = {}
+    for kind in wanted.formats:
+        path = folder / "tflite" / f"{export.edge}-{kind}.tflite"
+        _keep(path, convert(signature, module, kind, fitted))
+        made[kind] = path, interpreted(path.read_bytes())
+    if wanted.onnx:
+        path = folder / "onnx" / f"{export.edge}.onnx"
+        _keep(path, to_onnx(export, signature))
+        made["onnx"] = path, in_onnxruntime(path, list(signature.structured_outputs))
+    original = module.function(export.edge)
+    report = Fidelity(original, fresh, export.judge, wanted.seeds)
+    weights = sum(v.numpy().nbytes for v in signature.variables)
+    return {
+        "signature": export.edge,
+        "inputs": wanted.inputs,
+        "seeds": list(range(wanted.seeds)),
+        "original": {"bytes": weights, **report.judged(original), **report.latency(original)},
+        "formats": {k: {"bytes": p.stat().st_size, **report.of(function)} for k, (p, function) in made.items()},
+    }
+
+
+def _keep(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def convert(signature: Any, module: Exported, kind: str, fitted: Arrays) -> bytes:
+    """A signature as a TensorFlow Lite file; UserError naming the operation that has no such kernel."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([signature], module.module)
+    if kind != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if kind == "int8":
+        converter.representative_dataset = lambda: _one_by_one(fitted)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    try:
+        with _quiet():
+            return converter.convert()
+    except Exception as error:  # the converter's own, of several kinds
+        raise UserError(
+            f"--tflite {kind}: this model does not convert: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Converters tell the terminal of every operation, in Python and in C++; what is wrong they raise."""
+    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("tensorflow", "tf2onnx"))]
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():  # noqa: PTH123
+        warnings.simplefilter("ignore")
+        try:
+            sys.stderr.flush()
+            os.dup2(nowhere.fileno(), 2)
+            for logger, _ in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            for logger, level in loggers:
+                logger.setLevel(level)
+
+
+def _one_by_one(inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
+    for i in range(len(next(iter(inputs.values())))):
+        yield {name: array[i : i + 1] for name, array in inputs.items()}
+
+
+def interpreted(content: bytes) -> Function:
+    """A TensorFlow Lite file as a function of arrays; any batch, for which the interpreter is resized."""
+    with warnings.catch_warnings():  # TensorFlow tells of this class's end, but both of ours have it
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
+    (key,) = interpreter.get_signature_list()
+    runner = interpreter.get_signature_runner(key)
+    return lambda inputs: {name: np.array(value) for name, value in runner(**inputs).items()}
+
+
+def to_onnx(export: Export, signature: Any) -> bytes:
+    """The signature as an ONNX file."""
+    tf2onnx = _needed("tf2onnx")
+    specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in export.signatures[export.edge].inputs.items()]
+    function = tf.function(export.signatures[export.edge].call, autograph=False)
+    with _quiet():
+        model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=15)
+    return model.SerializeToString()
+
+
+def in_onnxruntime(path: Path, outputs: list[str]) -> Function:
+    """An ONNX file as a function of arrays, run by onnxruntime."""
+    session = _needed("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def call(inputs: Arrays) -> dict[str, np.ndarray]:
+        return dict(zip(outputs, session.run(None, dict(inputs)), strict=True))
+
+    return call
+
+
+def _needed(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"ONNX needs {name}, which is not installed: pip install 'sparring[edge]'.") from error
+
+
+class Fidelity:
+    """How far a function is from the original it was made of.
+
+    Args:
+      original: on arrays.
+      inputs: drawn from the run, the same for every function.
+      judge: (function, seed) -> scores, called with seeds 0, 1, ...
+    """
+
+    def __init__(
+        self, original: Function, inputs: Arrays, judge: Callable[[Function, int], dict[str, float]], seeds: int
+    ) -> None:
+        self._inputs, self._judge, self._seeds = inputs, judge, seeds
+        self._expected = _in_parts(original, inputs)
+
+    def of(self, function: Function) -> dict[str, Any]:
+        """Errors, agreement of what is chosen, scores, seconds."""
+        found = _in_parts(function, self._inputs)
+        errors, agreement = {}, {}
+        for name, expected in self._expected.items():
+            if expected.dtype.kind == "f":
+                distance = np.abs(found[name].astype(np.float64) - expected)
+                errors[name] = {"largest": float(distance.max()), "mean": float(distance.mean())}
+            else:
+                agreement[name] = float(np.mean(found[name] == expected))
+        return {"error": errors, "agreement": agreement, **self.judged(function), **self.latency(function)}
+
+    def judged(self, function: Function) -> dict[str, Any]:
+        """Every score by seed, and its mean."""
+        scores = [self._judge(function, seed) for seed in range(self._seeds)]
+        names = scores[0] if scores else {}
+        return {
+            "scores": {
+                n: {"mean": float(np.mean([s[n] for s in scores])), "by_seed": [s[n] for s in scores]} for n in names
+            }
+        }
+
+    def latency(self, function: Function) -> dict[str, float]:
+        """Milliseconds of a call with one member: the median and the 99th percentile."""
+        one = {name: array[:1] for name, array in self._inputs.items()}
+        function(one)
+        seconds = []
+        for _ in range(_CALLS):
+            started = time.perf_counter()
+            function(one)
+            seconds.append(time.perf_counter() - started)
+        p50, p99 = np.percentile(seconds, [50, 99])
+        return {"p50_ms": 1e3 * float(p50), "p99_ms": 1e3 * float(p99)}
+
+
+def _in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
+    count = len(next(iter(inputs.values())))
+    parts = [function({n: a[i : i + _BATCH] for n, a in inputs.items()}) for i in range(0, count, _BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def lines(report: dict[str, Any]) -> Iterator[str]:
+    """The report as a table."""
+    rows = {"original": report["original"], **report["formats"]}
+    yield f"{report['signature']}, on {report['inputs']} inputs from the run:"
+    for kind, row in rows.items():
+        said = [f"  {kind:8} {row['bytes'] / 1024:9.1f} KiB  {row['p50_ms']:.3f} ms"]
+        said += [f"{n} off by {e['largest']:.2g}, mean {e['mean']:.2g}" for n, e in row.get("error", {}).items()]
+        said += [f"{n} agrees {share:.2%}" for n, share in row.get("agreement", {}).items()]
+        said += [f"{n} {score['mean']:.4g}" for n, score in row["scores"].items()]
+        yield "  ".join(said)
