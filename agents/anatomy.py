@@ -17,9 +17,10 @@ def shares(trainer: Any, parts: dict[str, Part], seconds: float) -> dict[str, fl
 
     Every program runs for about `seconds`. The parts may write to the trainer's variables, so it is spoilt afterwards.
     Parts that XLA fuses with their neighbours in the whole program cost less there: shares are close, not exact.
-    Nothing is found of a trainer whose environments are stepped from the host, which says its seconds by itself.
+    Nothing is found of a trainer whose environments are stepped from the host, which says its seconds by itself, or
+    of several replicas.
     """
-    if not isinstance(trainer.driver, CompiledDriver):
+    if not isinstance(trainer.driver, CompiledDriver) or trainer.replicas.count > 1:
         return {}
     whole = _seconds(lambda count: trainer.driver.iterate(int(trainer.iterations.numpy()), int(count)), seconds)
     found = {name: _alone(part, trainer.mode, seconds) / whole for name, part in parts.items()}

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from research import strategy
 from research.schedules import Schedule, as_schedule
 
 
 class Scheduled:
     """A Keras optimizer whose learning rate is a number or a schedule (`research.schedules`), times another if given.
 
-    Gradients are clipped by the Keras optimizer itself (`global_clipnorm`), which does it after they are summed over
-    replicas. `build` fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
+    Gradients are summed over replicas, and then clipped by the Keras optimizer itself (`global_clipnorm`). `build`
+    fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
     generated names, which differ between processes, and a restored checkpoint would then swap moments silently.
     """
 
@@ -32,10 +33,14 @@ class Scheduled:
         self.keras.build(self.variables)
 
     def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Apply gradients (one per built variable); return the global norms of the gradient and of the change made."""
+        """Apply gradients (one per built variable); return the global norms of the gradient and of the change made.
+
+        Of several replicas, each gives the gradient of its share of the loss.
+        """
+        gradients = strategy.total(list(gradients))
         self.keras.learning_rate.assign(self.learning_rate(progress))
         before = [tf.identity(v) for v in self.variables]
-        self.keras.apply_gradients(zip(gradients, self.variables, strict=True))
+        self.keras.apply_gradients(zip(gradients, self.variables, strict=True), skip_gradients_aggregation=True)
         change = [v - b for v, b in zip(self.variables, before, strict=True)]
         return {
             "gradient/norm": tf.linalg.global_norm(gradients),
