@@ -14,6 +14,8 @@ On one device a part is called as it is and sums are what is summed: nothing is 
 
 import contextlib
 import functools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -51,6 +53,38 @@ def mirrored(devices: int | None = None) -> tf.distribute.Strategy:
     # NCCL between GPUs; parts of a CPU need no collective operations to add
     operations = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy([f"/{'gpu' if gpus else 'cpu'}:{i}" for i in range(count)], operations)
+
+
+def tpu(address: str = "local", seconds: float = 60.0) -> tf.distribute.Strategy:
+    """The cores of a TPU: of this virtual machine ("local"), at grpc://HOST:PORT, or of a Cloud TPU's name.
+
+    UserError if nothing answers within `seconds`.
+    """
+    try:
+        if address != "local":  # TensorFlow waits without end and cannot be stopped: another process tries it first
+            subprocess.run([sys.executable, "-c", _TRY, address], check=True, capture_output=True, timeout=seconds)
+        return _connected(address)
+    except subprocess.TimeoutExpired:
+        said = f"no answer within {seconds:g} seconds"
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.decode().strip().splitlines() or ["no reason given"])[-1][:200]
+    except Exception as error:  # of a dozen kinds, from a dozen layers
+        said = " ".join(str(error).split())[:200]
+    raise UserError(
+        f"strategy=tpu: there is no TPU at strategy.address={address} ({said}). Give its grpc://HOST:PORT, run on the "
+        "TPU's own virtual machine, or choose strategy=one_device."
+    )
+
+
+_TRY = "import sys, research; from research import strategy; strategy._connected(sys.argv[1])"
+
+
+def _connected(address: str) -> tf.distribute.Strategy:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(address)
+    if address != "local":
+        tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
 
 
 def divide_cpu(count: int) -> None:
@@ -215,6 +249,8 @@ def mine(variable: tf.Variable) -> tf.Variable:
     """This replica's own of a `replicated` variable, for what such a variable cannot do itself, as to scatter."""
     if count() == 1:
         return variable
+    if not isinstance(index(), int):
+        raise UserError("A replay buffer cannot be shared over the cores of a TPU yet: choose another strategy.")
     components = tf.distribute.get_strategy().experimental_local_results(variable)
     return components[index() % len(components)]
 
