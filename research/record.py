@@ -22,7 +22,7 @@ from research.errors import UserError
 CONFIG, RESULT, LOG = "config.yaml", "result.json", "run.log"
 HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
-_FREE = ("run", "hparams", "check_first", "limits", "packages")  # may differ when a run is resumed
+_FREE = ("run", "strategy", "hparams", "check_first", "limits", "packages")  # may differ when a run is resumed
 
 
 def begin(folder: Path, cfg: DictConfig) -> None:
