@@ -12,9 +12,10 @@ from research.anatomy import Part
 def shares(trainer: Any, parts: dict[str, Part], seconds: float) -> dict[str, float]:
     """Each part's share of an iteration's time, and the "rest": forward and backward passes, returns, statistics.
 
-    Nothing is found of a trainer whose environments are stepped from the host, which says its seconds by itself.
+    Nothing is found of a trainer whose environments are stepped from the host, which says its seconds by itself, or of
+    several replicas.
     """
-    if not isinstance(trainer.driver, CompiledDriver):
+    if not isinstance(trainer.driver, CompiledDriver) or trainer.replicas.count > 1:
         return {}
 
     def whole(count: int) -> None:

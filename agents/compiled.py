@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,35 @@ import tensorflow as tf
 from agents.evaluation import LONGEST
 from agents.rollout import Rollout
 from research import compile as compilation
+from research import strategy
 from research.errors import UserError
 
 _WIDER = {tf.int32: tf.int64}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
 
 
 class Carry(tf.Module):
-    """A nest of tensors kept in variables between two calls of a program."""
+    """A nest of tensors [B, ...] kept in variables between two calls of a program; each replica reads its share."""
 
     def __init__(self, specs: Any) -> None:
         super().__init__(name="carry")
         self._specs = specs
-        self.parts = [
-            tf.Variable(tf.zeros(s.shape, _WIDER.get(s.dtype, s.dtype)), trainable=False)
-            for s in tf.nest.flatten(specs)
-        ]
+        self.shards = tuple(
+            strategy.Sharded(tf.zeros(s.shape, _WIDER.get(s.dtype, s.dtype))) for s in tf.nest.flatten(specs)
+        )
+        self.parts = [shard.whole for shard in self.shards]
 
     def read(self) -> Any:
         """The nest."""
-        flat = [tf.cast(v, s.dtype) for v, s in zip(self.parts, tf.nest.flatten(self._specs), strict=True)]
+        flat = [tf.cast(v.part, s.dtype) for v, s in zip(self.shards, tf.nest.flatten(self._specs), strict=True)]
         return tf.nest.pack_sequence_as(self._specs, flat)
 
     def assign(self, values: Any) -> None:
         """Replace the nest."""
+        for shard, value in zip(self.shards, tf.nest.flatten(values), strict=True):
+            shard.part.assign(tf.cast(value, shard.part.dtype))
+
+    def open(self, values: Any) -> None:
+        """Set the nest of all replicas, outside of a program."""
         for variable, value in zip(self.parts, tf.nest.flatten(values), strict=True):
             variable.assign(tf.cast(value, variable.dtype))
 
@@ -42,7 +48,8 @@ class CompiledDriver:
     """Runs whole iterations on the device.
 
     `act(observation, vector_step) -> (action, extras)` and `learn(rollout, iteration, total) -> total` are traced into
-    the program; `iterations` and `total` are the variables they count in.
+    the program; `iterations` and `total` are the variables they count in. Each replica steps its share of the
+    environments; `shards` are further variables that it has a part of.
     """
 
     def __init__(
@@ -56,6 +63,7 @@ class CompiledDriver:
         learn: Callable[..., tf.Tensor],
         iterations: tf.Variable,
         total: tf.Variable,
+        shards: Sequence[strategy.Sharded] = (),
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
         self.act, self.learn, self.iterations, self.total = act, learn, iterations, total
@@ -64,7 +72,9 @@ class CompiledDriver:
         space = environment.observation_space
         self.carry = Carry((specs, tf.TensorSpec([num_envs, *space.shape], tf.as_dtype(space.dtype))))
         self._stream = environment.stream(seed)
-        self._program = compilation.function(self._iterations, mode)
+        self._replicas = strategy.Replicas()
+        self._shards = (*self.carry.shards, *shards)
+        self._program = self._replicas.function(self._iterations, mode)
         self._opened = False
 
     def iterate(self, done: int, count: int) -> None:
@@ -79,25 +89,36 @@ class CompiledDriver:
         self._opened = True
         if done == 0:
             state = self.environment.open(self.seed, self.num_envs)
-            self.carry.assign((state, self.environment.observe(state.state)))
+            self.carry.open((state, self.environment.observe(state.state)))
 
     def _iterations(self, count: tf.Tensor) -> None:
-        start = tf.identity(self.iterations)
+        start, run = tf.identity(self.iterations), self._replicas.run
 
         def body(i: tf.Tensor, state: Any, observation: tf.Tensor, total: tf.Tensor) -> tuple[Any, ...]:
-            rollout, state = self.collect(state, observation, (start + i) * self.rollout_steps)
-            return i + 1, state, rollout.observation[-1], self.learn(rollout, start + i, total)
+            step = (start + i) * self.rollout_steps
+            rollout, state, observation = run(self._collected, state, observation, step)
+            return i + 1, state, observation, self.learn(rollout, start + i, total)
 
-        state, observation = self.carry.read()
+        state, observation = run(self._spread)
         _, state, observation, total = tf.while_loop(
             lambda i, *_: i < count,
             body,
             (tf.constant(0, tf.int64), state, observation, tf.identity(self.total)),
             parallel_iterations=1,
         )
-        self.carry.assign((state, observation))
+        run(self.carry.assign, (state, observation))
+        strategy.gather(self._replicas, self._shards)
         self.total.assign(total)
         self.iterations.assign_add(count)
+
+    def _spread(self) -> Any:
+        for shard in self._shards:
+            shard.spread()
+        return self.carry.read()
+
+    def _collected(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any, tf.Tensor]:
+        rollout, state = strategy.compiled(self.collect)(state, observation, vector_step)
+        return rollout, state, rollout.observation[-1]
 
     def collect(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
         """T vector steps, from number `vector_step` of the run on."""
@@ -109,7 +130,8 @@ class CompiledDriver:
 
     def _step(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Any, tf.Tensor, Any]:
         action, extras = self.act(observation, vector_step)
-        state, step = self.environment.step_at(state, action, self._stream, vector_step)
+        first = strategy.index() * observation.shape[0]
+        state, step = self.environment.step_at(state, action, self._stream, vector_step, first)
         row = (step.observation, action, step.reward, step.terminated, step.truncated, step.first, extras)
         return state, step.observation, row
 

@@ -20,7 +20,7 @@ from tf_agents.utils import common
 from agents import specs
 from agents.networks import HeadedNetwork, Torso
 from agents.replay import Transitions
-from research import optimizers, random
+from research import optimizers, random, strategy
 from research.errors import UserError
 from research.schedules import Schedule, as_schedule
 
@@ -115,21 +115,39 @@ class DQN(dqn_agent.DqnAgent):
         return self._replayed
 
     def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One gradient step on transitions [M], and the target's update when it is due."""
+        """One gradient step on transitions [M], and the target's update when it is due.
+
+        Of several replicas, each gives its share of the batch; the scalars are those of the whole.
+        """
+        gradients, highest, sums = strategy.compiled(self._gradients)(batch)
+        norms = self.scheduled.step(gradients, progress)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        sums = strategy.total(sums)
+        count = tf.maximum(sums.pop("count"), 1.0)
+        values = {tag: value if tag == "loss/td" else value / count for tag, value in sums.items()}
+        return (
+            values
+            | {t: strategy.maximum(v) for t, v in highest.items()}
+            | norms
+            | {"schedule/epsilon": self.epsilon(progress)}
+        )
+
+    def _gradients(self, batch: Transitions) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Gradients, scalars to take the largest of, and scalars to be added: a replica's share of each."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
             info = self._loss(
                 _as_transition(batch), self._td_errors_loss_fn, self._gamma, weights=batch.mask, training=True
             )
-        gradients = tape.gradient(info.loss, self.trainable)
-        norms = self.scheduled.step(gradients, progress)
-        self.train_step_counter.assign_add(1)
-        self._update_target()
-        q = {"loss/td": info.loss, "q/td_error": _mean(tf.abs(info.extra.td_error), batch.mask)}
+        sums = {"loss/td": info.loss, "count": tf.reduce_sum(batch.mask)}
+        sums["q/td_error"] = tf.reduce_sum(tf.abs(info.extra.td_error) * batch.mask)
+        highest = {}
         if self._replayed is not None:
-            highest = tf.reduce_max(tf.where(batch.mask > 0.0, self._replayed, tf.reduce_min(self._replayed)))
-            q |= {"q/mean": _mean(self._replayed, batch.mask), "q/max": highest}
-        return q | norms | {"schedule/epsilon": self.epsilon(progress)}
+            sums["q/mean"] = tf.reduce_sum(self._replayed * batch.mask)
+            valid = tf.where(batch.mask > 0.0, self._replayed, tf.reduce_min(self._replayed))
+            highest["q/max"] = tf.reduce_max(valid)
+        return tape.gradient(info.loss, self.trainable), highest, sums
 
     descriptions = optimizers.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
@@ -144,10 +162,6 @@ class DoubleDQN(DQN):
     """Double DQN: the online network chooses the next action, the target network values it."""
 
     _compute_next_q_values = dqn_agent.DdqnAgent._compute_next_q_values
-
-
-def _mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(values * mask) / tf.maximum(tf.reduce_sum(mask), 1.0)
 
 
 def _as_transition(batch: Transitions) -> trajectory.Transition:

@@ -6,24 +6,28 @@ between replicas; these merge exact batch moments (Chan et al. 1979) and are the
 
 import tensorflow as tf
 
+from research import strategy
+
 
 class Moments(tf.Module):
-    """Count, mean and sum of squared deviations of a stream of vectors, merged batch by batch."""
+    """Count, mean and sum of squared deviations of a stream of vectors, merged batch by batch, over all replicas."""
 
     def __init__(self, shape: tuple[int, ...], name: str) -> None:
         super().__init__(name=name)
-        self.count = tf.Variable(0.0, trainable=False)
-        self.mean = tf.Variable(tf.zeros(shape), trainable=False)
-        self.deviation = tf.Variable(tf.zeros(shape), trainable=False)  # sum of squared deviations from the mean
+        self.count = strategy.replicated(0.0)
+        self.mean = strategy.replicated(tf.zeros(shape))
+        self.deviation = strategy.replicated(tf.zeros(shape))  # sum of squared deviations from the mean
 
     def update(self, values: tf.Tensor, mask: tf.Tensor) -> None:
         """Merge `values` [N, ...] where `mask` [N] is one."""
         weight = tf.reshape(mask, [-1] + [1] * (values.shape.rank - 1))
-        count = tf.reduce_sum(mask)
-        safe = tf.maximum(count, 1.0)
-        near = values[0]  # sums of differences are exact where sums of large, equal numbers round
-        mean = near + tf.reduce_sum((values - near) * weight, axis=0) / safe
-        deviation = tf.reduce_sum(weight * tf.square(values - mean), axis=0)
+        count, near = (
+            tf.reduce_sum(mask),
+            strategy.from_first(values[0]),
+        )  # sums of differences are exact where sums of large, equal numbers round
+        count, away = strategy.total([count, tf.reduce_sum((values - near) * weight, axis=0)])
+        mean = near + away / tf.maximum(count, 1.0)
+        deviation = strategy.total(tf.reduce_sum(weight * tf.square(values - mean), axis=0))
         share = count / tf.maximum(self.count + count, 1.0)
         delta = mean - self.mean
         self.deviation.assign_add(deviation + tf.square(delta) * self.count * share)
@@ -63,7 +67,8 @@ class RewardNormalizer(tf.Module):
         super().__init__(name="reward_normalizer")
         self.discount, self.clip, self.epsilon = discount, clip, epsilon
         self.moments = Moments((), "return_moments")
-        self.running = tf.Variable(tf.zeros([num_envs]), trainable=False)  # discounted return so far, [B]
+        self.shard = strategy.Sharded(tf.zeros([num_envs]))
+        self.running = self.shard.whole  # discounted return so far, [B]
 
     def update(self, rewards: tf.Tensor, ended: tf.Tensor, valid: tf.Tensor) -> None:
         """Follow the returns through rewards [T, B].
@@ -77,9 +82,9 @@ class RewardNormalizer(tf.Module):
             return counts * (reward + self.discount * running * (1.0 - previous_ended))
 
         started = tf.concat([tf.zeros_like(ended[:1]), ended[:-1]], axis=0)
-        returns = _scan(advance, (rewards, started, valid), self.running)  # [T, B]
+        returns = _scan(advance, (rewards, started, valid), self.shard.part)  # [T, B]
         self.moments.update(tf.reshape(returns, [-1]), tf.reshape(valid, [-1]))
-        self.running.assign(returns[-1] * (1.0 - ended[-1]))
+        self.shard.part.assign(returns[-1] * (1.0 - ended[-1]))
 
     def normalize(self, rewards: tf.Tensor) -> tf.Tensor:
         """Rewards of any shape, scaled and clipped."""

@@ -6,10 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 from agents import anatomy
-from agents.replay import Ring
+from agents.replay import Ring, Transitions
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
-from research import optimizers, random
+from research import optimizers, random, strategy
 from research.errors import UserError
 
 
@@ -47,11 +47,13 @@ class OffPolicyTrainer(AgentTrainer):
         self.learning_starts = max(learning_starts, num_envs * n_step)
         built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
         super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
-        self.replay = Ring(capacity, num_envs, environment.observation_space, environment.action_space)
+        self.batch_share = self.replicas.share(batch_size, "trainer.batch_size")
+        spaces = environment.observation_space, environment.action_space
+        self.replay = Ring(-(-capacity // self.replicas.count), self.share, *spaces)
         self._sampling = random.stream(seed, "replay")
 
     def _learning_state(self) -> dict[str, tf.Module]:
-        return {"replay": self.replay}
+        return strategy.apart(self.replicas, "replay", self.replay)
 
     def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         action = self.agent.act_sampled(observation, random.fold(keys, 0), self.progress(step))
@@ -59,22 +61,35 @@ class OffPolicyTrainer(AgentTrainer):
         return tf.where(step < self.learning_starts, unguided, action), {}
 
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        r = rollout
-        self.replay.write(r.observation, r.action, r.reward, r.terminated, r.truncated, r.first)
+        run, first = self.replicas.run, self.replicas.first
+        run(self._store, rollout)
         done = (iteration + 1) * self.steps_per_iteration
-        progress, key = self.progress(done), random.fold(self._sampling, iteration)
+        progress, key = self.progress(done), run(self._key, iteration)
 
         def update(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batch = self.replay.sample(random.fold(key, i), self.batch_size, self.n_step, self.agent.discount)
-            values = self.agent.update(batch, progress)
-            values["schedule/learning_rate"] = self.agent.scheduled.learning_rate(progress)
-            return i + 1, self.means.add(total, values)
+            return i + 1, first(run(self._update, key, i, progress, total))
 
         limit = tf.where(done >= self.learning_starts, self.updates, 0)
         _, total = tf.while_loop(
             lambda i, total: i < limit, update, (tf.constant(0), total), maximum_iterations=self.updates
         )
         return total
+
+    def _store(self, rollout: Rollout) -> None:
+        r = rollout
+        self.replay.write(r.observation, r.action, r.reward, r.terminated, r.truncated, r.first)
+
+    def _key(self, iteration: tf.Tensor) -> tf.Tensor:
+        return random.fold(strategy.own(self._sampling), iteration)
+
+    def _update(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        values = self.agent.update(self.sample(key, i), progress)
+        values["schedule/learning_rate"] = self.agent.scheduled.learning_rate(progress)
+        return self.means.add(total, values)
+
+    def sample(self, key: tf.Tensor, i: tf.Tensor) -> Transitions:
+        """A replica's share of the batch of an iteration's update number `i`; `key` is the iteration's."""
+        return self.replay.sample(random.fold(key, i), self.batch_share, self.n_step, self.agent.discount)
 
     def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see agents.anatomy."""

@@ -11,7 +11,7 @@ from agents.normalizers import RewardNormalizer
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
-from research import optimizers, random
+from research import optimizers, random, strategy
 from research.errors import UserError
 
 
@@ -38,7 +38,8 @@ class OnPolicyTrainer(AgentTrainer):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
     ) -> None:
-        _check_minibatches(num_envs * rollout_steps, minibatches)
+        own = strategy.Replicas().share(num_envs, "trainer.num_envs") * rollout_steps
+        _check_minibatches(own, minibatches)
         self.epochs, self.minibatches = epochs, minibatches
         built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
         self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
@@ -56,34 +57,59 @@ class OnPolicyTrainer(AgentTrainer):
     def _learning_state(self) -> dict[str, tf.Module]:
         return {} if self.rewards is None else {"rewards": self.rewards}
 
+    def _shards(self) -> list[strategy.Sharded]:
+        return [*super()._shards(), *([] if self.rewards is None else [self.rewards.shard])]
+
     def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         action, log_prob, value = self.agent.act(observation, keys)
         return action, {"log_prob": log_prob, "value": value}
 
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        steps, valid = self._prepare(rollout)
+        run, first = self.replicas.run, self.replicas.first
+        steps, valid = run(self._prepare, rollout)
         progress = self.progress(iteration * self.steps_per_iteration)
-        batch_size = self.steps_per_iteration // self.minibatches
-        key = random.fold(self._shuffle, iteration)
+        key = run(self._key, iteration)
 
         def update(i: tf.Tensor, order: tf.Tensor, kl: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            part, epoch = i % self.minibatches, i // self.minibatches
-            order = tf.cond(
-                part == 0, lambda: random.permutation(random.fold(key, epoch), order.shape[0]), lambda: order
-            )
-            rows = tf.slice(order, [part * batch_size], [batch_size])
-            values = self.agent.update(Minibatch(*(tf.gather(x, rows) for x in steps)), progress)
-            return i + 1, order, values["policy/approximate_kl"], self.means.add(total, values)
+            order, kl, total = run(self._update, steps, i, order, key, progress, total)
+            return i + 1, order, first(kl), first(total)
 
         limit = self.epochs * self.minibatches
         ceiling = float("inf") if self.agent.target_kl is None else 1.5 * self.agent.target_kl
         updates, _, _, total = tf.while_loop(
             lambda i, order, kl, total: (i < limit) & (kl <= ceiling),
             update,
-            (tf.constant(0), tf.range(self.steps_per_iteration), tf.constant(0.0), total),
+            (tf.constant(0), run(self._in_order), tf.constant(0.0), total),
             maximum_iterations=limit,
         )
-        return self.means.add(total, self._summary(steps, valid, progress, updates))
+        return first(run(self._summarise, steps, valid, progress, updates, total))
+
+    def _in_order(self) -> tf.Tensor:
+        return tf.range(self.share * self.rollout_steps)
+
+    def _update(
+        self,
+        steps: Minibatch,
+        i: tf.Tensor,
+        order: tf.Tensor,
+        key: tf.Tensor,
+        progress: tf.Tensor,
+        total: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Update number `i` of an iteration, on the next of a replica's steps in their order."""
+        part, epoch = i % self.minibatches, i // self.minibatches
+        order = tf.cond(part == 0, lambda: self.order(key, epoch), lambda: order)
+        size = self.share * self.rollout_steps // self.minibatches
+        rows = tf.slice(order, [part * size], [size])
+        values = self.agent.update(Minibatch(*(tf.gather(x, rows) for x in steps)), progress)
+        return order, values["policy/approximate_kl"], self.means.add(total, values)
+
+    def _key(self, iteration: tf.Tensor) -> tf.Tensor:
+        return random.fold(strategy.own(self._shuffle), iteration)
+
+    def order(self, key: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """The order of a replica's steps in an epoch, int32 [share * rollout_steps]; `key` is an iteration's."""
+        return random.permutation(random.fold(key, epoch), self.share * self.rollout_steps)
 
     def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see agents.anatomy."""
@@ -100,11 +126,14 @@ class OnPolicyTrainer(AgentTrainer):
     def _prepare(self, rollout: Rollout) -> tuple[Minibatch, tf.Tensor]:
         """The rollout's steps, flattened to [T * B], with returns and advantages; and which of them count."""
         valid = tf.cast(~rollout.first, tf.float32)  # [T, B]
-        ended = rollout.ended
         reward = rollout.reward
         if self.rewards is not None:
-            self.rewards.update(reward, tf.cast(ended, tf.float32), valid)
+            self.rewards.update(reward, tf.cast(rollout.ended, tf.float32), valid)
             reward = self.rewards.normalize(reward)
+        return strategy.compiled(self._with_advantages)(rollout, reward, valid), valid
+
+    def _with_advantages(self, rollout: Rollout, reward: tf.Tensor, valid: tf.Tensor) -> Minibatch:
+        ended = rollout.ended
         last_value = self.agent.value(rollout.observation[-1])  # [B]
         values = tf.concat([rollout.extras["value"], last_value[tf.newaxis]], axis=0)  # [T + 1, B]
         returns, advantages = self.agent.compute_return_and_advantage(
@@ -125,28 +154,33 @@ class OnPolicyTrainer(AgentTrainer):
             tf.transpose(advantages),
             valid,
         )
-        return Minibatch(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in flat)), valid
+        return Minibatch(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in flat))
 
-    def _summary(self, steps: Minibatch, valid: tf.Tensor, progress: tf.Tensor, updates: tf.Tensor) -> dict[str, Any]:
+    def _summarise(
+        self, steps: Minibatch, valid: tf.Tensor, progress: tf.Tensor, updates: tf.Tensor, total: tf.Tensor
+    ) -> tf.Tensor:
         """What is said once an iteration. The observation statistics move here too, after the last update, so that
         a whole iteration sees one set of them and the first ratio is exactly one."""
         if self.agent.observation_normalizer is not None:
             self.agent.observation_normalizer.update(steps.observation, steps.mask)
-        count = tf.maximum(tf.reduce_sum(steps.mask), 1.0)
+        count = tf.maximum(strategy.total(tf.reduce_sum(steps.mask)), 1.0)
+
+        def mean(x: tf.Tensor) -> tf.Tensor:
+            return strategy.total(tf.reduce_sum(x * steps.mask)) / count
 
         def variance(x: tf.Tensor) -> tf.Tensor:
-            mean = tf.reduce_sum(x * steps.mask) / count
-            return tf.reduce_sum(tf.square(x - mean) * steps.mask) / count
+            return mean(tf.square(x - mean(x)))
 
         unexplained = variance(steps.returns - steps.value) / tf.maximum(variance(steps.returns), 1e-12)
-        return {
+        values = {
             "value/explained_variance": 1.0 - unexplained,
-            "value/mean": tf.reduce_sum(steps.value * steps.mask) / count,
-            "rollout/reset_share": 1.0 - tf.reduce_mean(valid),
+            "value/mean": mean(steps.value),
+            "rollout/reset_share": 1.0 - strategy.average(tf.reduce_mean(valid)),
             "policy/updates_per_iteration": updates,
             "schedule/learning_rate": self.agent.scheduled.learning_rate(progress),
             "schedule/clip": self.agent.clip(progress),
         }
+        return self.means.add(total, values)
 
 
 _DESCRIPTIONS = {
@@ -158,10 +192,12 @@ _DESCRIPTIONS = {
 }
 
 
-def _check_minibatches(steps: int, minibatches: int) -> None:
-    if steps % minibatches:
-        near = sorted((n for n in range(1, steps + 1) if steps % n == 0), key=lambda n: (abs(n - minibatches), n))[:3]
+def _check_minibatches(own: int, minibatches: int) -> None:
+    replicas = strategy.count()
+    if own % minibatches:
+        near = sorted((n for n in range(1, own + 1) if own % n == 0), key=lambda n: (abs(n - minibatches), n))[:3]
+        each = f", {own} for each of {replicas} replicas" if replicas > 1 else ""
         raise UserError(
-            f"trainer.minibatches={minibatches} does not divide the rollout of {steps} steps "
-            f"(trainer.num_envs times trainer.rollout_steps): take {', '.join(map(str, sorted(near)))}."
+            f"trainer.minibatches={minibatches} does not divide the rollout of {own * replicas} steps "
+            f"(trainer.num_envs times trainer.rollout_steps{each}): take {', '.join(map(str, sorted(near)))}."
         )

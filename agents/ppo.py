@@ -20,7 +20,7 @@ from tf_agents.utils import common
 from agents import distributions, specs
 from agents.networks import HeadedNetwork, Squeeze, Torso
 from agents.normalizers import ObservationNormalizer
-from research import optimizers
+from research import optimizers, strategy
 from research.schedules import Schedule, as_schedule
 
 
@@ -37,10 +37,14 @@ class Minibatch(NamedTuple):
 
 
 def normalize_advantages(advantages: tf.Tensor, mask: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
-    """Advantages [M] to mean 0 and standard deviation 1 over the entries whose mask [M] is one; zero elsewhere."""
-    count = tf.maximum(tf.reduce_sum(mask), 1.0)
-    centred = (advantages - tf.reduce_sum(advantages * mask) / count) * mask
-    return centred / tf.sqrt(tf.reduce_sum(tf.square(centred)) / count + epsilon)
+    """Advantages [M] to mean 0 and standard deviation 1 over the entries whose mask [M] is one; zero elsewhere.
+
+    The mean and the deviation are those of all replicas' entries.
+    """
+    count, summed = strategy.total([tf.reduce_sum(mask), tf.reduce_sum(advantages * mask)])
+    count = tf.maximum(count, 1.0)
+    centred = (advantages - summed / count) * mask
+    return centred / tf.sqrt(strategy.total(tf.reduce_sum(tf.square(centred))) / count + epsilon)
 
 
 class PPO(ppo_clip_agent.PPOClipAgent):
@@ -171,9 +175,9 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         objective = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * advantages)
         outside = tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)
         self._policy_metrics = {
-            "policy/clip_fraction": tf.reduce_mean(outside * weights),
+            "policy/clip_fraction": _share(outside * weights),
             # the low-variance, never negative estimate of Schulman, "Approximating KL divergence" (2020), k3
-            "policy/approximate_kl": tf.reduce_mean((ratio - 1.0 - log_ratio) * weights),
+            "policy/approximate_kl": _share((ratio - 1.0 - log_ratio) * weights),
         }
         return common.aggregate_losses(per_example_loss=-objective, sample_weight=weights).total_loss
 
@@ -181,16 +185,28 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self, time_steps: ts.TimeStep, entropy: tf.Tensor, weights: tf.Tensor, debug_summaries: bool = False
     ) -> tf.Tensor:
         """Minus the entropy, times its coefficient, which is a schedule here."""
-        self._policy_metrics["policy/entropy"] = tf.reduce_mean(entropy * weights)
+        self._policy_metrics["policy/entropy"] = _share(entropy * weights)
         mean = common.aggregate_losses(per_example_loss=-entropy, sample_weight=weights).total_loss
         return mean * self.entropy_coefficient(self._progress)
 
     def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One gradient step on a minibatch; returns the scalars of `descriptions`. All steps masked: zero gradient."""
-        self._progress = progress
-        count = tf.reduce_sum(batch.mask)
-        weights = batch.mask * (tf.cast(tf.size(batch.mask), tf.float32) / tf.maximum(count, 1.0))  # mean 1 over valid
+        """One gradient step on a minibatch; returns the scalars of `descriptions`. All steps masked: zero gradient.
+
+        Of several replicas, each gives its share of the minibatch; the scalars are those of the whole.
+        """
+        count, size = strategy.total(tf.reduce_sum(batch.mask)), batch.mask.shape[0] * strategy.count()
+        weights = batch.mask * (float(size) / tf.maximum(count, 1.0))  # mean 1 over valid
         advantage = normalize_advantages(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        gradients, values = strategy.compiled(self._gradients)(batch, advantage, weights, progress)
+        norms = self.scheduled.step(gradients, progress)
+        self.train_step_counter.assign_add(1)
+        return strategy.total(values) | norms
+
+    def _gradients(
+        self, batch: Minibatch, advantage: tf.Tensor, weights: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """A replica's share of the gradients and of the scalars."""
+        self._progress = progress
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
             info = self.get_loss(
@@ -206,16 +222,13 @@ class PPO(ppo_clip_agent.PPOClipAgent):
                 old_value_predictions=batch.value,
                 training=True,
             )
-        gradients = tape.gradient(info.loss, self.trainable)
-        norms = self.scheduled.step(gradients, progress)
-        self.train_step_counter.assign_add(1)
         losses = {
             "loss/total": info.loss,
             "loss/policy": info.extra.policy_gradient_loss,
             "loss/value": info.extra.value_estimation_loss,
             "loss/entropy": info.extra.entropy_regularization_loss,
         }
-        return losses | self._policy_metrics | norms
+        return tape.gradient(info.loss, self.trainable), losses | self._policy_metrics
 
     descriptions = optimizers.DESCRIPTIONS | {
         "loss/total": "Policy, value and entropy loss together, mean over minibatches.",
@@ -226,6 +239,11 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         "policy/approximate_kl": "KL divergence of the old policy from the new, in nats, estimated from samples.",
         "policy/entropy": "Entropy of the policy, in nats, mean over steps.",
     }
+
+
+def _share(values: tf.Tensor) -> tf.Tensor:
+    """What the mean of this replica's values adds to the mean of all."""
+    return strategy.part(tf.reduce_mean(values))
 
 
 def _normalizer(space: gymnasium.Space) -> ObservationNormalizer:

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from research import random
+from research import random, strategy
 
 
 class Transitions(NamedTuple):
@@ -29,7 +29,10 @@ class Transitions(NamedTuple):
 
 
 class Ring(tf.Module):
-    """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus one open slot)."""
+    """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus one open slot).
+
+    Of several replicas, each has a ring of its own, and these numbers are one replica's.
+    """
 
     def __init__(
         self, capacity: int, num_envs: int, observation_space: gymnasium.Space, action_space: gymnasium.Space
@@ -40,14 +43,14 @@ class Ring(tf.Module):
         action_dtype = np.int32 if np.issubdtype(action_space.dtype, np.integer) else np.float32
 
         def zeros(shape: tuple[int, ...], dtype: np.dtype | type | None) -> tf.Variable:
-            return tf.Variable(tf.zeros([rows, *shape], dtype), trainable=False)
+            return strategy.replicated(tf.zeros([rows, *shape], dtype))
 
         self.observation = zeros(tuple(observation_space.shape or ()), observation_space.dtype)
         self.action = zeros(tuple(action_space.shape or ()), action_dtype)
         self.reward = zeros((), np.float32)
         self.last = zeros((), np.bool_)  # the slot's observation ended an episode
         self.terminal = zeros((), np.bool_)  # ... by termination
-        self.written = tf.Variable(0, dtype=tf.int64, trainable=False)  # slots ever completed
+        self.written = strategy.replicated(0, dtype=tf.int64)  # slots ever completed
 
     @property
     def bytes_per_transition(self) -> int:
@@ -95,18 +98,18 @@ class Ring(tf.Module):
         reward, scale, length = tf.zeros([count]), tf.ones([count]), tf.zeros([count], tf.int64)
         going = tf.ones([count], tf.bool)
         for k in range(steps):
-            reward += tf.where(going, discount**k * tf.gather(self.reward, row(k)), 0.0)
+            reward += tf.where(going, discount**k * _gather(self.reward, row(k)), 0.0)
             length += tf.cast(going, tf.int64)
             scale = tf.where(going, discount**k, scale)
-            going &= ~tf.gather(self.last, row(k + 1))
+            going &= ~_gather(self.last, row(k + 1))
         end = row(length)
         return Transitions(
-            observation=tf.gather(self.observation, row(0)),
-            action=tf.gather(self.action, row(0)),
+            observation=_gather(self.observation, row(0)),
+            action=_gather(self.action, row(0)),
             reward=reward,
-            discount=tf.where(tf.gather(self.terminal, end), 0.0, scale),
-            next_observation=tf.gather(self.observation, end),
-            mask=tf.cast(~tf.gather(self.last, row(0)), tf.float32),
+            discount=tf.where(_gather(self.terminal, end), 0.0, scale),
+            next_observation=_gather(self.observation, end),
+            mask=tf.cast(~_gather(self.last, row(0)), tf.float32),
         )
 
     def _rows(self, start: tf.Tensor, steps: int) -> tf.Tensor:
@@ -115,6 +118,10 @@ class Ring(tf.Module):
         return tf.reshape(slots[:, tf.newaxis] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64), [-1])
 
 
+def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    return tf.gather(strategy.mine(variable), rows)
+
+
 def _scatter(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
     flat = tf.reshape(tf.cast(values, variable.dtype), [-1, *variable.shape[1:]])
-    variable.scatter_update(tf.IndexedSlices(flat, rows))
+    strategy.mine(variable).scatter_update(tf.IndexedSlices(flat, rows))

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from research import strategy
+
 
 class Rollout(NamedTuple):
     """T steps of B environments, time-major, in Gymnasium's NEXT_STEP convention.
@@ -33,7 +35,8 @@ class EpisodeStatistics(tf.Module):
 
     def __init__(self, num_envs: int) -> None:
         super().__init__(name="episodes")
-        self.running = tf.Variable(tf.zeros([2, num_envs]), trainable=False)  # return and length so far
+        self.shard = strategy.Sharded(tf.zeros([2, num_envs]), axis=1)
+        self.running = self.shard.whole  # return and length so far
 
     def update(self, rollout: Rollout) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """Sums and counts of `rollout/episode_return` and `rollout/episode_length` over the episodes that ended."""
@@ -46,11 +49,12 @@ class EpisodeStatistics(tf.Module):
             running = running * goes_on[t] + gained[t]
             return t + 1, running, sums + running * ended[t]
 
-        start = (0, tf.convert_to_tensor(self.running), tf.zeros_like(self.running))
+        mine = self.shard.part
+        start = (0, tf.convert_to_tensor(mine), tf.zeros_like(mine))
         _, running, sums = tf.while_loop(lambda t, *_: t < steps, body, start, maximum_iterations=steps)
-        self.running.assign(running)
-        count = tf.reduce_sum(ended)
-        total_return, total_length = tf.unstack(tf.reduce_sum(sums, axis=1))
+        mine.assign(running)
+        count, gained = strategy.total([tf.reduce_sum(ended), tf.reduce_sum(sums, axis=1)])
+        total_return, total_length = tf.unstack(gained)
         return {"rollout/episode_return": (total_return, count), "rollout/episode_length": (total_length, count)}
 
     descriptions = {  # noqa: RUF012

@@ -15,7 +15,7 @@ from agents.compiled import CompiledDriver, CompiledEvaluation
 from agents.host import HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
-from research import random
+from research import random, strategy
 from research.compile import Direct
 from research.means import Means
 from research.signatures import Export
@@ -41,6 +41,9 @@ class AgentTrainer(abc.ABC):
 
     One iteration is `rollout_steps` steps of `num_envs` environments and the learning that follows. A step is one step
     of one environment; the reset between two episodes counts as one, since it takes the place of one.
+
+    Replicas share the environments. `act` is a part that each of them does (see research.strategy); `learn` stands
+    around parts.
     """
 
     unit = "env_steps"
@@ -58,6 +61,8 @@ class AgentTrainer(abc.ABC):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
     ) -> None:
+        self.replicas = strategy.Replicas()
+        self.share = self.replicas.share(num_envs, "trainer.num_envs")  # environments of one replica
         self.agent, self.environment = agent, environment
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
         self.seed, self.settings = seed, evaluation or EvaluationSettings()
@@ -140,6 +145,10 @@ class AgentTrainer(abc.ABC):
         """Further modules whose variables the next step depends on."""
         return {}
 
+    def _shards(self) -> list[strategy.Sharded]:
+        """The variables of which each replica has a part."""
+        return [self.episodes.shard]
+
     def _scalar_names(self) -> list[str]:
         return [*self.agent.descriptions, *EpisodeStatistics.descriptions]
 
@@ -188,22 +197,39 @@ class AgentTrainer(abc.ABC):
         """What steps the environments: on the device if they are compiled, else from here."""
         shared = (self.environment, self.num_envs, self.rollout_steps, self.seed)
         if self.environment.compiled:
-            learn = self._learn_from
-            return CompiledDriver(*shared, self.mode, self._act, learn, self.iterations, self.means.total)
-        return HostDriver(*shared, Direct(self._act, self.mode), Direct(self._learn_once, self.mode))
+            counted = (self.iterations, self.means.total, self._shards())
+            with self.replicas.scope():
+                return CompiledDriver(*shared, self.mode, self._act, self._learn_from, *counted)
+        learn = self.replicas.function(self._learn_once, self.mode, Direct)
+        return HostDriver(*shared, Direct(self._act, self.mode), learn)
 
     def _act(self, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        keys = random.members(random.fold(self._keys, vector_step), self.num_envs)
+        count = observation.shape[0]  # a replica's environments; on the host, all of them
+        keys = random.members(random.fold(self._keys, vector_step), count, strategy.index() * count)
         return self.act(observation, keys, vector_step * self.num_envs)
 
     def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        return self.learn(rollout, iteration, self.means.add(total, self.episodes.update(rollout)))
+        return self.learn(rollout, iteration, self.replicas.first(self.replicas.run(self._count, rollout, total)))
+
+    def _count(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
+        return self.means.add(total, self.episodes.update(rollout))
 
     def _learn_once(self, packed: Packed, next_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         rollout = packed.unpack()
-        self.means.total.assign(self._learn_from(rollout, tf.identity(self.iterations), tf.identity(self.means.total)))
+        mine = self.replicas.run(self._my_part, rollout)
+        self.means.total.assign(self._learn_from(mine, tf.identity(self.iterations), tf.identity(self.means.total)))
         self.iterations.assign_add(1)
+        strategy.gather(self.replicas, self._shards())
         return self._act(rollout.observation[-1], next_step)
+
+    def _my_part(self, rollout: Rollout) -> Rollout:
+        """A replica's environments' part of a rollout that the host collected."""
+        for shard in self._shards():
+            shard.spread()
+        if self.replicas.count == 1:
+            return rollout
+        first = strategy.index() % self.replicas.here * self.share
+        return tf.nest.map_structure(lambda x: x[:, first : first + self.share], rollout)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 

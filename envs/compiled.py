@@ -37,9 +37,12 @@ def step_stream(seed: int | tf.Tensor) -> tf.Tensor:
     return random.stream(seed, "environment")
 
 
-def step_keys(stream: tf.Tensor, t: tf.Tensor | int, num_envs: int) -> tf.Tensor:
-    """Keys [B, 2] of vector step `t`, counted in 64 bits from the run's beginning; `stream` is `step_stream(seed)`."""
-    return random.members(random.fold(stream, t), num_envs)
+def step_keys(stream: tf.Tensor, t: tf.Tensor | int, num_envs: int, first: tf.Tensor | int = 0) -> tf.Tensor:
+    """Keys [B, 2] of vector step `t`, counted in 64 bits from the run's beginning; `stream` is `step_stream(seed)`.
+
+    Those of the environments number `first`, first + 1, ...
+    """
+    return random.members(random.fold(stream, t), num_envs, first)
 
 
 def first_keys(seed: int | tf.Tensor, num_envs: int) -> tf.Tensor:
@@ -135,9 +138,11 @@ class CompiledEnvironment(abc.ABC):
         """The episodes a run with this seed opens with."""
         return self.reset(first_keys(seed, num_envs))
 
-    def step_at(self, env_state: EnvState, action: tf.Tensor, stream: tf.Tensor, t: tf.Tensor) -> tuple[EnvState, Step]:
-        """Vector step number `t` of a run, with the keys that belong to it."""
-        return self.step(env_state, action, step_keys(stream, t, env_state.done.shape[0]))
+    def step_at(
+        self, env_state: EnvState, action: tf.Tensor, stream: tf.Tensor, t: tf.Tensor, first: tf.Tensor | int = 0
+    ) -> tuple[EnvState, Step]:
+        """Vector step number `t` of a run, with the keys of its environments from `first` on."""
+        return self.step(env_state, action, step_keys(stream, t, env_state.done.shape[0], first))
 
     def _actions(self, action: tf.Tensor) -> tf.Tensor:
         if isinstance(self.action_space, spaces.Box):

@@ -4,7 +4,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from gans.game import Batch, Game, Shown
+from gans.game import Game
+from gans.players import Batch, Shown
 from research import anatomy
 from research.anatomy import Part
 

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from research import strategy
+
 
 class EMA:
     """Settings of the average (Karras et al. 2020, "Training GANs with limited data", their program's `ema_kimg`).
@@ -24,9 +26,9 @@ class EMA:
     def update(self, average: tf.keras.layers.Layer, network: tf.keras.layers.Layer, decay: tf.Tensor) -> None:
         """Move `average` towards `network`; buffers, such as a batch normalisation's statistics, are copied."""
         for shadow, value in zip(average.trainable_variables, network.trainable_variables, strict=True):
-            shadow.assign(value + decay * (shadow - value))
+            strategy.assign(shadow, value + decay * (shadow - value))
         for shadow, value in zip(average.non_trainable_variables, network.non_trainable_variables, strict=True):
-            shadow.assign(value)
+            strategy.assign(shadow, value)
 
 
 def copy(target: tf.keras.layers.Layer, source: tf.keras.layers.Layer) -> None:

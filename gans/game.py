@@ -1,14 +1,14 @@
 """The game: one step of the discriminator and one of the generator, as pure as variables allow.
 
-Everything random comes from keys folded from the step's number, one per example, so that an example's numbers depend
+A step is parts that every replica does with its share of the batch, and what has to stand around them. Everything
+random comes from keys folded from the step's number, one per example, so that an example's numbers depend
 neither on the size of the batch nor on how it is split. Every term of a loss is summed over examples and divided by the
 whole batch, here and nowhere else.
 """
 
-import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,9 +17,10 @@ from gans.augmentation import Augmentation
 from gans.losses import Loss, per_example
 from gans.networks import Pair
 from gans.penalties import Penalty
+from gans.players import Batch, Player, Shown, Values, unchanged, watching
 from gans.rules import Rules, computing_in, correct_for_interval
 from research import data as data_contract
-from research import random
+from research import random, strategy
 from research.optimizers import Scheduled
 
 _DATA, _LATENT, _REAL, _FAKE, _PENALTY = range(5)  # the purposes that an example has a key for
@@ -29,45 +30,7 @@ _OF_DISCRIMINATOR = (
     "discriminator/accuracy",
     "discriminator/real_logit",
     "discriminator/fake_logit",
-    "generator/diversity",
 )
-Values = dict[str, tf.Tensor]
-
-
-class Batch(NamedTuple):
-    """Real examples [M, ...], labels [M], latents [M, Z], and a key for each purpose [M, 5, 2]."""
-
-    real: tf.Tensor
-    labels: tf.Tensor
-    latents: tf.Tensor
-    keys: tf.Tensor
-
-
-class Shown(NamedTuple):
-    """What the discriminator is shown, augmented and packed: [M / pack, ...]."""
-
-    real: tf.Tensor
-    fake: tf.Tensor
-
-
-@dataclass
-class Player:
-    """A network and the optimizer of its weights, whose slots are made here."""
-
-    network: tf.keras.layers.Layer
-    optimizer: Scheduled
-
-    def __post_init__(self) -> None:
-        self.optimizer.build(self.network.trainable_variables)
-
-    @property
-    def weights(self) -> list[tf.Variable]:
-        return self.optimizer.variables
-
-    def step(self, gradients: list[tf.Tensor], progress: tf.Tensor, name: str) -> Values:
-        """Apply gradients; the norms, by tags of this player."""
-        norms = self.optimizer.step(gradients, progress)
-        return {f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()}
 
 
 class Game:
@@ -87,6 +50,7 @@ class Game:
         rules: Rules,
         seed: int,
     ) -> None:
+        self.replicas = strategy.Replicas()
         data_contract.check(data, rules.batch_size, labelled=rules.conditional)
         self.data, self.loss, self.rules, self.latent = data, loss, rules, network.latent
         self.penalties, self.augmentations = dict(penalties), list(augmentations.values())
@@ -123,7 +87,8 @@ class Game:
 
     def batch(self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> Batch:
         """Part `part` of the batch of the discriminator's step `step`; `rows` [B] are its examples in the data."""
-        first, size = part * self.rules.part, self.rules.part
+        size = self.rules.part
+        first = (part * strategy.count() + strategy.index()) * size  # replicas share a part of the batch
         members = random.members(random.fold(self._keys, step), size, first)  # [M, 2]
         keys = random.fold(members[:, tf.newaxis], tf.range(_PURPOSES, dtype=tf.int64))  # [M, purposes, 2]
         rows = tf.slice(rows, tf.reshape(tf.cast(first, tf.int32), [1]), [size])
@@ -163,7 +128,10 @@ class Game:
         return real, fake
 
     def _reduce(self, values: tf.Tensor) -> tf.Tensor:
-        """The one place where values per example [M / pack] become a scalar: parts of a batch add up to its mean."""
+        """The one place where values per example [M / pack] become a scalar.
+
+        What the parts of a batch, and the replicas, find adds up to the batch's mean.
+        """
         return tf.reduce_sum(values) * (self.rules.pack / self.rules.batch_size)
 
     # ---- the discriminator ---------------------------------------------------------------------------------------
@@ -172,28 +140,36 @@ class Game:
         self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None = None
     ) -> Values:
         """One step on real examples and generated ones (`fake` [B, ...], if the whole batch is there already)."""
-        spectral.power_step(self.discriminator.network)
-
-        def shown(part: tf.Tensor) -> tuple[Batch, Shown]:
-            batch = self.batch(step, rows, part)
-            if fake is not None:
-                return batch, self._shown(batch, fake, progress)
-            with unchanged(self.generator.network):
-                return batch, self._shown(batch, tf.stop_gradient(self.generate(batch)), progress)
-
-        def learn(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-            return self._discriminator_gradients(*shown(part), progress)
-
-        def regularize(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-            return self.penalty_gradients(*shown(part), progress)
-
-        names = [*_OF_DISCRIMINATOR, *([] if self.lazy else self._penalty_tags)]
-        gradients, values = self._over_parts(learn, self.discriminator, names)
-        values |= self.discriminator.step(gradients, progress, "discriminator")
+        values = self.replicas.first(self.replicas.run(self._learn_discriminator, step, rows, progress, fake))
         if self.lazy:
-            values |= self._lazily(step, regularize, progress)
+            values |= self._lazily(step, rows, progress)
         self._clip()
         return values
+
+    def _learn_discriminator(
+        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None
+    ) -> Values:
+        spectral.power_step(self.discriminator.network)
+        learn = self._compiled(self._discriminator_gradients)
+
+        def of_part(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+            batch, shown = self._look(step, rows, part, progress, fake)
+            gradients, values = learn(batch, shown, progress)
+            return gradients, values | {"generator/diversity": self._diversity(shown)}
+
+        names = [*_OF_DISCRIMINATOR, "generator/diversity", *([] if self.lazy else self._penalty_tags)]
+        gradients, values = self._over_parts(of_part, self.discriminator, names)
+        return strategy.total(values) | self.discriminator.step(gradients, progress, "discriminator")
+
+    def _look(
+        self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None = None
+    ) -> tuple[Batch, Shown]:
+        """Part of a batch, and what the discriminator is shown of it."""
+        batch = self.batch(step, rows, part)
+        if fake is not None:
+            return batch, self._shown(batch, fake, progress)
+        with unchanged(self.generator.network):
+            return batch, self._shown(batch, tf.stop_gradient(self.generate(batch)), progress)
 
     def _discriminator_gradients(
         self, batch: Batch, shown: Shown, progress: tf.Tensor
@@ -203,14 +179,7 @@ class Game:
             loss = self._reduce(self.loss.discriminator(real, fake))
             penalty, values = (0.0, {}) if self.lazy else self._penalty(batch, shown, progress)
             total = loss + penalty
-        values |= {"loss/discriminator": loss, **self._watched(per_example(real), per_example(fake), shown)}
-        return self._gradients(tape, total), values
-
-    def penalty_gradients(self, batch: Batch, shown: Shown, progress: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-        """The discriminator's gradients of the penalties alone, as strong as they are where an interval is between."""
-        with self._tape() as tape:
-            total, values = self._penalty(batch, shown, progress)
-            total *= float(self.rules.penalty_interval)
+        values |= {"loss/discriminator": loss, **self._watched(per_example(real), per_example(fake))}
         return self._gradients(tape, total), values
 
     def _penalty(self, batch: Batch, shown: Shown, progress: tf.Tensor) -> tuple[tf.Tensor, Values]:
@@ -223,13 +192,12 @@ class Game:
             values[f"penalty/{name}"] = self._reduce(each)
         return tf.add_n([tf.zeros([]), *values.values()]), values
 
-    def _lazily(self, step: tf.Tensor, regularize: Callable[..., Any], progress: tf.Tensor) -> Any:
+    def _lazily(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Any:
         """A step on the penalties alone, if it is due; each value a pair with its weight in a mean, 1 or 0."""
         names = self._penalty_tags
 
         def now() -> list[tf.Tensor]:
-            gradients, values = self._over_parts(regularize, self.discriminator, names)
-            self.discriminator.step(gradients, progress, "discriminator")
+            values = self.replicas.first(self.replicas.run(self._learn_penalties, step, rows, progress))
             return [*(values[name] for name in names), tf.ones([])]
 
         def not_now() -> list[tf.Tensor]:
@@ -238,42 +206,68 @@ class Game:
         *found, due = tf.cond(tf.equal(step % self.rules.penalty_interval, 0), now, not_now)
         return {name: (value, due) for name, value in zip(names, found, strict=True)}
 
-    def _watched(self, real: tf.Tensor, fake: tf.Tensor, shown: Shown) -> Values:
+    def _learn_penalties(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        learn = self._compiled(self.penalty_gradients)
+        gradients, values = self._over_parts(
+            lambda part: learn(*self._look(step, rows, part, progress), progress),
+            self.discriminator,
+            self._penalty_tags,
+        )
+        self.discriminator.step(gradients, progress, "discriminator")
+        return strategy.total(values)
+
+    def penalty_gradients(self, batch: Batch, shown: Shown, progress: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+        """The discriminator's gradients of the penalties alone, as strong as they are where an interval is between."""
+        with self._tape() as tape:
+            total, values = self._penalty(batch, shown, progress)
+            total *= float(self.rules.penalty_interval)
+        return self._gradients(tape, total), values
+
+    def _watched(self, real: tf.Tensor, fake: tf.Tensor) -> Values:
         right = tf.cast(real > fake, tf.float32) + 0.5 * tf.cast(tf.equal(real, fake), tf.float32)
-        spread = [tf.reduce_mean(tf.math.reduce_std(x, axis=0)) for x in (shown.fake, shown.real)]
         return {
             "discriminator/accuracy": self._reduce(right),
             "discriminator/real_logit": self._reduce(real),
             "discriminator/fake_logit": self._reduce(fake),
-            "generator/diversity": spread[0] / tf.maximum(spread[1], 1e-8) / self.rules.accumulation,
         }
+
+    def _diversity(self, shown: Shown) -> tf.Tensor:
+        fake, real = (tf.reduce_mean(strategy.spread(x, axis=0)) for x in (shown.fake, shown.real))
+        return fake / tf.maximum(real, 1e-8) / (self.rules.accumulation * strategy.count())
 
     def _clip(self) -> None:
         limit = self.rules.weight_clip
         if limit is not None:
             for weight in self.discriminator.weights:
-                weight.assign(tf.clip_by_value(weight, -limit, limit))
+                strategy.assign(weight, tf.clip_by_value(weight, -limit, limit))
 
     # ---- the generator -------------------------------------------------------------------------------------------
 
     def generator_step(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         """One step of the generator against the discriminator as it is."""
+        return self.replicas.first(self.replicas.run(self._learn_generator, step, rows, progress))
 
+    def _learn_generator(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         def learn(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
             batch = self.batch(step, rows, part)
             tape, fake = self._generated(batch)
             return self._generator_gradients(batch, tape, fake, progress)
 
-        gradients, values = self._over_parts(learn, self.generator, ["loss/generator"])
-        return values | self.generator.step(gradients, progress, "generator")
+        gradients, values = self._over_parts(self._compiled(learn), self.generator, ["loss/generator"])
+        return strategy.total(values) | self.generator.step(gradients, progress, "generator")
 
     def both_steps(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         """A step of either player on the same generated examples, which are generated once."""
+        if self.lazy and self.replicas.count > 1:  # a condition that the replicas meet in stands around their parts
+            return self.discriminator_step(step, rows, progress) | self.generator_step(step, rows, progress)
+        return self.replicas.first(self.replicas.run(self._learn_both, step, rows, progress))
+
+    def _learn_both(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         batch = self.batch(step, rows, tf.constant(0, tf.int64))
         tape, fake = self._generated(batch)
         values = self.discriminator_step(step, rows, progress, tf.stop_gradient(fake))
         gradients, more = self._generator_gradients(batch, tape, fake, progress)
-        return values | more | self.generator.step(gradients, progress, "generator")
+        return values | strategy.total(more) | self.generator.step(gradients, progress, "generator")
 
     def _generated(self, batch: Batch) -> tuple[tf.GradientTape, tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -298,8 +292,18 @@ class Game:
 
     # ---- gradients -----------------------------------------------------------------------------------------------
 
+    def _compiled(self, python_function: Callable[..., Any]) -> Callable[..., Any]:
+        """What XLA may compile of a replica's part: nothing if replicas meet inside, as in batch normalisation."""
+        coupled = any(getattr(thing, "coupled", False) for thing in self._things())
+        return python_function if coupled else strategy.compiled(python_function)
+
+    def _things(self) -> Iterator[Any]:
+        yield from (self.loss, *self.penalties.values(), *self.augmentations)
+        for player in (self.generator, self.discriminator):
+            yield from player.network.submodules
+
     def _tape(self) -> tf.GradientTape:
-        return _watching(self.discriminator.weights)
+        return watching(self.discriminator.weights)
 
     def _gradients(self, tape: tf.GradientTape, total: tf.Tensor) -> list[tf.Tensor]:
         return tape.gradient(total, self.discriminator.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -311,6 +315,9 @@ class Game:
         parts = self.rules.accumulation
         if parts == 1:
             return learn(tf.constant(0, tf.int64))
+        if self.replicas.count > 1:  # which may meet in each part, as they cannot in a loop of the program
+            found = [learn(tf.constant(part, tf.int64)) for part in range(parts)]
+            return functools.reduce(functools.partial(tf.nest.map_structure, tf.add), found)
 
         def body(part: tf.Tensor, sums: Any) -> Any:
             return part + 1, tf.nest.map_structure(tf.add, sums, learn(part))
@@ -324,20 +331,3 @@ class Game:
             maximum_iterations=parts,
         )
         return sums
-
-
-@contextlib.contextmanager
-def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
-    """Undo what happens to a network's buffers inside: statistics of batch normalisation move in its own steps only."""
-    buffers = network.non_trainable_variables
-    before = [tf.identity(v) for v in buffers]
-    yield
-    for variable, value in zip(buffers, before, strict=True):
-        variable.assign(value)
-
-
-@contextlib.contextmanager
-def _watching(weights: list[tf.Variable]) -> Iterator[tf.GradientTape]:
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
-        yield tape

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from research import strategy
+
 
 class Loss(Protocol):
     """Two players' losses."""
@@ -100,10 +102,11 @@ class RelativisticPairing:
 class RelativisticAverage:
     """RaGAN: an example against the mean of the batch's others (Jolicoeur-Martineau 2018, eqs. 11 and 12).
 
-    The means are those of the batch at hand: with accumulation, of each part of it.
+    The means are those of the batch at hand: over all replicas; with accumulation, of each part of it.
     """
 
     relativistic = True
+    coupled = True
 
     def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
         above, below = real - _mean(fake), fake - _mean(real)
@@ -116,4 +119,4 @@ class RelativisticAverage:
 
 def _mean(logits: tf.Tensor) -> tf.Tensor:
     """The mean over the batch, and for patches over all of them; gradients flow through it."""
-    return tf.reduce_mean(logits)
+    return strategy.average(tf.reduce_mean(logits))

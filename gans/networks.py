@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from gans.spectral import SpectralConv2D, SpectralDense
+from research import strategy
 from research.errors import UserError
 
 Factory = Callable[..., tf.keras.layers.Layer]
@@ -191,12 +192,18 @@ class _Normalized(tf.keras.layers.Layer):
         self,
         normalization: str,
         activation: Callable[[tf.Tensor], tf.Tensor],
-        batch: Callable[..., tf.keras.layers.Layer] = tf.keras.layers.BatchNormalization,
+        batch: Callable[..., tf.keras.layers.Layer] | None = None,
     ) -> None:
         super().__init__()
         self.activation, self.norm = activation, None
         if normalization == "batch":
-            self.norm = batch(momentum=0.9, epsilon=1e-5)
+            # Keras' kernel knows one replica's batch alone
+            fused = (
+                tf.keras.layers.BatchNormalization
+                if strategy.count() == 1
+                else functools.partial(BatchNorm, bessel=True)
+            )
+            self.norm = (batch or fused)(momentum=0.9, epsilon=1e-5)
         elif normalization == "layer":
             self.norm = tf.keras.layers.GroupNormalization(groups=1)
 
@@ -205,31 +212,43 @@ class _Normalized(tf.keras.layers.Layer):
 
 
 class BatchNorm(tf.keras.layers.Layer):
-    """Batch normalisation of features [B, F] (Ioffe and Szegedy 2015) with the right second derivative.
+    """Batch normalisation of [B, ..., F] over all replicas (Ioffe and Szegedy 2015) with the right second derivative.
 
     Keras' takes its variance from `tf.nn.moments`, which stops the gradient of the mean in it: that does not change a
     first derivative and spoils the second, so that the gradient of a penalty comes out wrong, silently. Its fused
-    kernel, which convolutions get, is right.
+    kernel, which convolutions get on one device, is right. `bessel` keeps the unbiased variance, as that kernel does.
     """
 
-    def __init__(self, momentum: float, epsilon: float) -> None:
+    coupled = True  # one example's output depends on the others of its batch
+
+    def __init__(self, momentum: float, epsilon: float, bessel: bool = False) -> None:
         super().__init__()
-        self.momentum, self.epsilon = momentum, epsilon
+        self.momentum, self.epsilon, self.bessel = momentum, epsilon, bessel
 
     def build(self, input_shape: tf.TensorShape) -> None:
         size = [input_shape[-1]]
         self.gamma = self.add_weight("gamma", size, initializer="ones")
         self.beta = self.add_weight("beta", size, initializer="zeros")
-        self.mean = self.add_weight("mean", size, initializer="zeros", trainable=False)
-        self.variance = self.add_weight("variance", size, initializer="ones", trainable=False)
+        self.moving_mean = self._statistic("moving_mean", size, "zeros")  # names as in Keras' layer
+        self.moving_variance = self._statistic("moving_variance", size, "ones")
+
+    def _statistic(self, name: str, size: list[int], initial: str) -> tf.Variable:
+        where = {
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
+        return self.add_weight(name, size, initializer=initial, trainable=False, **where)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         x = tf.cast(inputs, tf.float32)
-        mean, variance = tf.identity(self.mean), tf.identity(self.variance)
+        mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
         if training:
-            mean = tf.reduce_mean(x, axis=0)
-            variance = tf.reduce_mean(tf.square(x - mean), axis=0)
-            for kept, now in ((self.mean, mean), (self.variance, variance)):
+            axes = list(range(x.shape.rank - 1))
+            mean = strategy.average(tf.reduce_mean(x, axis=axes))
+            variance = strategy.average(tf.reduce_mean(tf.square(x - mean), axis=axes))
+            size = strategy.count() * x.shape[:-1].num_elements()
+            unbiased = variance * (size / max(size - 1, 1)) if self.bessel else variance
+            for kept, now in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
                 kept.assign(kept + (1.0 - self.momentum) * (now - kept))
         x = (x - mean) * tf.math.rsqrt(variance + self.epsilon)
         return tf.cast(x, inputs.dtype) * self.gamma + self.beta

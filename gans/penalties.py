@@ -12,7 +12,7 @@ from typing import Protocol
 import tensorflow as tf
 
 from gans.losses import per_example
-from research import random
+from research import random, strategy
 from research.schedules import Schedule, as_schedule
 
 Critic = Callable[[tf.Tensor], tf.Tensor]
@@ -87,13 +87,15 @@ class DRAGAN(WGANGP):
     As in the authors' program: one spread for all numbers of a batch, noise uniform in [0, 1), and a share of the way.
     """
 
+    coupled = True
+
     def __call__(
         self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
     ) -> tf.Tensor:
         size = real.shape[1:].num_elements()
         numbers = random.uniform(keys, size + 1)  # [B, 1 + size]
         share, noise = _like(numbers[:, :1], real), tf.reshape(numbers[:, 1:], tf.shape(real))
-        moved = real + share * 0.5 * tf.math.reduce_std(real) * noise
+        moved = real + share * 0.5 * strategy.spread(real) * noise
         return self.weight(progress) * self._distance(critic, moved)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from research import strategy
 from research.errors import UserError
 from research.optimizers import Scheduled
 
@@ -47,6 +48,11 @@ class Rules:
                 f"game.batch_size={self.batch_size} is no multiple of game.accumulation={self.accumulation} times "
                 f"game.pack={self.pack}."
             )
+        if self.batch_size % (self.accumulation * self.pack * strategy.count()):
+            raise UserError(
+                f"game.batch_size={self.batch_size} is no multiple of game.accumulation={self.accumulation} times "
+                f"game.pack={self.pack} times the {strategy.count()} replicas that share it."
+            )
         if self.pack > 1 and self.conditional:
             raise UserError(f"game.pack={self.pack}: packed examples have no label in common; set conditional=false.")
         for player in ("generator_precision", "discriminator_precision"):
@@ -58,8 +64,8 @@ class Rules:
 
     @property
     def part(self) -> int:
-        """Examples of a part of a batch."""
-        return self.batch_size // self.accumulation
+        """Examples of a part of a batch, on one replica."""
+        return self.batch_size // self.accumulation // strategy.count()
 
 
 def correct_for_interval(optimizer: Scheduled, interval: int) -> None:

@@ -22,7 +22,6 @@ class SpectralNorm:
     def build(self, input_shape: tf.TensorShape) -> None:
         super().build(input_shape)  # type: ignore[misc]
         rows, columns = self._matrix().shape
-        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
         for name, size in (("left", rows), ("right", columns)):
             vector = self.add_weight(  # type: ignore[attr-defined]
                 f"{name}_singular_vector",
@@ -30,7 +29,8 @@ class SpectralNorm:
                 tf.float32,
                 tf.keras.initializers.RandomNormal(),
                 trainable=False,
-                aggregation=first,
+                synchronization=tf.VariableSynchronization.ON_READ,  # every replica moves it, all by the same
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 experimental_autocast=False,
             )
             vector.assign(_unit(vector))

@@ -81,7 +81,7 @@ class GANTrainer:
         self.gallery = Gallery(self.sampler, self.settings, self.mode, seed)
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.means = Means(self._training)
-        self._program = compilation.function(self._iterate, self.mode)
+        self._program = self.game.replicas.function(self._iterate, self.mode)
         self._done, self._evaluations = 0, 0
         self._seconds = {"plan": 0.0, "update": 0.0}
 
@@ -259,10 +259,14 @@ class GANTrainer:
                 maximum_iterations=critic,
             )
             values = game.generator_step(number * critic + critic - 1, plan[i * critic + critic - 1], progress)
-        self.ema.update(self.average, game.generator.network, self.ema.decay(images, self.steps_per_iteration))
+        game.replicas.run(self._follow, images)
         for name, player in (("generator", game.generator), ("discriminator", game.discriminator)):
             values[f"schedule/{name}_learning_rate"] = player.optimizer.learning_rate(progress)
         return self.means.add(total, values)
+
+    def _follow(self, images: tf.Tensor) -> None:
+        """Move the average towards the generator."""
+        self.ema.update(self.average, self.game.generator.network, self.ema.decay(images, self.steps_per_iteration))
 
 
 def _objective(objective: str | None, metrics: Metrics) -> str:

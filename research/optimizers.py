@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from research import strategy
 from research.schedules import Schedule, as_schedule
 
 
 class Scheduled:
     """A Keras optimizer whose learning rate is a number or a schedule (`research.schedules`), times another if given.
 
-    Gradients are clipped by the Keras optimizer itself (`global_clipnorm`), which does it after they are summed over
-    replicas. `build` fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
+    Gradients are summed over replicas, and then clipped by the Keras optimizer itself (`global_clipnorm`). `build`
+    fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
     generated names, which differ between processes, and a restored checkpoint would then swap moments silently.
     """
 
@@ -34,14 +35,16 @@ class Scheduled:
     def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
         """Apply gradients (one per built variable); return the global norms of the gradient and of the change made.
 
-        Of variables that are frozen neither counts, and nothing of theirs moves.
+        Of several replicas, each gives the gradient of its share of the loss. Of variables that are frozen neither
+        norm counts, and nothing of theirs moves.
         """
+        gradients = strategy.total(list(gradients))
         self.keras.learning_rate.assign(self.learning_rate(progress))
         pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if not is_frozen(v)]
         if not pairs:
             return {"gradient/norm": tf.zeros([]), "gradient/update_norm": tf.zeros([])}
         before = [tf.identity(v) for _, v in pairs]
-        self.keras.apply_gradients(pairs)
+        self.keras.apply_gradients(pairs, skip_gradients_aggregation=True)
         change = [v - b for (_, v), b in zip(pairs, before, strict=True)]
         return {
             "gradient/norm": tf.linalg.global_norm([g for g, _ in pairs]),

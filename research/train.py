@@ -79,8 +79,9 @@ def build(cfg: DictConfig) -> Any:
 
     config = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     targets.check_arguments(OmegaConf.to_container(config, resolve=True))
+    strategy = targets.instantiate(cfg.strategy)  # before anything else has TensorFlow settle on its devices
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
-    with targets.instantiate(cfg.strategy).scope():
+    with strategy.scope():
         return targets.instantiate(cfg.trainer)
 
 

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import research  # noqa: F401  chooses legacy Keras, which works only before TensorFlow is imported
+from research import strategy
 
 # Environments draw and play sound through SDL; without a screen or a sound card it would complain on every render.
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["SDL_AUDIODRIVER"] = "dummy"
+
+
+strategy.divide_cpu(2)  # for tests of replicas; what uses the first part alone computes as if it were the only one
 
 
 @pytest.fixture

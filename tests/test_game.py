@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from gans.augmentation import InstanceNoise
-from gans.game import unchanged
 from gans.losses import Hinge, RelativisticPairing, Wasserstein
 from gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator, Pair
 from gans.penalties import R1, R2, WGANGP
+from gans.players import unchanged
 from gans.rules import Rules, correct_for_interval
 from gans.trainer import GANTrainer
 from research.errors import UserError

@@ -89,8 +89,8 @@ def test_batch_normalisation_by_hand() -> None:
     layer = BatchNorm(momentum=0.9, epsilon=0.0)
     x = tf.constant([[1.0, 0.0], [3.0, 8.0]])
     np.testing.assert_allclose(layer(x, training=True), [[-1.0, -1.0], [1.0, 1.0]], rtol=1e-6)
-    np.testing.assert_allclose(layer.mean, [0.2, 0.4], rtol=1e-6)  # 0.9 * 0 + 0.1 * mean
-    np.testing.assert_allclose(layer.variance, [1.0, 2.5], rtol=1e-6)  # 0.9 * 1 + 0.1 * variance
+    np.testing.assert_allclose(layer.moving_mean, [0.2, 0.4], rtol=1e-6)  # 0.9 * 0 + 0.1 * mean
+    np.testing.assert_allclose(layer.moving_variance, [1.0, 2.5], rtol=1e-6)  # 0.9 * 1 + 0.1 * variance
     np.testing.assert_allclose(layer(x), (x - [0.2, 0.4]) / np.sqrt([1.0, 2.5]), rtol=1e-6)
     layer.gamma.assign([2.0, 1.0])
     layer.beta.assign([0.0, 5.0])
