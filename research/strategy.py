@@ -14,6 +14,7 @@ On one device a part is called as it is and sums are what is summed: nothing is 
 
 import contextlib
 import functools
+import os
 import subprocess
 import sys
 import threading
@@ -21,13 +22,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy as _private
+from tensorflow.python.eager import context
 
+from research import cluster, random
 from research import compile as compilation
-from research import random
 from research.errors import UserError
 
 T = TypeVar("T")
 Make = Callable[[Callable[..., Any], str], Any]  # a program of a function and a mode
+_SHUTDOWN_SECONDS = 5.0  # that workers at their end wait for the others at theirs
 _thread = threading.local()  # replicas are traced in a thread each
 
 
@@ -85,6 +89,46 @@ def _connected(address: str) -> tf.distribute.Strategy:
         tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
     return tf.distribute.TPUStrategy(resolver)
+
+
+def multi_worker(workers: int | None = None, seconds: float = 60.0) -> tf.distribute.Strategy:
+    """The devices of several processes, on one host or on many: this process is one of them, see research.cluster.
+
+    Args:
+      workers: how many there are; null: as many as TF_CONFIG or Slurm say. (`research.workers` starts as many here.)
+      seconds: how long to wait for a worker that does not answer, at the start and later.
+
+    UserError where that is exceeded at the start, and for a TF_CONFIG that cannot be.
+    """
+    here = cluster.of_environment()
+    if here is None:
+        raise UserError("strategy=multi_worker: set strategy.workers=2, or more, or TF_CONFIG; docs/strategies.md")
+    count = len(here.addresses)
+    if workers not in (None, count):
+        raise UserError(f"strategy.workers={workers}: TF_CONFIG has {count} workers; leave strategy.workers out.")
+    if count == 1:
+        return one_device()
+    cluster.meet(here, seconds)
+    _coordinate(here, seconds)
+    os.environ["TF_CONFIG"] = here.text  # whoever said it: of TensorFlow's resolvers this one finds all local GPUs
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _coordinate(here: cluster.Cluster, seconds: float) -> None:
+    """Have a worker that is gone, or does not answer for `seconds`, end the others' waiting with an error."""
+    jobs = [
+        _private.coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(here.jobs[job]))
+        for job in cluster.JOBS
+        if here.jobs.get(job)
+    ]
+    context.context().configure_coordination_service(
+        "standalone",
+        service_leader=f"/job:{jobs[0].name}/replica:0/task:0",
+        cluster_register_timeout_in_ms=int(seconds * 1000),
+        heartbeat_timeout_in_ms=int(seconds * 1000),
+        shutdown_barrier_timeout_in_ms=int(_SHUTDOWN_SECONDS * 1000),
+        coordinated_jobs=jobs,
+    )
 
 
 def divide_cpu(count: int) -> None:

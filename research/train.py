@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from research import record, targets
+from research import record, targets, workers
 from research.errors import UserError
 from research.record import read_config, read_result
 
@@ -21,20 +21,26 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
 
     A run that has nothing left to do ends at once. `started` is when the process began to work (`time.time()`), for
     the seconds of imports; `origin` is what was typed, see `record.begin`. Raises UserError when training ran into NaN,
-    and when a run could not be saved at its end.
+    when a run could not be saved at its end, and when a worker of several (research.cluster) is gone. Of these, all but
+    the first compute their shares and write nothing.
     """
     over = _over(cfg, folder)
+    if workers.number(cfg.strategy):
+        if over is None:
+            _follow(cfg, folder)
+        return None
     with _writable(folder):
         record.begin(folder, cfg, origin)
     if over is not None:
         print(f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose another run.name.")
         return over["objective"]["value"]
-    with record.logged(folder), record.failures(folder) as known:
-        trainer = build(cfg)
+    with record.logged(folder), record.failures(folder) as known, _meeting(cfg):
+        place = strategy(cfg)
+        trainer = build(cfg, place)
         if cfg.run.profile:
             trainer = _profiled(trainer, folder, cfg.run.profile)
         try:
-            fit = _fit(cfg, trainer, folder)
+            fit = _fit(cfg, trainer, folder, place)
             fit.outcome.seconds["imports"] += time.time() - started
             known |= {"outcome": fit.outcome, "objective": trainer.objective}
             outcome = fit.run()
@@ -50,6 +56,26 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
         error.exit_code = 1
         raise error
     return outcome.final.get(trainer.objective)
+
+
+def _follow(cfg: DictConfig, folder: Path) -> None:
+    """What a worker does that is not the first."""
+    with _meeting(cfg):
+        place = strategy(cfg)
+        trainer = build(cfg, place)
+        try:
+            _fit(cfg, trainer, folder, place).run()
+        finally:
+            trainer.close()
+
+
+def _meeting(cfg: DictConfig) -> contextlib.AbstractContextManager[None]:
+    """Says it in a line if, of several workers, one is gone."""
+    if not workers.several(cfg.strategy):
+        return contextlib.nullcontext()
+    from research import crew
+
+    return crew.complete()
 
 
 def _over(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
@@ -73,16 +99,24 @@ def _writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def build(cfg: DictConfig) -> Any:
-    """The trainer of a composed config, its variables made in the strategy's scope from `seed`."""
+def strategy(cfg: DictConfig) -> Any:
+    """The strategy of a composed config; before anything else has TensorFlow settle on its devices."""
+    targets.check_arguments(_plain(cfg))
+    return targets.instantiate(cfg.strategy)
+
+
+def build(cfg: DictConfig, place: Any = None) -> Any:
+    """The trainer of a composed config, its variables made in the strategy's scope (`place`) from `seed`."""
     import tensorflow as tf
 
-    config = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-    targets.check_arguments(OmegaConf.to_container(config, resolve=True))
-    strategy = targets.instantiate(cfg.strategy)  # before anything else has TensorFlow settle on its devices
+    place = place or strategy(cfg)
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
-    with strategy.scope():
+    with place.scope():
         return targets.instantiate(cfg.trainer)
+
+
+def _plain(cfg: DictConfig) -> Any:
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
 
 
 def _profiled(trainer: Any, folder: Path, steps: int) -> Any:
@@ -91,16 +125,22 @@ def _profiled(trainer: Any, folder: Path, steps: int) -> Any:
     return Profiled(trainer, folder, steps)
 
 
-def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:
+def _fit(cfg: DictConfig, trainer: Any, folder: Path, place: Any) -> Any:
     """The run, ready to go on from where it was."""
-    from research.fit import Fit, Schedule
+    from research.crew import Alone, Crew
+    from research.fit import Fit, Follow, Schedule
     from research.progress import Progress
 
     run = cfg.run
     schedule = Schedule(run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target)
-    fit = Fit(trainer, schedule, folder, Progress(_headline(trainer)))
+    chief, several = workers.number(cfg.strategy) == 0, workers.several(cfg.strategy)
+    crew = Crew(place, chief) if several else Alone()
+    fit = (Fit if chief else Follow)(trainer, schedule, folder, Progress(_headline(trainer)), crew)
     _initialise(cfg, fit)
-    record.describe(folder, cfg, trainer)
+    if crew.any(trainer.step != crew.told(trainer.step)):
+        raise UserError(f"strategy=multi_worker: all workers need to see the folder of runs, {folder.parent}.")
+    if chief:
+        record.describe(folder, cfg, trainer)
     return fit
 
 
