@@ -6,7 +6,7 @@ between replicas; these merge exact batch moments (Chan et al. 1979) and are the
 
 import tensorflow as tf
 
-from research import strategy
+from research import portions, strategy
 
 
 class Moments(tf.Module):
@@ -67,7 +67,7 @@ class RewardNormalizer(tf.Module):
         super().__init__(name="reward_normalizer")
         self.discount, self.clip, self.epsilon = discount, clip, epsilon
         self.moments = Moments((), "return_moments")
-        self.shard = strategy.Sharded(tf.zeros([num_envs]))
+        self.shard = portions.Sharded(tf.zeros([num_envs]))
         self.running = self.shard.whole  # discounted return so far, [B]
 
     def update(self, rewards: tf.Tensor, ended: tf.Tensor, valid: tf.Tensor) -> None:

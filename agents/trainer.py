@@ -15,8 +15,9 @@ from agents.compiled import CompiledDriver, CompiledEvaluation
 from agents.host import HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
-from research import random, strategy
+from research import portions, random, strategy
 from research.compile import Direct
+from research.errors import UserError
 from research.means import Means
 from research.signatures import Export
 from research.trainer import Evaluation
@@ -63,6 +64,11 @@ class AgentTrainer(abc.ABC):
     ) -> None:
         self.replicas = strategy.Replicas()
         self.share = self.replicas.share(num_envs, "trainer.num_envs")  # environments of one replica
+        if self.replicas.here < self.replicas.count and not environment.compiled:
+            raise UserError(
+                "strategy=multi_worker: environments of the host are stepped by one process: choose a compiled one, "
+                "such as env=cartpole, or strategy=mirrored."
+            )
         self.agent, self.environment = agent, environment
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
         self.seed, self.settings = seed, evaluation or EvaluationSettings()
@@ -145,7 +151,7 @@ class AgentTrainer(abc.ABC):
         """Further modules whose variables the next step depends on."""
         return {}
 
-    def _shards(self) -> list[strategy.Sharded]:
+    def _shards(self) -> list[portions.Sharded]:
         """The variables of which each replica has a part."""
         return [self.episodes.shard]
 
@@ -219,7 +225,7 @@ class AgentTrainer(abc.ABC):
         mine = self.replicas.run(self._my_part, rollout)
         self.means.total.assign(self._learn_from(mine, tf.identity(self.iterations), tf.identity(self.means.total)))
         self.iterations.assign_add(1)
-        strategy.gather(self.replicas, self._shards())
+        portions.gather(self.replicas, self._shards())
         return self._act(rollout.observation[-1], next_step)
 
     def _my_part(self, rollout: Rollout) -> Rollout:

@@ -63,6 +63,12 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> Cluster | Non
     return None
 
 
+def number() -> int:
+    """Which worker this process is, 0 if nobody says."""
+    here = of_environment()
+    return 0 if here is None else here.number
+
+
 def parse(text: str) -> Cluster:
     """A Cluster from the text of a TF_CONFIG."""
     try:

@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -297,48 +297,3 @@ def mine(variable: tf.Variable) -> tf.Variable:
         raise UserError("A replay buffer cannot be shared over the cores of a TPU yet: choose another strategy.")
     components = tf.distribute.get_strategy().experimental_local_results(variable)
     return components[index() % len(components)]
-
-
-class Sharded:
-    """A variable of which each replica has a part, cut along `axis`.
-
-    `whole` is what a checkpoint holds, whatever the number of replicas; between `spread` and `gather`, at the beginning
-    and the end of a program, the parts count. On one device both are one variable.
-    """
-
-    def __init__(self, initial: tf.Tensor, axis: int = 0) -> None:
-        self.axis, size = axis, int(initial.shape[axis])
-        self.whole = tf.Variable(initial, trainable=False)
-        self.part, self._size = self.whole, size // count()
-        if count() > 1:
-            self.part = replicated(tf.split(initial, count(), axis=axis)[0])
-
-    def spread(self) -> None:
-        """Every replica takes its part; called in a part of the program."""
-        if count() > 1:
-            begin = [0] * self.whole.shape.rank
-            begin[self.axis] = index() * self._size
-            self.part.assign(tf.slice(tf.convert_to_tensor(self.whole), begin, self.part.shape))
-
-
-def apart(replicas: Replicas, name: str, module: tf.Module) -> dict[str, Any]:
-    """A module of `replicated` variables whose values differ between replicas, as parts of a checkpoint, by name."""
-    if replicas.count == 1:
-        return {name: module}
-    variables = {k: v for k, v in vars(module).items() if isinstance(v, tf.Variable)}
-    own = {k: replicas.strategy.experimental_local_results(v) for k, v in variables.items()}
-    return {
-        f"{name}_of_replica_{i}": tf.train.Checkpoint(**{k: values[i] for k, values in own.items()})
-        for i in range(replicas.here)
-    }
-
-
-def gather(replicas: Replicas, shards: Sequence[Sharded]) -> None:
-    """Put the parts together again; called around parts."""
-    if replicas.count == 1:
-        return
-    for shard in shards:
-        small = shard.part.dtype in (tf.bool, tf.uint8, tf.uint32)  # which no gathering of hosts takes
-        wide = tf.int64 if small else shard.part.dtype
-        parts = replicas.run(lambda shard=shard, wide=wide: tf.cast(shard.part, wide))
-        shard.whole.assign(tf.cast(replicas.strategy.gather(parts, axis=shard.axis), shard.whole.dtype))

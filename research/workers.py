@@ -80,8 +80,9 @@ class Worker:
         """The last line that it said, if it is none that the terminal has seen."""
         if self.said is None:
             return ""
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").strip().splitlines()
+        with self.said:
+            self.said.seek(0)
+            lines = self.said.read().decode(errors="replace").strip().splitlines()
         return lines[-1].removeprefix("sparring: ") if lines else ""
 
 
@@ -126,8 +127,10 @@ def _wait(workers: Sequence[Worker], first: Worker) -> None:
 def _verdict(workers: Sequence[Worker], first: Worker) -> int:
     """The exit code, once all have ended; UserError with what the chief, if it has said why, cannot know."""
     chief, code = workers[0], first.process.returncode
-    for worker in workers[1:]:
-        words = worker.last_words()
+    said = [worker.last_words() for worker in workers]
+    if chief.process.returncode == 2:  # a mistake, which it has told, whoever else has found it too
+        return 2
+    for worker, words in zip(workers, said, strict=True):
         if worker.process.returncode > 0 and words and cluster.GONE not in words:
             raise _lost(worker, f"failed: {words}")
     if chief.process.returncode >= 0:

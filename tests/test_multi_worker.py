@@ -64,18 +64,34 @@ def test_two_workers_are_one_process_and_go_on_exactly_after_one_is_killed(tmp_p
     runs.assert_equal(tmp_path / "runs" / "parts", tmp_path / "runs" / "whole")
 
 
+AGENTS = {
+    "ppo": ("agent=ppo", "agent.normalize_observations=true", "run.checkpoint_every=2000"),
+    "dqn": (
+        "agent=dqn", "agent.epsilon=0.1", "trainer.learning_starts=200", "trainer.batch_size=32",
+        "trainer.capacity=2000", "run.checkpoint_every=10000",
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_ppo_goes_on_exactly_after_either_worker_is_killed(victim: int, tmp_path: Path) -> None:
-    ppo = (
-        "rl", *TWO, "trainer.num_envs=4", "run.log_every=2000", "run.evaluate_every=4000", "run.checkpoint_every=2000",
-        "trainer.evaluation.video_every=0", "trainer.evaluation.episodes=4", "agent.normalize_observations=true",
+@pytest.mark.parametrize(("agent", "victim"), [("ppo", 0), ("ppo", 1), ("dqn", 1)])
+def test_an_agent_goes_on_exactly_after_a_worker_is_killed(agent: str, victim: int, tmp_path: Path) -> None:
+    command = (
+        "rl", *TWO, *AGENTS[agent], "trainer.num_envs=4", "run.log_every=2000", "run.evaluate_every=10000",
+        "trainer.evaluation.video_every=0", "trainer.evaluation.episodes=4",
     )  # fmt: skip
-    code, said = killed(tmp_path, victim, *ppo, "run.steps=1000000", "run.name=parts")
+    code, said = killed(tmp_path, victim, *command, "run.steps=10000000", "run.name=parts")
     assert code == 1
     assert f"worker {victim} " in said
     step = int(runs.newest(tmp_path / "runs" / "parts").name.removeprefix("step_"))
     for name in ("parts", "whole"):
-        done = runs.sparring(tmp_path, *ppo, f"run.steps={step + 2048}", f"run.name={name}")
+        done = runs.sparring(tmp_path, *command, f"run.steps={step + 2048}", f"run.name={name}")
         assert done.returncode == 0, done.stderr
     runs.assert_equal(tmp_path / "runs" / "parts", tmp_path / "runs" / "whole")
+
+
+def test_an_environment_of_the_host_is_refused_in_a_line(tmp_path: Path) -> None:
+    done = runs.sparring(tmp_path, "rl", *TWO, "env=gymnasium", "env.id=CartPole-v1", "trainer.num_envs=4")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("sparring: strategy=multi_worker: environments of the host")
+    assert not (tmp_path / "runs").exists()
