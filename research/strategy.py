@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -142,6 +142,27 @@ def divide_cpu(count: int) -> None:
         raise UserError(
             f"strategy.devices={count}: TensorFlow is at work already in this process and can make no more devices."
         ) from error
+
+
+@contextlib.contextmanager
+def inside(place: tf.distribute.Strategy) -> Iterator[None]:
+    """The scope of a strategy, to make a trainer in.
+
+    Running statistics of Keras' layers are read of the first replica there: all have the same. Keras has them averaged
+    wherever they are read, for which all hosts would have to read them together.
+    """
+
+    def create(next_creator: Callable[..., tf.Variable], **settings: Any) -> tf.Variable:
+        if settings.get("synchronization") == tf.VariableSynchronization.ON_READ:
+            settings["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return next_creator(**settings)
+
+    with place.scope():
+        if place.num_replicas_in_sync == 1:
+            yield
+        else:
+            with tf.variable_creator_scope(create):
+                yield
 
 
 class Replicas:

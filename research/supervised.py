@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from research import compile as compilation
 from research import data as data_contract
-from research import optimizers, random, stages
+from research import optimizers, random, stages, strategy
 from research.errors import UserError
 from research.means import Means
-from research.stages import Active, Stage
+from research.stages import Active, Stage, synchronise
 from research.tasks import Task
 from research.trainer import Evaluation
 
@@ -37,7 +37,8 @@ class EvaluationSettings:
 class SupervisedTrainer:
     """A model learns to say targets of inputs; satisfies `research.trainer.Trainer`.
 
-    One iteration is one step of the optimizer on one batch. A step of the run is a training example.
+    One iteration is one step of the optimizer on one batch, of which each replica has a share. A step of the run is a
+    training example.
 
     Args:
       data: a `research.data.Data`, whose labels may be targets of any shape.
@@ -63,12 +64,15 @@ class SupervisedTrainer:
     ) -> None:
         data_contract.check(data, batch_size)
         _check_images(data)
+        self.replicas = strategy.Replicas()
+        self.share = self.replicas.share(batch_size, "trainer.batch_size")  # examples of one replica
         self.data, self.batch_size, self.total_steps = data, batch_size, total_steps
         self.task: Task = task(data)
         self.objective, self.maximize = self.task.objective, self.task.maximize
-        self.network = model(outputs=self.task.outputs)
         self._inputs = data.examples("train", 2)[0]  # what inputs look like
+        self.network = model(outputs=self.task.outputs)
         self._check_outputs(self.network(tf.constant(self._inputs), training=False))
+        synchronise(self.network)
         self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
         self.mode = compilation.resolve(compile, self.network.variables)
         self.settings = evaluation or EvaluationSettings()
@@ -153,7 +157,7 @@ class SupervisedTrainer:
         stages.still(self.network, self.stages[stage].weights)  # before it is traced; eager code reads it each time
         if stage not in self._programs:
             iterate = functools.partial(self._iterate, self.stages[stage])
-            self._programs[stage] = compilation.function(iterate, self.mode)
+            self._programs[stage] = self.replicas.function(iterate, self.mode)
         return self._programs[stage]
 
     def scalars(self) -> dict[str, float]:
@@ -203,10 +207,11 @@ class SupervisedTrainer:
         return tf.cast(self.network(inputs, training=False), tf.float32)
 
     def _iterate(self, stage: Active, plan: tf.Tensor, count: tf.Tensor) -> None:
-        start = tf.identity(self.iterations)
+        start, learn = tf.identity(self.iterations), functools.partial(self._learn, stage)
 
         def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, self.means.add(total, self._learn(stage, start + i, plan[i]))
+            values = self.replicas.first(self.replicas.run(learn, start + i, plan[i]))
+            return i + 1, self.means.add(total, values)
 
         _, total = tf.while_loop(
             lambda i, _: i < count,
@@ -220,10 +225,13 @@ class SupervisedTrainer:
 
     def _learn(self, stage: Active, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step on the batch of examples `rows` [B], iteration `number` of the run; what is logged of it."""
-        gradients, values = self.part(stage.weights, number, rows, 0, self.batch_size)
+        learn: Callable[..., Any] = functools.partial(self.part, stage.weights)
+        if not stages.coupled(self.network):  # replicas do not meet in it
+            learn = strategy.compiled(learn)
+        gradients, values = learn(number, rows, strategy.index() * self.share, self.share)
         examples = tf.cast((number + 1) * self.batch_size, tf.float32)
         progress = tf.minimum(examples / float(self.total_steps), 1.0)
-        return values | _step(stage, gradients, progress)
+        return strategy.total(values) | _step(stage, gradients, progress)
 
     def part(
         self, weights: list[tf.Variable], number: tf.Tensor, rows: tf.Tensor, first: tf.Tensor | int, size: int

@@ -109,9 +109,11 @@ def build(cfg: DictConfig, place: Any = None) -> Any:
     """The trainer of a composed config, its variables made in the strategy's scope (`place`) from `seed`."""
     import tensorflow as tf
 
+    from research.strategy import inside
+
     place = place or strategy(cfg)
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
-    with place.scope():
+    with inside(place):
         return targets.instantiate(cfg.trainer)
 
 
