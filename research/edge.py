@@ -33,8 +33,10 @@ _CALLS = 500  # of which a latency is the median
 def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[str, Any]:
     """Write the files into the version's folder; returns the fidelity report. `wanted` is a `research.export.Small`."""
     drawn = export.samples(_FITTED + wanted.inputs)
-    fitted = {name: array[:_FITTED] for name, array in drawn.items()}
-    fresh = {name: array[_FITTED:] for name, array in drawn.items()}
+    count = len(next(iter(drawn.values())))  # fewer, of a run that has no more
+    first = min(_FITTED, count // 2)
+    fitted = {name: array[:first] for name, array in drawn.items()}
+    fresh = {name: array[first:] for name, array in drawn.items()}
     signature = module.signatures[export.edge]
     made: dict[str, tuple[Path, Function]] = {}
     for kind in wanted.formats:
@@ -44,14 +46,15 @@ def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[s
     if wanted.onnx:
         path = folder / "onnx" / f"{export.edge}.onnx"
         _keep(path, to_onnx(export, signature))
-        made["onnx"] = path, in_onnxruntime(path, list(signature.structured_outputs))
+        made["onnx"] = path, in_onnxruntime(path, sorted(signature.structured_outputs))  # as TensorFlow flattens them
     original = module.function(export.edge)
-    report = Fidelity(original, fresh, export.judge, wanted.seeds)
+    seeds = wanted.seeds if export.drawn else min(wanted.seeds, 1)
+    report = Fidelity(original, fresh, export.judge, seeds)
     weights = sum(v.numpy().nbytes for v in signature.variables)
     return {
         "signature": export.edge,
-        "inputs": wanted.inputs,
-        "seeds": list(range(wanted.seeds)),
+        "inputs": count - first,
+        "seeds": list(range(seeds)),
         "original": {"bytes": weights, **report.judged(original), **report.latency(original)},
         "formats": {k: {"bytes": p.stat().st_size, **report.of(function)} for k, (p, function) in made.items()},
     }
@@ -119,8 +122,10 @@ def interpreted(content: bytes) -> Function:
 def to_onnx(export: Export, signature: Any) -> bytes:
     """The signature as an ONNX file."""
     tf2onnx = _needed("tf2onnx")
-    specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in export.signatures[export.edge].inputs.items()]
-    function = tf.function(export.signatures[export.edge].call, autograph=False)
+    wanted = export.signatures[export.edge]
+    specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in wanted.inputs.items()]
+    by_name = lambda *tensors: wanted.call(**dict(zip(wanted.inputs, tensors, strict=True)))  # noqa: E731
+    function = tf.function(by_name, autograph=False)
     with _quiet():
         model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=15)
     return model.SerializeToString()

@@ -14,6 +14,8 @@ from research import data as data_contract
 from research import optimizers, random, stages, strategy
 from research.errors import UserError
 from research.means import Means
+from research.predictor import predictor
+from research.signatures import Export
 from research.stages import Active, Stage, synchronise
 from research.tasks import Task
 from research.trainer import Evaluation
@@ -197,6 +199,10 @@ class SupervisedTrainer:
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
         return []
+
+    def export(self) -> Export:
+        """The model with its preprocessing."""
+        return predictor(self)
 
     def close(self) -> None:
         pass
