@@ -9,7 +9,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from research.errors import UserError
-from research.report import command, runs
+from research.report import charts, command, runs
 from research.report.groups import groups
 from tests import fake_runs
 from tests.board import loaded, points
@@ -117,6 +117,15 @@ def test_tensorboard_has_bands_tables_and_charts(reported):
     series = {chart.title: chart.margin.series[0] for chart in category.chart}
     assert (series["cartpole"].value, series["cartpole"].lower) == ("band/cartpole", "band/cartpole/low")
     assert not any(tag.startswith("_hparams_") for tag in board.Tags()["tensors"])  # rows are the runs' alone
+
+
+def test_curves_show_every_seed_beside_the_band(folder, tmp_path, monkeypatch):
+    drawn, learning = [], charts.learning
+    monkeypatch.setattr(charts, "learning", lambda *given: drawn.append(learning(*given)) or drawn[-1])
+    assert command.main([str(folder), "--draws", "50", "--out", str(tmp_path / "out")]) == 0
+    (panel,) = (axes for axes in drawn[0].axes if axes.get_title() == "acrobot")
+    widths = sorted(line.get_linewidth() for line in panel.get_lines())
+    assert widths == [0.5] * 8 + [1.4] * 2  # four seeds of two methods, and the methods
 
 
 def test_a_second_report_replaces_the_first_and_finds_no_runs_in_it(folder, reported):
