@@ -21,6 +21,7 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
 
     A trainer with `anatomy()` also says which share of an iteration each of its parts takes.
     """
+    from research import workers
     from research.train import build
 
     started = time.perf_counter()
@@ -38,7 +39,7 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
         "compile_seconds": compiled - built,
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    if hasattr(trainer, "anatomy"):
+    if hasattr(trainer, "anatomy") and not workers.several(cfg.strategy):  # which would have to keep step in it
         found |= {f"share_{part}": share for part, share in trainer.anatomy().items()}
     trainer.close()
     return found

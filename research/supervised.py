@@ -12,6 +12,7 @@ import tensorflow as tf
 from research import compile as compilation
 from research import data as data_contract
 from research import optimizers, random, stages, strategy
+from research import precision as computing
 from research.errors import UserError
 from research.means import Means
 from research.predictor import predictor
@@ -46,6 +47,7 @@ class SupervisedTrainer:
       data: a `research.data.Data`, whose labels may be targets of any shape.
       model: a factory, called with `outputs`, of a Keras layer from inputs [B, ...] to [B, outputs].
       task: a factory of a `research.tasks.Task`, called with the data.
+      precision: what the model computes in, float32 or bfloat16; weights, outputs and losses are float32 always.
       stages: what trains when, by any names, in order; none: everything, always.
     """
 
@@ -63,7 +65,9 @@ class SupervisedTrainer:
         stages: Mapping[str, Stage] | None = None,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        precision: str = "float32",
     ) -> None:
+        computing.check(precision, "precision")
         data_contract.check(data, batch_size)
         _check_images(data)
         self.replicas = strategy.Replicas()
@@ -72,8 +76,9 @@ class SupervisedTrainer:
         self.task: Task = task(data)
         self.objective, self.maximize = self.task.objective, self.task.maximize
         self._inputs = data.examples("train", 2)[0]  # what inputs look like
-        self.network = model(outputs=self.task.outputs)
-        self._check_outputs(self.network(tf.constant(self._inputs), training=False))
+        with computing.computing_in(precision):
+            self.network = model(outputs=self.task.outputs)
+            self._check_outputs(self.network(tf.constant(self._inputs), training=False))
         synchronise(self.network)
         self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
         self.mode = compilation.resolve(compile, self.network.variables)

@@ -102,6 +102,7 @@ def _writable(folder: Path) -> Iterator[None]:
 def strategy(cfg: DictConfig) -> Any:
     """The strategy of a composed config; before anything else has TensorFlow settle on its devices."""
     targets.check_arguments(_plain(cfg))
+    targets.instantiate(cfg.get("device"))  # None in a config from before there was one
     return targets.instantiate(cfg.strategy)
 
 

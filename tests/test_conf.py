@@ -144,7 +144,7 @@ def test_every_limit_is_of_a_key_that_some_config_has() -> None:
 
 
 ANYWHERE = {
-    "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"],
+    "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy", "device"],
     "gan": [
         "data", "network", "network.generator", "network.discriminator", "loss", "penalty.r1",
         "augmentation.instance_noise", "metrics.modes", "generator_optimizer", "discriminator_optimizer",

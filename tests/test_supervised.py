@@ -68,9 +68,10 @@ def norm_net() -> tf.keras.layers.Layer:
         {},
         {"stages": STAGES},
         {"compile": "graph", "model": partial(Headed, torso=norm_net)},
+        {"stages": STAGES, "precision": "bfloat16"},
         {"compile": "eager", "data": linear(0, train=50, test=10), "task": Regression},
     ],
-    ids=["plain", "stages", "normalised", "regression"],
+    ids=["plain", "stages", "normalised", "bfloat16", "regression"],
 )
 def test_the_contract_is_kept(settings: dict[str, Any]) -> None:
     def make() -> SupervisedTrainer:
@@ -276,6 +277,22 @@ def test_data_that_is_not_for_a_task_is_refused() -> None:
         small(task=Regression)
     with pytest.raises(UserError, match=r"task=recommendation: this data is not for it\. There are: data=interactions"):
         small(task=Recommendation)
+
+
+def test_a_model_computes_in_the_precision_that_is_asked_for_and_keeps_its_weights_in_float32() -> None:
+    trainers = []
+    for precision in ("float32", "bfloat16"):
+        tf.keras.utils.set_random_seed(0)
+        trainers.append(small(precision=precision))
+    exact, coarse = (trainer.predict(trainer.data.examples("test")[0]) for trainer in trainers)
+    assert coarse.dtype == np.float32
+    assert 1e-5 < np.abs(coarse - exact).max() < 0.05 * np.abs(exact).max()  # eight bits of mantissa
+    assert {v.dtype for v in trainers[1].network.variables} == {tf.float32}
+    trainers[1].train(1600)
+    assert trainers[1].evaluate().scalars["eval/accuracy"] > 0.9
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    with pytest.raises(UserError, match=r"precision=float16: choose one of float32, bfloat16\. .* loss scaling"):
+        small(precision="float16")
 
 
 def test_an_alpha_channel_is_refused() -> None:
