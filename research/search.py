@@ -63,7 +63,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     strict(parser)
-    parser.add_argument("kind", choices=("rl", "gan", "train"), help="the command that a trial runs")
+    parser.add_argument("kind", choices=("rl", "gan", "supervised", "train"), help="the command that a trial runs")
     parser.add_argument("overrides", nargs="*", help="its overrides, the same for all trials; search=NAME: the space")
     parser.add_argument("--trials", type=int, default=50, help="how many the study shall have; default 50")
     parser.add_argument("--seeds", type=int, default=1, help="runs of a trial, whose mean is its score; default 1")

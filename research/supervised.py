@@ -13,9 +13,11 @@ from research import compile as compilation
 from research import data as data_contract
 from research import optimizers, random, stages, strategy
 from research import precision as computing
+from research.charts import thumbnails
 from research.errors import UserError
 from research.means import Means
 from research.predictor import predictor
+from research.projector import Embedding
 from research.signatures import Export
 from research.stages import Active, Stage, synchronise
 from research.tasks import Task
@@ -30,10 +32,12 @@ class EvaluationSettings:
 
     Args:
       batch_size: test examples that are predicted at once.
+      embedded: test examples of the projector, placed by what the model's head is shown of them; 0: none.
       pictures_every: pictures at every so many evaluations; 0: never.
     """
 
     batch_size: int = 256
+    embedded: int = 256
     pictures_every: int = 1
 
 
@@ -88,6 +92,7 @@ class SupervisedTrainer:
         self._keys = random.stream(seed, "supervised")
         self._programs: dict[int, Callable[..., Any]] = {}
         self._predict = compilation.Direct(self._outputs, self.mode)
+        self._place = compilation.Direct(self._features, self.mode)
         self._done, self._evaluations = 0, 0
         self._seconds = {"plan": 0.0, "update": 0.0}
 
@@ -188,14 +193,31 @@ class SupervisedTrainer:
         every = self.settings.pictures_every
         if media and every and self._evaluations % every == 0:
             found.images = self.task.pictures(inputs, outputs, targets)
+            if self.settings.embedded and hasattr(self.network, "features"):
+                found.embeddings["eval/features"] = self._embedding()
         self._evaluations += 1
         return found
 
+    def _embedding(self) -> Embedding:
+        """Test examples by their features, with what was asked and what was answered; of images their pictures too."""
+        inputs, targets = self.data.examples("test", self.settings.embedded)
+        outputs = self.predict(inputs)
+        if targets.ndim == 1 and targets.dtype.kind == "i":
+            words = [[self.data.names[n] for n in numbers] for numbers in (targets, outputs.argmax(axis=1))]
+        else:
+            words = [[" ".join(f"{n:.4g}" for n in row) for row in np.atleast_2d(a)] for a in (targets, outputs)]
+        pictures = thumbnails(inputs) if inputs.ndim == 4 else None
+        labels = {"target": words[0], "output": words[1]}
+        return Embedding(self._in_batches(self._place, inputs), labels, pictures)
+
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Outputs [N, outputs] of inputs [N, ...]."""
+        return self._in_batches(self._predict, inputs)
+
+    def _in_batches(self, function: Callable[[np.ndarray], Any], inputs: np.ndarray) -> np.ndarray:
         size = self.settings.batch_size
         padded = np.concatenate([inputs, np.repeat(inputs[:1], -len(inputs) % size, axis=0)])  # one shape for all
-        parts = [np.asarray(self._predict(padded[i : i + size])) for i in range(0, len(padded), size)]
+        parts = [np.asarray(function(padded[i : i + size])) for i in range(0, len(padded), size)]
         return np.concatenate(parts)[: len(inputs)]
 
     def host_state(self) -> dict[str, Any]:
@@ -216,6 +238,9 @@ class SupervisedTrainer:
 
     def _outputs(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.network(inputs, training=False), tf.float32)
+
+    def _features(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.network.features(inputs), tf.float32)
 
     def _iterate(self, stage: Active, plan: tf.Tensor, count: tf.Tensor) -> None:
         start, learn = tf.identity(self.iterations), functools.partial(self._learn, stage)

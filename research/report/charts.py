@@ -45,7 +45,7 @@ def band(group: Group, curves: Mapping[Path, Curves], tag: str, analysis: Analys
 
 
 def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Figure:
-    """A panel for each task: a band for each method, a thin line for each run, dotted for those that do not count."""
+    """A panel for each task: a band for each method over a thin line for each run, dotted if it does not count."""
     figure, panels = _panels(len(analysis.tasks))
     for axes, task in zip(panels, analysis.tasks, strict=True):
         for color, method in zip(_colors(analysis.methods), analysis.methods, strict=True):
@@ -59,7 +59,7 @@ def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Fig
             for run in group.runs:
                 if run.folder in curves:
                     style = "-" if run.counts else ":"
-                    axes.plot(*curves[run.folder].of(tag), color=color, linewidth=0.5, alpha=0.6, linestyle=style)
+                    axes.plot(*curves[run.folder].of(tag), color=color, linewidth=0.6, alpha=0.5, linestyle=style)
         axes.set_title(task, fontsize=9)
         axes.set_xlabel("steps", fontsize=_SMALL)
         axes.set_ylabel(tag, fontsize=_SMALL)
