@@ -8,6 +8,7 @@ The formats of TensorFlow Lite:
 """
 
 import contextlib
+import gzip
 import importlib
 import logging
 import os
@@ -50,14 +51,19 @@ def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[s
     original = module.function(export.edge)
     seeds = wanted.seeds if export.drawn else min(wanted.seeds, 1)
     report = Fidelity(original, fresh, export.judge, seeds)
-    weights = sum(v.numpy().nbytes for v in signature.variables)
+    weights = b"".join(v.numpy().tobytes() for v in signature.variables)
     return {
         "signature": export.edge,
         "inputs": count - first,
         "seeds": list(range(seeds)),
-        "original": {"bytes": weights, **report.judged(original), **report.latency(original)},
-        "formats": {k: {"bytes": p.stat().st_size, **report.of(function)} for k, (p, function) in made.items()},
+        "original": {**_size(weights), **report.judged(original), **report.latency(original)},
+        "formats": {k: {**_size(p.read_bytes()), **report.of(function)} for k, (p, function) in made.items()},
     }
+
+
+def _size(content: bytes) -> dict[str, int]:
+    """In bytes, and what gzip makes of it, which is where a pruned model's zeros go."""
+    return {"bytes": len(content), "gzip_bytes": len(gzip.compress(content, mtime=0))}
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -209,7 +215,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     rows = {"original": report["original"], **report["formats"]}
     yield f"{report['signature']}, on {report['inputs']} inputs from the run:"
     for kind, row in rows.items():
-        said = [f"  {kind:8} {row['bytes'] / 1024:9.1f} KiB  {row['p50_ms']:.3f} ms"]
+        sizes = f"{row['bytes'] / 1024:9.1f} KiB ({row['gzip_bytes'] / 1024:.1f} gzipped)"
+        said = [f"  {kind:8} {sizes}  {row['p50_ms']:.3f} ms"]
         said += [f"{n} off by {e['largest']:.2g}, mean {e['mean']:.2g}" for n, e in row.get("error", {}).items()]
         said += [f"{n} agrees {share:.2%}" for n, share in row.get("agreement", {}).items()]
         said += [f"{n} {score['mean']:.4g}" for n, score in row["scores"].items()]

@@ -75,7 +75,7 @@ def plan(
         parts = []
         for one, group in zip(keras[: i + 1], groups, strict=False):
             rate = optimizer.learning_rate if stage.learning_rate is None else stage.learning_rate
-            part = Scheduled(one, rate)
+            part = Scheduled(one, rate, prune=optimizer.prune)
             part.build(group)
             parts.append(part)
         planned.append(Active(parts, math.ceil(round(stage.at * iterations, 6))))
