@@ -22,23 +22,12 @@ TRAINER = "trainer.json"
 SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
 HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
-_FREE = (
-    "run",
-    "strategy",
-    "device",
-    "hparams",
-    "check_first",
-    "limits",
-    "packages",
-    "tasks",
-)  # may differ when a run is resumed
+# What may differ when a run is resumed.
+_FREE = ("run", "strategy", "device", "hparams", "check_first", "limits", "packages", "tasks")
 
 
-def begin(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:
-    """Write the run's config, or hold it against the one the folder has; and where this process comes from.
-
-    `origin`: the `command` and `arguments` that were typed, and the `choices` of config groups.
-    """
+def begin(folder: Path, cfg: DictConfig) -> None:
+    """Write the run's config, or hold it against the one the folder has."""
     path = folder / CONFIG
     new = OmegaConf.to_container(cfg, resolve=False)
     if path.is_file():
@@ -47,6 +36,13 @@ def begin(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None
             raise UserError(f"run.resume=never, and {folder} holds a run already: choose another run.name.")
     folder.mkdir(parents=True, exist_ok=True)
     replace(path, OmegaConf.to_yaml(OmegaConf.create(new)))
+
+
+def originate(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:
+    """Write where this process comes from.
+
+    `origin`: the `command` and `arguments` that were typed, and the `choices` of config groups.
+    """
     said = origin or {}
     process = provenance.entry(said.get("command", ""), said.get("arguments", ()), cfg.seed)
     provenance.add(folder, said.get("choices", {}), process, replace)

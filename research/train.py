@@ -20,9 +20,9 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
     """Run one experiment in `folder`; returns its objective, which a sweeper optimises.
 
     A run that has nothing left to do ends at once. `started` is when the process began to work (`time.time()`), for
-    the seconds of imports; `origin` is what was typed, see `record.begin`. Raises UserError when training ran into NaN,
-    when a run could not be saved at its end, and when a worker of several (research.cluster) is gone. Of these, all but
-    the first compute their shares and write nothing.
+    the seconds of imports; `origin` is what was typed, see `record.originate`. Raises UserError when training ran into
+    NaN, when a run could not be saved at its end, and when a worker of several (research.cluster) is gone. Of these,
+    all but the first compute their shares and write nothing.
     """
     over = _over(cfg, folder)
     if workers.number(cfg.strategy):
@@ -30,7 +30,9 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
             _follow(cfg, folder)
         return None
     with _writable(folder):
-        record.begin(folder, cfg, origin)
+        record.begin(folder, cfg)
+        if over is None:
+            record.originate(folder, cfg, origin)
     if over is not None:
         print(f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose another run.name.")
         return over["objective"]["value"]
