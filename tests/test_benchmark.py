@@ -48,17 +48,17 @@ def test_a_peer_is_given_the_same_work(name: str, peer: str) -> None:
     same = _gan_work(cfg) if case["config"] == "gan" else _rl_work(cfg, case["peers"][peer]["kind"])
     told = given | ({"activation": given["activation"].lower()} if "activation" in given else {})
     assert {key: (value, same[key]) for key, value in told.items() if key in same and value != same[key]} == {}
-    assert told.keys() - same.keys() <= {"env", "filters"}
+    assert told.keys() - same.keys() <= {"env", "filters", "stored"}
 
 
 def _rl_work(cfg: DictConfig, kind: str) -> dict[str, Any]:
     trainer = cfg.trainer
     same = {"num_envs": trainer.num_envs, "units": cfg.network.units, "activation": cfg.network.activation}
+    same |= {"rollout_steps": trainer.rollout_steps, "learning_rate": cfg.optimizer.learning_rate}
     if kind != "ppo":
         return same | {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
     batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
-    same |= {"rollout_steps": trainer.rollout_steps, "epochs": trainer.epochs, "batch_size": batch}
-    same |= {"minibatches": trainer.minibatches, "learning_rate": cfg.optimizer.learning_rate}
+    same |= {"epochs": trainer.epochs, "batch_size": batch, "minibatches": trainer.minibatches}
     return same | {"entropy": cfg.agent.entropy_coefficient}
 
 
