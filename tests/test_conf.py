@@ -137,6 +137,13 @@ def test_every_option_composes_without_a_mistake_and_its_targets_take_what_they_
         assert keys <= set(limited(plain(cfg)["limits"])), "numbers without limits in conf/limits.yaml"
 
 
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_a_profile_is_for_any_training(primary: str) -> None:
+    found = composed(primary, *PRIMARIES[primary], "debug=profile")
+    targets.check_arguments(plain(found))
+    assert found.run.profile == 500
+
+
 def test_every_limit_is_of_a_key_that_some_config_has() -> None:
     keys: set[str] = set()
     for cfg in (cfg for group, name in OPTIONS for cfg in compositions(group, name)):
