@@ -52,7 +52,7 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
         print(_said(record.summary(outcome, trainer.objective)))
         with _writable(folder):
             record.finish(folder, outcome, trainer.objective)
-    print(f"results: {folder / record.RESULT}\ncurves:  tensorboard --logdir {folder.parent}")
+    print(f"results: {folder / record.RESULT}\ncurves:  sparring tensorboard {folder.parent}")
     if outcome.status == "nan" or outcome.unsaved:
         error = UserError(outcome.message)
         error.exit_code = 1

@@ -133,6 +133,16 @@ def test_a_chart_shows_every_seed_and_those_that_do_not_count(tmp_path):
     assert lines == [(2.0, ":"), (10.0, "-"), (11.0, "-"), (11.0, "-"), (12.0, "-")]
 
 
+def test_one_method_alone_is_not_normalised_by_its_own_runs(tmp_path):
+    root = fake_runs.sweep(tmp_path / "s", {"ppo": 10.0}, ["cartpole"], 3)
+    command.main([str(root), "--draws", "20"])
+    assert {p.name for p in (root / "report").glob("*.csv")} == {"results.csv", "runs.csv"}
+    (tmp_path / "scale.yaml").write_text("cartpole: [0, 20]")
+    command.main([str(root), "--draws", "20", "--scale", str(tmp_path / "scale.yaml")])
+    (row,) = rows(root / "report" / "aggregates.csv")
+    assert float(row["mean"]) == pytest.approx(11.0 / 20)  # of 10, 11 and 12
+
+
 def test_a_second_report_replaces_the_first_and_finds_no_runs_in_it(folder, reported):
     assert not [r for r in runs.find([folder]).runs if "report" in r.folder.parts[len(folder.parts) :]]
     before = {p.relative_to(folder) for p in reported[0].rglob("*") if "events" not in p.name}

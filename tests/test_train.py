@@ -104,7 +104,7 @@ def test_a_run_leaves_its_result_and_says_it(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     best = result["best"]
     assert f"finished at step 100: eval/distance {objective:.4g} (best {best['eval/distance']:.4g} at step " in said
-    assert f"tensorboard --logdir {tmp_path}" in said
+    assert f"sparring tensorboard {tmp_path}" in said
     assert points(tmp_path / "a", "hparam/objective") == [(100, pytest.approx(objective))]
     assert all(trainer.closed for trainer in Noted.made)
 

@@ -107,7 +107,7 @@ def _scale(path: Path | None) -> dict[str, Sequence[float]]:
 
 def _tables(analysis: Analysis, runs: Sequence[Run], tag: str) -> list[tables.Table]:
     made = [tables.results(analysis, tag)]
-    if analysis.common:
+    if analysis.scalable:
         made += [tables.aggregates(analysis), tables.comparisons(analysis), tables.pairs(analysis)]
     return [*made, tables.runs(runs)]
 
@@ -135,7 +135,7 @@ def _write(
     from research.report import board, charts
 
     figures: dict[str, Any] = {"curves": charts.learning(analysis, curves, tag)}
-    if analysis.common:
+    if analysis.scalable:
         figures |= {"aggregates": charts.aggregates(analysis), "profiles": charts.profiles(analysis)}
     if analysis.comparisons:
         figures["improvement"] = charts.improvement(analysis)
