@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -75,3 +76,14 @@ def test_a_figure_says_what_it_was_measured_on(monkeypatch: pytest.MonkeyPatch) 
         "device": "2 x NVIDIA X", "precision": "bfloat16, float32", "strategy": "multi_worker, 4 workers",
         "compile": "graph",
     }  # fmt: skip
+
+
+def test_a_strategy_may_set_how_devices_compute(tmp_path: Path) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "exact.yaml").write_text(
+        "# @package _global_\nstrategy: {_target_: research.strategy.one_device}\n"
+        "device: {tf32: false}\ncompile: graph\n"
+    )
+    cfg = Composer("rl", str(tmp_path)).compose(["strategy=exact", "run.name=b"])
+    assert (cfg.device.tf32, cfg.device.memory_growth, cfg.compile) == (False, True, "graph")
+    assert cfg.strategy._target_ == "research.strategy.one_device"
