@@ -18,7 +18,7 @@ from research import compile as compilation
 from research import portions, random, strategy
 from research.compile import Direct
 from research.errors import UserError
-from research.means import Means
+from research.means import Means, Measured
 from research.signatures import Export
 from research.trainer import Evaluation
 
@@ -37,7 +37,7 @@ class EvaluationSettings:
     video_steps: int = 500
 
 
-class AgentTrainer(abc.ABC):
+class AgentTrainer(Measured, abc.ABC):
     """Collects rollouts with an agent and learns from them, by turns; satisfies `research.trainer.Trainer`.
 
     One iteration is `rollout_steps` steps of `num_envs` environments and the learning that follows. A step is one step
@@ -165,17 +165,8 @@ class AgentTrainer(abc.ABC):
         finally:  # an environment that fails leaves whole iterations behind it, which are saved
             self._done = int(self.iterations.numpy())
 
-    def scalars(self) -> dict[str, float]:
-        values = self.means.read()
-        self.means.reset()
-        return values
-
-    def peek(self) -> dict[str, float]:
-        return self.means.read()
-
     def timings(self) -> dict[str, float]:
-        seconds = self._seconds | self.driver.seconds
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        seconds = super().timings() | self.driver.seconds
         self.driver.seconds = dict.fromkeys(self.driver.seconds, 0.0)
         return seconds
 

@@ -15,7 +15,7 @@ from research import optimizers, random, stages, strategy
 from research import precision as computing
 from research.charts import thumbnails
 from research.errors import UserError
-from research.means import Means
+from research.means import Means, Measured
 from research.predictor import predictor
 from research.projector import Embedding
 from research.signatures import Export
@@ -41,7 +41,7 @@ class EvaluationSettings:
     pictures_every: int = 1
 
 
-class SupervisedTrainer:
+class SupervisedTrainer(Measured):
     """A model learns to say targets of inputs; satisfies `research.trainer.Trainer`.
 
     One iteration is one step of the optimizer on one batch, of which each replica has a share. A step of the run is a
@@ -171,18 +171,6 @@ class SupervisedTrainer:
             iterate = functools.partial(self._iterate, self.stages[stage])
             self._programs[stage] = self.replicas.function(iterate, self.mode)
         return self._programs[stage]
-
-    def scalars(self) -> dict[str, float]:
-        values = self.means.read()
-        self.means.reset()
-        return values
-
-    def peek(self) -> dict[str, float]:
-        return self.means.read()
-
-    def timings(self) -> dict[str, float]:
-        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
-        return seconds
 
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         """Scores of the test split, or of `episodes` examples of it; it is the same at every step."""

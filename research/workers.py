@@ -18,6 +18,7 @@ from typing import IO, Any
 from research import cluster, job, machine
 from research.cluster import Cluster
 from research.errors import UserError
+from research.interrupt import heard_by
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE = 15.0  # seconds that workers have to end after the first has ended
@@ -171,14 +172,7 @@ def _passing_signals(workers: Sequence[Worker]) -> Iterator[None]:
             else:
                 worker.kill()
 
-    old = {}
-    with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to take
-        for number in _SIGNALS:
-            old[number] = signal.signal(number, pass_on)
-    try:
+    with heard_by(pass_on, *_SIGNALS):
         yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
     if len(heard) > 1:
         raise KeyboardInterrupt

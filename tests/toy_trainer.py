@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from research.means import Means
+from research.means import Means, Measured
 from research.trainer import Evaluation
 
 BATCH = 4
 
 
-class Line:
+class Line(Measured):
     """Gradient descent with momentum on |w - (1, -2)|^2 along random directions; smaller is better.
 
     One batch is 4 examples. `at[s]` is called once the step s is done, in the middle of a call if it comes to that.
@@ -86,18 +86,6 @@ class Line:
         self.lowest.assign(np.minimum(self.lowest.numpy(), loss))
         self.means.total.assign(self.means.add(self.means.total, {"loss/squared": loss}))
         self.batches.assign_add(1)
-
-    def scalars(self) -> dict[str, float]:
-        values = self.means.read()
-        self.means.reset()
-        return values
-
-    def peek(self) -> dict[str, float]:
-        return self.means.read()
-
-    def timings(self) -> dict[str, float]:
-        seconds, self._seconds = self._seconds, {"update": 0.0}
-        return seconds
 
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         distance = float(np.linalg.norm(self.weights.numpy() - [1.0, -2.0]))
