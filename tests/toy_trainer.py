@@ -1,14 +1,19 @@
-"""A trainer small enough to see through: it fits a line, and can be told to misbehave at a known step."""
+"""A trainer small enough to see through, which fits a line and can be told to misbehave at a known step; runs of it."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from research.fit import Fit, Outcome, Schedule
 from research.means import Means, Measured
+from research.progress import Progress
 from research.trainer import Evaluation
+from tests.board import points
 
 BATCH = 4
 
@@ -102,3 +107,22 @@ class Line(Measured):
 
     def close(self) -> None:
         self.closed = True
+
+
+SCHEDULE = Schedule(steps=100, log_every=10, evaluate_every=30, checkpoint_every=40)  # a batch is 4: see BATCH
+
+
+def fit(folder: Path, trainer: Line, **settings: Any) -> Fit:
+    """A run as a process finds it: resumed, if the folder has a checkpoint."""
+    one = Fit(trainer, dataclasses.replace(SCHEDULE, **settings), folder, Progress())
+    one.resume(one.latest)
+    return one
+
+
+def run(folder: Path, trainer: Line | None = None, **settings: Any) -> Outcome:
+    return fit(folder, trainer or Line(), **settings).run()
+
+
+def steps(folder: Path, tag: str = "loss/squared") -> list[int]:
+    """The steps of a curve in the order TensorBoard shows them."""
+    return [step for step, _ in points(folder, tag)]
