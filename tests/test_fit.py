@@ -1,8 +1,6 @@
 """The loop, driven by a trainer that fits a line: what is done when, what ends it, and what it leaves behind."""
 
 import math
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,23 +9,10 @@ import numpy as np
 import pytest
 
 from research.checkpoint import Checkpoints, restore_into
-from research.errors import UserError
 from research.fit import model_only
 from tests import runs
 from tests.board import loaded, points
-from tests.toy_trainer import Line, run, steps
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def killed() -> None:
-    raise SystemExit  # nothing is saved on the way out, as if the process had been killed here
-
-
-def fault() -> None:
-    raise UserError("the environment broke")
+from tests.toy_trainer import Line, fault, run, steps, terminate
 
 
 @pytest.fixture

@@ -15,20 +15,7 @@ from research.fit import Fit
 from research.progress import Progress
 from tests import runs
 from tests.board import loaded
-from tests.toy_trainer import SCHEDULE, Line, run, steps
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def killed() -> None:
-    raise SystemExit  # nothing is saved on the way out, as if the process had been killed here
-
-
-def fault() -> None:
-    raise UserError("the environment broke")
-
+from tests.toy_trainer import SCHEDULE, Line, fault, killed, run, steps, terminate
 
 # ---- signals and faults ------------------------------------------------------------------------------------------
 

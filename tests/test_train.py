@@ -1,7 +1,5 @@
 """Whole runs in their folders: where they begin, how they end, what they leave, and what happens the second time."""
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from research.errors import UserError
 from research.train import train
 from tests import runs
 from tests.board import loaded, points
-from tests.toy_trainer import Line
+from tests.toy_trainer import Line, terminate
 
 
 class Noted(Line):
@@ -77,10 +75,6 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file of a run but its config, which is written anew: name -> when and how large."""
     found = {str(p.relative_to(folder)): p.stat() for p in folder.rglob("*") if p.is_file()}
     return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in found.items() if name != "config.yaml"}
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 # ---- the end -----------------------------------------------------------------------------------------------------

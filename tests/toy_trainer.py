@@ -1,6 +1,8 @@
 """A trainer small enough to see through, which fits a line and can be told to misbehave at a known step; runs of it."""
 
 import dataclasses
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from research.errors import UserError
 from research.fit import Fit, Outcome, Schedule
 from research.means import Means, Measured
 from research.progress import Progress
@@ -108,6 +111,23 @@ class Line(Measured):
     def close(self) -> None:
         self.closed = True
 
+
+# ---- what may happen to it at a step -----------------------------------------------------------------------------
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def killed() -> None:
+    raise SystemExit  # nothing is saved on the way out, as if the process had been killed here
+
+
+def fault() -> None:
+    raise UserError("the environment broke")
+
+
+# ---- runs of it --------------------------------------------------------------------------------------------------
 
 SCHEDULE = Schedule(steps=100, log_every=10, evaluate_every=30, checkpoint_every=40)  # a batch is 4: see BATCH
 
