@@ -44,7 +44,8 @@ class Magnitude:
             size = tf.abs(held)
             smallest = tf.sort(tf.reshape(size, [-1]))  # [N]
             count = tf.cast(tf.round(self.share(progress) * float(held.shape.num_elements())), tf.int64)
-            limit = tf.where(count > 0, smallest[tf.maximum(count - 1, 0)], -1.0)
+            # Gathered, not sliced: where a slice begins is a constant to XLA, compiled anew for every progress of the run.
+            limit = tf.where(count > 0, tf.gather(smallest, tf.maximum(count - 1, 0)), -1.0)
             return tf.where(size > limit, held, tf.zeros_like(held))
 
         return tf.cond(tf.equal(update % self.every, 0), pruned, lambda: held)

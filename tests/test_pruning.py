@@ -1,5 +1,9 @@
 """Pruning: the schedule by hand, the smallest become zero and stay it, and a pruned run resumes."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,3 +103,19 @@ def test_pruning_is_chosen_on_the_command_line(kind: str) -> None:
     assert len(kernels) >= 2
     for kernel in kernels:
         assert float(np.mean(kernel == 0)) == pytest.approx(0.5, abs=0.5 / kernel.size)
+
+
+_CALLS = """
+from tests.test_pruning import pruned
+trainer = pruned(compile="xla")
+for _ in range(4):
+    trainer.train(64)
+"""
+
+
+def test_xla_compiles_once_however_far_the_run_is(tmp_path: Path) -> None:
+    """A dump has a module for each compilation; nothing but the program that learns is compiled here."""
+    environment = os.environ | {"XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
+    subprocess.run([sys.executable, "-c", _CALLS], env=environment, check=True, capture_output=True, timeout=120)
+    programs = [p.name for p in tmp_path.glob("*before_optimizations.txt") if "XlaMustCompile" in p.name]
+    assert len(programs) == 1, programs
