@@ -156,9 +156,10 @@ class _listening:  # noqa: N801 - reads as what it does
     """Accepts connections at this worker's port, and closes them, until left."""
 
     def __init__(self, cluster: Cluster) -> None:
-        port = int(cluster.addresses[cluster.number].rpartition(":")[2])
+        host, _, text = cluster.addresses[cluster.number].rpartition(":")
+        port, local = int(text), host in ("localhost", "127.0.0.1")  # elsewhere a name may be of an interface not ours
         try:
-            self.socket = socket.create_server(("", port))
+            self.socket = socket.create_server((host if local else "", port))
         except OSError as error:
             raise UserError(
                 f"strategy=multi_worker: port {port}, this worker's in TF_CONFIG, is taken ({error.strerror})."

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from research import record
 from research.errors import UserError
 
 
@@ -36,7 +37,7 @@ def configure(memory_growth: bool = True, tf32: bool = True, xla_flags: str | No
 
 def described(cfg: DictConfig) -> dict[str, str]:
     """What a figure of this config was measured on: device, precision, strategy and way to compile, in words."""
-    plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
+    plain = record.plain(cfg)
     return {
         "device": ", ".join(_devices()),
         "precision": ", ".join(dict.fromkeys(_precisions(plain))) or "float32",

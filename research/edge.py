@@ -46,7 +46,7 @@ def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[s
         made[kind] = path, interpreted(path.read_bytes())
     if wanted.onnx:
         path = folder / "onnx" / f"{export.edge}.onnx"
-        _keep(path, to_onnx(export, signature))
+        _keep(path, to_onnx(export))
         made["onnx"] = path, in_onnxruntime(path, sorted(signature.structured_outputs))  # as TensorFlow flattens them
     original = module.function(export.edge)
     seeds = wanted.seeds if export.drawn else min(wanted.seeds, 1)
@@ -125,8 +125,8 @@ def interpreted(content: bytes) -> Function:
     return lambda inputs: {name: np.array(value) for name, value in runner(**inputs).items()}
 
 
-def to_onnx(export: Export, signature: Any) -> bytes:
-    """The signature as an ONNX file."""
+def to_onnx(export: Export) -> bytes:
+    """What an export has for the edge, as an ONNX file."""
     tf2onnx = _needed("tf2onnx")
     wanted = export.signatures[export.edge]
     specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in wanted.inputs.items()]

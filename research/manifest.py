@@ -55,8 +55,12 @@ def close(folder: Path, content: Mapping[str, Any]) -> None:
 def check(folder: Path) -> dict[str, Any]:
     """The manifest of a folder whose every listed file is as it was written; DamagedError with the first fault."""
     manifest = _read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        _verify_file(folder / name, expected["size"], expected["sha256"])
+    try:
+        listed = [(str(name), int(of["size"]), str(of["sha256"])) for name, of in manifest["files"].items()]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DamagedError(f"its {MANIFEST} lists no files as it should") from None
+    for name, size, sha256 in listed:
+        _verify_file(folder / name, size, sha256)
     return manifest
 
 

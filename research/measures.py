@@ -76,6 +76,7 @@ def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Calla
     import tensorflow as tf
 
     from research import targets
+    from research.optimizers import another
 
     twin = targets.instantiate(cfg.model)(outputs=trainer.task.outputs)
     inputs, labels = trainer.data.examples("train")
@@ -83,7 +84,7 @@ def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Calla
     model = tf.keras.Model(source, twin(source))
     optimizer = trainer.stages[0].optimizers[0].keras
     model.compile(
-        type(optimizer).from_config(optimizer.get_config()),
+        another(optimizer),
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=trainer.mode == "xla",

@@ -9,6 +9,11 @@ from research.pruning import Magnitude
 from research.schedules import Schedule, as_schedule
 
 
+def another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
+    """A Keras optimizer of the same settings, without slots."""
+    return type(keras).from_config(keras.get_config())
+
+
 class Scheduled:
     """A Keras optimizer whose learning rate is a number or a schedule (`research.schedules`), times another if given.
 

@@ -117,7 +117,15 @@ class Pool:
             if self.observer is not None:
                 self.observer.ended(job)
             return
-        job.start(self._cores[slot])
+        try:
+            job.start(self._cores[slot])
+        except OSError as error:  # no room for its folder or its process: the others go on
+            job.status, job.reason = "failed", f"it could not be started: {error.strerror or error}"
+            job.write()
+            self.table.ended(job, "")
+            if self.observer is not None:
+                self.observer.ended(job)
+            return
         self.running[slot] = job
         self.table.started(job)
 

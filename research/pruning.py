@@ -13,8 +13,9 @@ class Magnitude:
         s = sparsity * (1 - (1 - (p - begin) / (end - begin))^3),   0 before `begin`, `sparsity` after `end`
 
     and what is left goes on learning. A weight that has become zero is held there: zero itself is the mask, so that a
-    checkpoint needs no other, and a run resumes to the bit. Which weights are the smallest is looked up at every
-    `every`th update, as sorting a large kernel takes longer than its update.
+    checkpoint needs no other, and a run resumes to the bit; so a kernel that is made of zeros stays so from `begin` on.
+    Which weights are the smallest is looked up at every `every`th update, as sorting a large kernel takes longer than
+    its update.
 
     Raises UserError for a sparsity outside (0, 1), or a schedule that is none.
     """
@@ -44,7 +45,7 @@ class Magnitude:
             size = tf.abs(held)
             smallest = tf.sort(tf.reshape(size, [-1]))  # [N]
             count = tf.cast(tf.round(self.share(progress) * float(held.shape.num_elements())), tf.int64)
-            # Gathered, not sliced: where a slice begins is a constant to XLA, compiled anew for every progress of the run.
+            # Gathered, not sliced: where a slice begins is a constant to XLA, which compiles anew for each progress.
             limit = tf.where(count > 0, tf.gather(smallest, tf.maximum(count - 1, 0)), -1.0)
             return tf.where(size > limit, held, tf.zeros_like(held))
 

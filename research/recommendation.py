@@ -38,6 +38,10 @@ class Interactions(Pairs):
                 f"data.users={users}, data.items={items}, data.train={train}, data.test={test}: two users, more than "
                 f"{TOP} items and one interaction in each split at least."
             )
+        if taste <= 0:
+            raise UserError(
+                f"data.taste={taste}: above zero, or all users like the same, and there is nothing to learn."
+            )
         u, v = (philox.normal(n * dimension, 21, i).reshape(n, dimension) for i, n in enumerate((users, items)))
         offsets = popularity * philox.normal(items, 21, 2)
         self.truth = np.exp(log_softmax(taste / dimension**0.5 * u @ v.T + offsets))  # [U, I]

@@ -49,7 +49,7 @@ def originate(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = 
 
 
 def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
-    before, now = (_flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
+    before, now = (flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
     changed = [k for k in sorted({*before, *now}) if before.get(k, "absent") != now.get(k, "absent")]
     if changed:
         lines = "".join(f"\n  {k}: {before.get(k, 'absent')} -> {now.get(k, 'absent')}" for k in changed)
@@ -59,10 +59,16 @@ def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
         )
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as `{"agent.clip": 0.2}`."""
     if isinstance(node, dict) and node:
-        return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+        return {k: v for key, child in node.items() for k, v in flat(child, f"{prefix}{key}.").items()}
     return {prefix[:-1]: node}
+
+
+def plain(cfg: DictConfig) -> Any:
+    """A composed config as plain, resolved values, without Hydra's own."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
 
 
 def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
@@ -96,7 +102,7 @@ def hparams(cfg: DictConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for key in cfg.hparams:
         raw = OmegaConf.to_container(cfg[key], resolve=False)
-        chosen |= {f"{key}.{k}": v for k, v in _flat(raw).items() if not _hidden(k, v)}
+        chosen |= {f"{key}.{k}": v for k, v in flat(raw).items() if not _hidden(k, v)}
     return chosen | {f"{key}.name": _name(cfg[key]) for key in cfg.check_first}
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from research import finite, strategy
 from research.errors import UserError
-from research.optimizers import Scheduled
+from research.optimizers import Scheduled, another
 from research.schedules import Schedule
 
 
@@ -69,7 +69,7 @@ def plan(
         return [Active([optimizer], 0)]
     _check(stages)
     groups = _groups(names, stages)
-    keras = [optimizer.keras, *(_another(optimizer.keras) for _ in groups[1:])]
+    keras = [optimizer.keras, *(another(optimizer.keras) for _ in groups[1:])]
     planned = []
     for i, stage in enumerate(stages.values()):
         parts = []
@@ -98,10 +98,6 @@ def _groups(names: Mapping[str, tf.Variable], stages: Mapping[str, Stage]) -> li
         groups.append([names[n] for n in fresh])
         taken |= set(fresh)
     return groups
-
-
-def _another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
-    return type(keras).from_config(keras.get_config())
 
 
 def still(network: tf.keras.layers.Layer, weights: Iterable[tf.Variable]) -> None:

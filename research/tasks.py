@@ -3,6 +3,7 @@
 A loss is a pure function of outputs and targets that gives one value per example; the trainer alone reduces it.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -118,15 +119,15 @@ class Regression:
     answered = {"values": "in the targets' own units"}  # noqa: RUF012
 
     def __init__(self, data: Any) -> None:
-        inputs, targets = data.examples("train")
+        _, targets = data.examples("train")
         if targets.ndim != 2 or targets.dtype.kind != "f":
             raise UserError(
                 f"task=regression: targets are {targets.dtype} {list(targets.shape)}, where float [N, K] are needed: "
                 "choose data=table, or another task."
             )
-        self.outputs, self.variance = targets.shape[1], targets.astype(np.float64).var(axis=0)  # [K]
+        self.outputs = targets.shape[1]
         self.names = [str(i) for i in range(self.outputs)]
-        self._train, self._restored = (inputs, targets), getattr(data, "restored", lambda outputs: outputs)
+        self._data, self._restored = data, getattr(data, "restored", lambda outputs: outputs)
         self.notes: dict[str, Any] = {"targets": self.outputs}
 
     @property
@@ -160,8 +161,12 @@ class Regression:
         }
         weights = network.linear_weights() if hasattr(network, "linear_weights") else None
         if weights is not None:
-            found["eval/weight_error"] = float(np.abs(weights - least_squares(*self._train)).max())
+            found["eval/weight_error"] = float(np.abs(weights - self._best).max())
         return found
+
+    @functools.cached_property
+    def _best(self) -> np.ndarray:
+        return least_squares(*self._data.examples("train"))
 
     def pictures(self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
         """Predictions over targets, for each of a target's numbers."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from research import record, targets, workers
 from research.errors import UserError
@@ -24,6 +24,8 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
     NaN, when a run could not be saved at its end, and when a worker of several (research.cluster) is gone. Of these,
     all but the first compute their shares and write nothing.
     """
+    if cfg.run.profile and workers.several(cfg.strategy):
+        raise UserError("run.profile: a profile is of one process; leave out strategy=multi_worker, or the profile.")
     over = _over(cfg, folder)
     if workers.number(cfg.strategy):
         if over is None:
@@ -36,6 +38,17 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
     if over is not None:
         print(f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose another run.name.")
         return over["objective"]["value"]
+    trainer, outcome = _lead(cfg, folder, started)
+    print(f"results: {folder / record.RESULT}\ncurves:  sparring tensorboard {folder.parent}")
+    if outcome.status == "nan" or outcome.unsaved:
+        error = UserError(outcome.message)
+        error.exit_code = 1
+        raise error
+    return outcome.final.get(trainer.objective)
+
+
+def _lead(cfg: DictConfig, folder: Path, started: float) -> tuple[Any, Any]:
+    """Train, and write what came of it: what the only worker does, or the first. The trainer, and the outcome."""
     with record.logged(folder), record.failures(folder) as known, _meeting(cfg):
         place = strategy(cfg)
         trainer = build(cfg, place)
@@ -52,12 +65,7 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
         print(_said(record.summary(outcome, trainer.objective)))
         with _writable(folder):
             record.finish(folder, outcome, trainer.objective)
-    print(f"results: {folder / record.RESULT}\ncurves:  sparring tensorboard {folder.parent}")
-    if outcome.status == "nan" or outcome.unsaved:
-        error = UserError(outcome.message)
-        error.exit_code = 1
-        raise error
-    return outcome.final.get(trainer.objective)
+    return trainer, outcome
 
 
 def _follow(cfg: DictConfig, folder: Path) -> None:
@@ -103,7 +111,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 def strategy(cfg: DictConfig) -> Any:
     """The strategy of a composed config; before anything else has TensorFlow settle on its devices."""
-    targets.check_arguments(_plain(cfg))
+    targets.check_arguments(record.plain(cfg))
     targets.instantiate(cfg.get("device"))  # None in a config from before there was one
     return targets.instantiate(cfg.strategy)
 
@@ -118,10 +126,6 @@ def build(cfg: DictConfig, place: Any = None) -> Any:
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
     with inside(place):
         return targets.instantiate(cfg.trainer)
-
-
-def _plain(cfg: DictConfig) -> Any:
-    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
 
 
 def _profiled(trainer: Any, folder: Path, steps: int) -> Any:

@@ -119,7 +119,12 @@ def _first_to_end(workers: Sequence[Worker]) -> Worker:
 
 
 def _wait(workers: Sequence[Worker], first: Worker) -> None:
-    """Until all have ended, if they do so in time: what fails leaves little to wait for."""
+    """Until all have ended, if they do so in time: what fails leaves little to wait for.
+
+    Who ends well has agreed to with the chief, which may still be saving, however long that takes.
+    """
+    while first.process.returncode == 0 and workers[0].running:
+        time.sleep(_POLL)
     deadline = time.monotonic() + (_GRACE if first.process.returncode == 0 else _GRACE / 3)
     while time.monotonic() < deadline and any(worker.running for worker in workers):
         time.sleep(_POLL)

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,6 +91,24 @@ def test_gpus_that_workers_cannot_share_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     with pytest.raises(UserError, match=r"strategy.workers=2: 3 GPUs cannot be shared equally"):
         workers.gpus(2)
+
+
+def test_a_chief_that_saves_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker 1 ended as agreed; the chief takes longer than the grace that failures have."""
+
+    class Process:
+        def __init__(self, seconds: float) -> None:
+            self.process = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
+
+        @property
+        def running(self) -> bool:
+            return self.process.poll() is None
+
+    monkeypatch.setattr(workers, "_GRACE", 0.0)
+    chief, other = Process(1.5), Process(0.0)
+    other.process.wait()
+    workers._wait([chief, other], other)  # type: ignore[list-item, arg-type]
+    assert chief.process.poll() == 0
 
 
 def test_workers_are_started_where_nobody_says_that_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Whole runs in their folders: where they begin, how they end, what they leave, and what happens the second time."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +185,16 @@ def test_a_fault_is_a_failure_that_says_how_far_it_came(tmp_path: Path) -> None:
     assert Noted.made[0].closed
     line(tmp_path / "a")
     assert [step for step, *_ in Noted.began] == [0, 52]
+
+
+def test_a_profile_of_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = {"worker": ["127.0.0.1:2222", "127.0.0.1:2223"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
+    cfg = config(tmp_path / "a", profile=8)
+    cfg.strategy = {"_target_": "research.strategy.multi_worker", "workers": None, "seconds": 60}
+    with pytest.raises(UserError, match=r"run\.profile: .*multi_worker"):
+        train(cfg, tmp_path / "a", time.time())
+    assert not (tmp_path / "a").exists()
 
 
 # ---- the beginning -----------------------------------------------------------------------------------------------

@@ -100,8 +100,8 @@ def _scale(path: Path | None) -> dict[str, Sequence[float]]:
         return {}
     try:
         scale = record.read_yaml(path)
-        return {str(task): (float(ends[0]), float(ends[1])) for task, ends in scale.items() if len(ends) == 2 or 1 / 0}
-    except (OSError, AttributeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
+        return {str(task): (float(worst), float(best)) for task, (worst, best) in scale.items()}
+    except (OSError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"--scale {path}: it must be a YAML of task: [worst, best] ({error}).") from error
 
 
