@@ -24,10 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 from research.errors import UserError
-from research.signatures import Arrays, Export, Exported, Function
+from research.signatures import Arrays, Export, Exported, Function, in_parts
 
 _FITTED = 500  # inputs that int8 is fitted to
-_BATCH = 250
 _CALLS = 500  # of which a latency is the median
 
 
@@ -167,11 +166,11 @@ class Fidelity:
         self, original: Function, inputs: Arrays, judge: Callable[[Function, int], dict[str, float]], seeds: int
     ) -> None:
         self._inputs, self._judge, self._seeds = inputs, judge, seeds
-        self._expected = _in_parts(original, inputs)
+        self._expected = in_parts(original, inputs)
 
     def of(self, function: Function) -> dict[str, Any]:
         """Errors, agreement of what is chosen, scores, seconds."""
-        found = _in_parts(function, self._inputs)
+        found = in_parts(function, self._inputs)
         errors, agreement = {}, {}
         for name, expected in self._expected.items():
             if expected.dtype.kind == "f":
@@ -202,12 +201,6 @@ class Fidelity:
             seconds.append(time.perf_counter() - started)
         p50, p99 = np.percentile(seconds, [50, 99])
         return {"p50_ms": 1e3 * float(p50), "p99_ms": 1e3 * float(p99)}
-
-
-def _in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
-    count = len(next(iter(inputs.values())))
-    parts = [function({n: a[i : i + _BATCH] for n, a in inputs.items()}) for i in range(0, count, _BATCH)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:

@@ -8,9 +8,7 @@ import tensorflow as tf
 
 from research.errors import UserError
 from research.raw import Raw, raw
-from research.signatures import Export, Function, Signature
-
-_BATCH = 250
+from research.signatures import Export, Function, Signature, in_parts
 
 
 def predictor(trainer: Any) -> Export:
@@ -76,8 +74,7 @@ class _Asked:
 
         def network(inputs: Any, training: bool = False) -> np.ndarray:
             given = self._undone(np.asarray(inputs))
-            parts = [function({self.shown.name: given[i : i + _BATCH]}) for i in range(0, len(given), _BATCH)]
-            return np.concatenate([part["outputs"] for part in parts])
+            return in_parts(function, {self.shown.name: given})["outputs"]
 
         inputs, targets = self.data.examples("test")
         found: Mapping[str, float] = self.task.evaluate(network(inputs), targets, network)

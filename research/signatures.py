@@ -13,6 +13,8 @@ import tensorflow as tf
 
 DEFAULT = "serving_default"  # TensorFlow Serving's name for the signature of a request that names none
 
+_PART = 250
+
 Arrays = Mapping[str, np.ndarray]
 Function = Callable[[Arrays], dict[str, np.ndarray]]  # named arrays [B, ...] to named arrays [B, ...]
 
@@ -93,6 +95,13 @@ def on_arrays(concrete: Any) -> Function:
         return {name: value.numpy() for name, value in outputs.items()}
 
     return call
+
+
+def in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
+    """What `function` makes of arrays [N, ...], a few hundred members at a time."""
+    count = len(next(iter(inputs.values())))
+    parts = [function({n: a[i : i + _PART] for n, a in inputs.items()}) for i in range(0, count, _PART)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def seed_spec() -> tf.TensorSpec:
