@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from gans.game import Game
 from gans.players import Batch, Shown
-from research import anatomy
+from research import anatomy, loop
 from research.anatomy import Part
 
 
@@ -97,10 +97,4 @@ def _average(trainer: Any) -> Part:
 
 
 def _repeated(work: Any, times: int, total: tf.Tensor) -> tf.Tensor:
-    return tf.while_loop(
-        lambda k, _: k < times,
-        lambda k, total: (k + 1, total + work(k)),
-        (tf.constant(0, tf.int64), total),
-        parallel_iterations=1,
-        maximum_iterations=times,
-    )[1]
+    return loop.repeated(lambda k, total: total + work(k), total, times, most=times)

@@ -20,7 +20,7 @@ from gans.penalties import Penalty
 from gans.players import Batch, Player, Shown, Values, unchanged, watching
 from gans.rules import Rules, correct_for_interval
 from research import data as data_contract
-from research import random, strategy
+from research import loop, random, strategy
 from research.optimizers import Scheduled
 from research.precision import computing_in
 
@@ -321,14 +321,7 @@ class Game:
             return functools.reduce(functools.partial(tf.nest.map_structure, tf.add), found)
 
         def body(part: tf.Tensor, sums: Any) -> Any:
-            return part + 1, tf.nest.map_structure(tf.add, sums, learn(part))
+            return tf.nest.map_structure(tf.add, sums, learn(part))
 
         nothing = ([tf.zeros(w.shape) for w in player.weights], {name: tf.zeros([]) for name in names})
-        _, sums = tf.while_loop(
-            lambda part, _: part < parts,
-            body,
-            (tf.constant(0, tf.int64), nothing),
-            parallel_iterations=1,
-            maximum_iterations=parts,
-        )
-        return sums
+        return loop.repeated(body, nothing, parts, most=parts)

@@ -21,6 +21,7 @@ from gans.networks import Pair
 from gans.penalties import Penalty
 from gans.rules import Rules
 from research import compile as compilation
+from research import loop
 from research.config import listed
 from research.errors import UserError
 from research.means import Means, Measured
@@ -217,17 +218,10 @@ class GANTrainer(Measured):
     def _iterate(self, plan: tf.Tensor, count: tf.Tensor) -> None:
         start = tf.identity(self.iterations)
 
-        def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, self._iteration(start + i, plan, i, total)
+        def body(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            return self._iteration(start + i, plan, i, total)
 
-        _, total = tf.while_loop(
-            lambda i, _: i < count,
-            body,
-            (tf.constant(0, tf.int64), tf.identity(self.means.total)),
-            parallel_iterations=1,
-            maximum_iterations=_CALL,
-        )
-        self.means.total.assign(total)
+        self.means.total.assign(loop.repeated(body, tf.identity(self.means.total), count, most=_CALL))
         self.iterations.assign_add(count)
 
     def _iteration(self, number: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
@@ -239,17 +233,11 @@ class GANTrainer(Measured):
             values = game.both_steps(number, plan[i], progress)
         else:
 
-            def step(j: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def step(j: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
                 values = game.discriminator_step(number * critic + j, plan[i * critic + j], progress)
-                return j + 1, self.means.add(total, values)
+                return self.means.add(total, values)
 
-            _, total = tf.while_loop(
-                lambda j, _: j < critic,
-                step,
-                (tf.constant(0, tf.int64), total),
-                parallel_iterations=1,
-                maximum_iterations=critic,
-            )
+            total = loop.repeated(step, total, critic, most=critic)
             values = game.generator_step(number * critic + critic - 1, plan[i * critic + critic - 1], progress)
         game.replicas.run(self._follow, images)
         for name, player in (("generator", game.generator), ("discriminator", game.discriminator)):

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from research import compile as compilation
+from research import loop
 
 Part = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (number of the iteration, a sum so far) -> the sum with its result
 
@@ -26,10 +27,7 @@ def shares(
 
 def _alone(part: Part, mode: str, seconds: float) -> float:
     def iterations(count: tf.Tensor) -> tf.Tensor:
-        start = (tf.constant(0, tf.int64), tf.constant(0.0))
-        return tf.while_loop(
-            lambda i, _: i < count, lambda i, total: (i + 1, part(i, total)), start, parallel_iterations=1
-        )[1]
+        return loop.repeated(part, tf.constant(0.0), count)
 
     program = compilation.function(iterations, mode)
     return _seconds(lambda count: program(tf.constant(count, tf.int64)).numpy(), seconds)

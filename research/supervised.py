@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from research import compile as compilation
 from research import data as data_contract
-from research import optimizers, random, stages, strategy
+from research import loop, optimizers, random, stages, strategy
 from research import precision as computing
 from research.charts import thumbnails
 from research.errors import UserError
@@ -233,18 +233,11 @@ class SupervisedTrainer(Measured):
     def _iterate(self, stage: Active, plan: tf.Tensor, count: tf.Tensor) -> None:
         start, learn = tf.identity(self.iterations), functools.partial(self._learn, stage)
 
-        def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def body(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
             values = self.replicas.first(self.replicas.run(learn, start + i, plan[i]))
-            return i + 1, self.means.add(total, values)
+            return self.means.add(total, values)
 
-        _, total = tf.while_loop(
-            lambda i, _: i < count,
-            body,
-            (tf.constant(0, tf.int64), tf.identity(self.means.total)),
-            parallel_iterations=1,
-            maximum_iterations=_CALL,
-        )
-        self.means.total.assign(total)
+        self.means.total.assign(loop.repeated(body, tf.identity(self.means.total), count, most=_CALL))
         self.iterations.assign_add(count)
 
     def _learn(self, stage: Active, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
