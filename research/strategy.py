@@ -15,6 +15,7 @@ On one device a part is called as it is and sums are what is summed: nothing is 
 import contextlib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -111,7 +112,13 @@ def multi_worker(workers: int | None = None, seconds: float = 60.0) -> tf.distri
     cluster.meet(here, seconds)
     _coordinate(here, seconds)
     os.environ["TF_CONFIG"] = here.text  # whoever said it: of TensorFlow's resolvers this one finds all local GPUs
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    ends = signal.getsignal(signal.SIGTERM)
+    made = tf.distribute.MultiWorkerMirroredStrategy()
+    with contextlib.suppress(ValueError):  # not the main thread, whose signals are not ours
+        signal.signal(
+            signal.SIGTERM, ends or signal.SIG_DFL
+        )  # TensorFlow's coordination service takes it, and lets it come to nothing
+    return made
 
 
 def _coordinate(here: cluster.Cluster, seconds: float) -> None:

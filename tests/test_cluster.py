@@ -1,6 +1,8 @@
 """Which worker a process is, as its environment says; what is wrong with that is said in a line."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -119,3 +121,17 @@ def test_workers_are_started_where_nobody_says_that_they_are(monkeypatch: pytest
     assert workers.wanted({"workers": 3}) == 0
     assert workers.number({"workers": 3}) == 2
     assert workers.number({}) == 0  # another strategy takes no notice
+
+
+def test_a_worker_hears_sigterm_outside_of_training_too() -> None:
+    """TensorFlow's coordination service takes the signal when it starts, and a worker would go on as if nothing was."""
+    text = "import os, signal, sys, time; from research import strategy; strategy.multi_worker();"
+    text += "os.kill(os.getpid(), signal.SIGTERM); time.sleep(2); sys.exit(3)"
+    addresses = [f"127.0.0.1:{port}" for port in cluster.free_ports(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", text], env={**os.environ, "TF_CONFIG": config({"worker": addresses}, index=i)}
+        )
+        for i in range(2)
+    ]
+    assert [each.wait(120) for each in both] == [-signal.SIGTERM] * 2
