@@ -18,6 +18,14 @@ EXPECTED = {
     "ppo_pendulum": (-300.0, 4, -300.0),
 }
 
+# experiment -> the least and the most modes of any seed, the least mean share of high quality
+MODES = {
+    "gan_ring": (8, 8, 0.9),
+    "gan_grid": (24, 25, 0.9),
+    "gan_grid_wgan_gp": (24, 25, 0.9),
+    "gan_grid_non_saturating": (1, 24, 0.0),  # it drops some, which is what the others are for
+}
+
 
 def trained(*overrides: str) -> Any:
     cfg = Composer("rl").compose([*overrides, "run.name=x", "trainer.evaluation.sampled=false"])
@@ -43,3 +51,19 @@ def test_an_experiment_reaches_what_its_header_says(experiment: str) -> None:
         returns.append(trainer.evaluate(episodes=100, media=False).scalars["eval/episode_return"])
     assert np.mean(returns) >= least, returns
     assert sum(r >= solved for r in returns) >= count, returns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", MODES)
+def test_a_gan_covers_the_modes_that_its_header_says(experiment: str) -> None:
+    least, most, quality = MODES[experiment]
+    modes, shares = [], []
+    for seed in range(5):
+        cfg = Composer("gan").compose([f"experiment={experiment}", f"seed={seed}", "run.name=x"])
+        trainer = build(cfg)
+        trainer.train(cfg.run.steps)
+        found = trainer.evaluate(media=False).scalars
+        modes.append(found["gan/modes"])
+        shares.append(found["gan/high_quality"])
+    assert least <= min(modes) <= most, modes
+    assert np.mean(shares) >= quality, shares
