@@ -45,7 +45,7 @@ class Outcome:
     """How a run ended.
 
     `status`: finished, stopped (by a signal), target, nan or failed. `final` holds the newest value of every scalar,
-    `best` those of the evaluation with the best objective, and its step; of equals the first. `seconds` adds up over
+    `best` those of the evaluation with the best objective, and its step; of equals the last. `seconds` adds up over
     all processes that worked on the run, as far as their work was saved. `unsaved` says why the last state is not.
     `notes` say how the newest evaluation's scalars were computed. `maximize`: whether a larger objective is better.
     """
@@ -240,7 +240,7 @@ class Fit:
             self._explain([f"{trainer.objective} = {objective}"])
             return "nan"
         best = self.outcome.best.get(trainer.objective)
-        if best is None or self._better(objective, best):
+        if best is None or not self._better(best, objective):
             self.outcome.best = {**found.scalars, "step": step}
             self._save_to(self.best, model_only(trainer), {})
         target = self.schedule.target

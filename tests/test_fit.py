@@ -78,8 +78,8 @@ def test_calls_last_about_a_second_and_end_at_the_next_mark(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("maximize", "found", "best_step"),
     [
-        (False, {32: 5.0, 60: 3.0, 92: 3.0, 100: 4.0}, 60),  # of equals the first
-        (True, {32: -5.0, 60: -3.0, 92: -3.0, 100: -4.0}, 60),
+        (False, {32: 5.0, 60: 3.0, 92: 3.0, 100: 4.0}, 92),  # of equals the last
+        (True, {32: -5.0, 60: -3.0, 92: -3.0, 100: -4.0}, 92),
         (False, {32: 5.0, 60: 6.0, 92: 7.0, 100: 4.0}, 100),
         (True, {32: 5.0, 60: 3.0, 92: 4.0, 100: -9.0}, 32),
     ],

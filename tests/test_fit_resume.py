@@ -129,8 +129,8 @@ def test_another_runs_checkpoint_begins_a_run_of_its_own(tmp_path: Path) -> None
     assert second.resume(Checkpoints(tmp_path / "a" / "checkpoints"))
     outcome = second.run()
     assert steps(tmp_path / "b") == [112, 120, 132, 140]
-    assert outcome.best == {"eval/distance": 9.0, "step": 120}  # not the other's, whose model is not here
-    assert Checkpoints(tmp_path / "b" / "best").steps() == [120]
+    assert outcome.best == {"eval/distance": 9.0, "step": 140}  # not the other's, whose model is not here
+    assert Checkpoints(tmp_path / "b" / "best").steps() == [140]
     assert Checkpoints(tmp_path / "a" / "checkpoints").steps() == [80, 100]
     assert "custom_scalars__config__" in loaded(tmp_path / "b").Tags()["tensors"]
 
