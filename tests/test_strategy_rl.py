@@ -20,6 +20,7 @@ from research.checkpoint import Checkpoints, restore_into
 from research.errors import UserError
 from research.networks.mlp import MLP
 from research.optimizers import Scheduled
+from research.pruning import Magnitude
 from research.trainer import check_trainer
 from tests import replicas
 
@@ -69,8 +70,8 @@ class BothRings(OffPolicyTrainer):
         return Transitions(*(tf.concat(pair, axis=0) for pair in zip(*both, strict=True)))
 
 
-def steady(rate: float) -> Scheduled:
-    return Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3, global_clipnorm=0.5), rate)
+def steady(rate: float, prune: Magnitude | None = None) -> Scheduled:
+    return Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3, global_clipnorm=0.5), rate, prune=prune)
 
 
 def ppo(kind: Any = OnPolicyTrainer, **settings: Any) -> OnPolicyTrainer:
@@ -93,9 +94,14 @@ def dqn(kind: Any = OffPolicyTrainer, **settings: Any) -> OffPolicyTrainer:
     })  # fmt: skip
 
 
+def pruned(kind: Any = OnPolicyTrainer) -> OnPolicyTrainer:
+    return ppo(kind, optimizer=steady(1e-2, Magnitude(0.75, end=0.2, every=3)))  # after 200 of the test's 320 steps
+
+
 PARTS = {
     "ppo": (ppo, BothOrders, {"compile": "xla"}),
     "ppo_host": (ppo, BothOrders, {"environment": Gymnasium("CartPole-v1", max_episode_steps=15)}),
+    "ppo_pruned": (pruned, BothOrders, {}),
     "dqn": (dqn, BothRings, {}),
 }
 
@@ -109,6 +115,9 @@ def test_two_replicas_are_one_with_the_whole_batch(name: str) -> None:
     replicas.assert_alike(one, two, but="replay")
     replicas.assert_in_agreement(two)
     replicas.assert_same_means(one, two)
+    if name == "ppo_pruned":  # a quarter is left of every kernel of the actor
+        shares = [float(np.mean(w == 0)) for w in one.agent._actor_net.get_weights() if w.ndim > 1]
+        assert shares == [0.75] * 2
     one.close(), two.close()
 
 
