@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from agents.dqn import DQN
+from agents.memory import Memory
 from agents.off_policy import OffPolicyTrainer
 from agents.on_policy import OnPolicyTrainer
 from agents.ppo import PPO
@@ -33,7 +34,8 @@ class BothOrders(OnPolicyTrainer):
         return random.fold(random.fold(self._shuffle, tf.range(2)), iteration)  # [2, 2]
 
     def order(self, key: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        half, size = self.num_envs // 2, self.num_envs // 2 * self.rollout_steps
+        half = self.num_envs // 2
+        size = half * (1 if self.sequences else self.rollout_steps)
         orders = [random.permutation(random.fold(key[r], epoch), size) for r in (0, 1)]  # of a replica's t * half + b
         everyone = [o // half * self.num_envs + r * half + o % half for r, o in enumerate(orders)]
         parts = tf.reshape(tf.stack(everyone), [2, self.minibatches, -1])
@@ -96,6 +98,7 @@ def dqn(kind: Any = OffPolicyTrainer, **settings: Any) -> OffPolicyTrainer:
 PARTS = {
     "ppo": (ppo, BothOrders, {"compile": "xla"}),
     "ppo_host": (ppo, BothOrders, {"environment": Gymnasium("CartPole-v1", max_episode_steps=15)}),
+    "ppo_memory": (ppo, BothOrders, {"agent": partial(PPO, memory=partial(Memory, "lstm", (6,)))}),
     "dqn": (dqn, BothRings, {}),
 }
 
