@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from agents import memory
 from agents.evaluation import LONGEST
 from agents.rollout import Rollout
 from research import compile as compilation
@@ -47,9 +48,10 @@ class Carry(tf.Module):
 class CompiledDriver:
     """Runs whole iterations on the device.
 
-    `act(observation, vector_step) -> (action, extras)` and `learn(rollout, iteration, total) -> total` are traced into
-    the program; `iterations` and `total` are the variables they count in. Each replica steps its share of the
-    environments; `shards` are further variables that it has a part of.
+    `act(observation, known, vector_step) -> (action, extras, known)` and `learn(rollout, iteration, total) -> total`
+    are traced into the program; `iterations` and `total` are the variables they count in. Each replica steps its share
+    of the environments; `shards` are further variables that it has a part of. `known` is the agent's state at the start
+    (see agents.memory), from then on carried along with the environments' state.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class CompiledDriver:
         iterations: tf.Variable,
         total: tf.Variable,
         shards: Sequence[portions.Sharded] = (),
+        known: memory.State = (),
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
         self.act, self.learn, self.iterations, self.total = act, learn, iterations, total
         self.seconds = {"collect_and_update": 0.0}
-        specs = environment.specs(num_envs)
+        self._known = known
+        specs = environment.specs(num_envs), tf.nest.map_structure(lambda k: tf.TensorSpec(k.shape, k.dtype), known)
         space = environment.observation_space
         self.carry = Carry((specs, tf.TensorSpec([num_envs, *space.shape], tf.as_dtype(space.dtype))))
         self._stream = environment.stream(seed)
@@ -89,7 +93,7 @@ class CompiledDriver:
         self._opened = True
         if done == 0:
             state = self.environment.open(self.seed, self.num_envs)
-            self.carry.open((state, self.environment.observe(state.state)))
+            self.carry.open(((state, self._known), self.environment.observe(state.state)))
 
     def _iterations(self, count: tf.Tensor) -> None:
         start, run = tf.identity(self.iterations), self._replicas.run
@@ -121,19 +125,24 @@ class CompiledDriver:
         return rollout, state, rollout.observation[-1]
 
     def collect(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
-        """T vector steps, from number `vector_step` of the run on."""
-        if self.rollout_steps == 1:
-            state, _, row = self._step(state, observation, vector_step)
-            first, *others = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
-            return Rollout(tf.stack([observation, first[0]]), *others), state
-        return self._collect_many(state, observation, vector_step)
+        """T vector steps, from number `vector_step` of the run on; `state` is that of environments and agent."""
+        collect = self._collect_one if self.rollout_steps == 1 else self._collect_many
+        rollout, after = collect(state, observation, vector_step)
+        both = tf.nest.map_structure(lambda *known: tf.stack(known), state[1], after[1])  # [2, B, S]
+        return rollout._replace(memory=both), after
+
+    def _collect_one(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
+        state, _, row = self._step(state, observation, vector_step)
+        first, *others = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
+        return Rollout(tf.stack([observation, first[0]]), *others), state
 
     def _step(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Any, tf.Tensor, Any]:
-        action, extras = self.act(observation, vector_step)
+        environments, known = state
+        action, extras, known = self.act(observation, known, vector_step)
         first = strategy.index() * observation.shape[0]
-        state, step = self.environment.step_at(state, action, self._stream, vector_step, first)
+        environments, step = self.environment.step_at(environments, action, self._stream, vector_step, first)
         row = (step.observation, action, step.reward, step.terminated, step.truncated, step.first, extras)
-        return state, step.observation, row
+        return (environments, memory.restarted(known, step.first)), step.observation, row
 
     def _collect_many(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
         shapes = self._row_specs(state, observation, vector_step)
@@ -172,14 +181,24 @@ class CompiledDriver:
 
 
 class CompiledEvaluation:
-    """Plays whole episodes, all at once and one each, in one program."""
+    """Plays whole episodes, all at once and one each, in one program.
 
-    def __init__(self, environment: Any, act: Callable[..., tf.Tensor], mode: str, longest: int = LONGEST) -> None:
-        self.environment, self.act, self.longest = environment, act, longest
+    `act(observation, known, t, *arguments) -> (action, known)`, where `known` is `start(episodes)` at first.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        act: Callable[..., Any],
+        mode: str,
+        longest: int = LONGEST,
+        start: Callable[[int], memory.State] = lambda episodes: (),
+    ) -> None:
+        self.environment, self.act, self.longest, self.start = environment, act, longest, start
         self._program = functools.cache(lambda count: compilation.function(functools.partial(self._play, count), mode))
 
     def __call__(self, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths, both [count]; `arguments` are handed on to `act(observation, t, *arguments)`.
+        """Returns and lengths, both [count]; `arguments` are handed on to `act`.
 
         Raises UserError for an environment whose episodes do not end within `LONGEST` steps.
         """
@@ -195,18 +214,19 @@ class CompiledEvaluation:
         stream = environment.stream(seed)
 
         def body(
-            t: tf.Tensor, state: Any, observation: tf.Tensor, playing: tf.Tensor, sums: tf.Tensor
+            t: tf.Tensor, state: Any, known: Any, observation: tf.Tensor, playing: tf.Tensor, sums: tf.Tensor
         ) -> tuple[Any, ...]:
-            state, step = environment.step_at(state, self.act(observation, t, *arguments), stream, t)
+            action, known = self.act(observation, known, t, *arguments)
+            state, step = environment.step_at(state, action, stream, t)
             gained = tf.stack([step.reward, tf.ones([count])])
             playing_on = playing & ~(step.terminated | step.truncated)
-            return t + 1, state, step.observation, playing_on, sums + gained * tf.cast(playing, tf.float32)
+            return t + 1, state, known, step.observation, playing_on, sums + gained * tf.cast(playing, tf.float32)
 
         state = environment.open(seed, count)
-        start = (tf.constant(0, tf.int64), state, environment.observe(state.state), tf.ones([count], tf.bool))
+        opening = (state, self.start(count), environment.observe(state.state))
         *_, playing, sums = tf.while_loop(
-            lambda t, s, o, playing, _: tf.reduce_any(playing) & (t < self.longest),
+            lambda t, s, k, o, playing, _: tf.reduce_any(playing) & (t < self.longest),
             body,
-            (*start, tf.zeros([2, count])),
+            (tf.constant(0, tf.int64), *opening, tf.ones([count], tf.bool), tf.zeros([2, count])),
         )
         return sums[0], sums[1], playing

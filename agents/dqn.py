@@ -45,7 +45,13 @@ class DQN(dqn_agent.DqnAgent):
         target_period: int = 1000,
         target_tau: float = 1.0,
         loss: str = "huber",
+        memory: Any = None,
     ) -> None:
+        if memory is not None:
+            raise UserError(
+                "agent.memory: DQN learns from single transitions, out of their order, and can remember nothing: use "
+                "agent=ppo, or stack observations, as env.wrappers can."
+            )
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             raise UserError(
                 f"DQN chooses one of a list of actions, and this environment's action space is {action_space}: "

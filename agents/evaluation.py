@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from agents import memory
 from research import gif
 from research.errors import UserError
 
@@ -17,12 +18,38 @@ LONGEST = 100_000  # steps: an episode that is longer has no end
 Act = Callable[[np.ndarray, int], np.ndarray]  # (observations [B, ...], vector step) -> actions [B, ...]
 
 
+class Player:
+    """An `Act` that remembers, from the start of an episode on, for as many environments as it is first shown.
+
+    `act(observation, known, t) -> (actions, known)`; `start(B)` is what is known at first (see agents.memory).
+    """
+
+    def __init__(self, act: Callable[..., Any], start: Callable[[int], memory.State]) -> None:
+        self._act, self._start, self._known = act, start, None
+
+    def __call__(self, observation: np.ndarray, t: int) -> np.ndarray:
+        known = self._start(len(observation)) if self._known is None else self._known
+        action, self._known = self._act(observation, known, np.int64(t))
+        return np.asarray(action)
+
+    def forget(self, first: np.ndarray) -> None:
+        """Be at the start again in the environments in `first` [B]."""
+        self._known = memory.restarted(self._known, first)
+
+
 def episodes(
-    environment: Any, act: Act, count: int, seed: int, at_once: int = 16, longest: int = LONGEST
+    environment: Any,
+    act: Act,
+    count: int,
+    seed: int,
+    at_once: int = 16,
+    longest: int = LONGEST,
+    forget: Callable[[np.ndarray], None] = lambda first: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths, both [count], of whole episodes, each environment playing the same number of them.
 
     Counting the first `count` to finish would favour short episodes; here environment i plays episodes i, i + B, ...
+    `forget` is told after every step which environments it opened an episode in, [B].
     Raises UserError for an environment whose episodes do not end within `longest` steps.
     """
     batch = min(count, at_once)
@@ -43,6 +70,7 @@ def episodes(
                 running_return[i], running_length[i] = 0.0, 0
             if running_length.max() >= longest:
                 raise UserError(f"An evaluation episode did not end within {longest} steps: set env.max_episode_steps.")
+            forget(step.first)
             observation, t = step.observation, t + 1
     finally:
         vector.close()

@@ -1,15 +1,17 @@
 """What leaves an agent's run: its policy, greedy and sampled, and what it thinks of an observation."""
 
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from agents import evaluation
+from agents import evaluation, memory
 from research import random
 from research.compile import Direct
-from research.signatures import Arrays, Export, Function, Signature, seed_spec
+from research.signatures import Export, Function, Signature, seed_spec
 
 _ENVIRONMENTS, _EPISODES = 16, 20
 _SAMPLES_SEED = 0x5A3D1E5
@@ -20,23 +22,14 @@ def policy(trainer: Any) -> Export:
 
     `greedy` and `sampled` give the action [B, ...], in the space the agent acts in: choices count from 0, and vectors
     are clipped to the environment's bounds. `scores` adds what the action was chosen by, and `value`, of an agent that
-    has one, is V(s). Bytes are scaled and observations normalised inside.
+    has one, is V(s). Bytes are scaled and observations normalised inside. Of an agent that remembers, all of them take
+    its `state` [B, S] and give the next, and `initial_state` gives that of an episode's beginning.
     """
     acting = _Acting(trainer)
     space = trainer.environment.observation_space
-    seen = {"observation": tf.TensorSpec(space.shape, tf.as_dtype(space.dtype))}
-    signatures = {
-        "greedy": Signature(acting.greedy, seen, "The likeliest, or highest valued, action."),
-        "sampled": Signature(
-            acting.sampled, {**seen, "seed": seed_spec()}, "An action as in training, drawn from the member's seed."
-        ),
-    }
-    if hasattr(trainer.agent, "scores"):
-        signatures["scores"] = Signature(acting.scores, seen, "The greedy action, and what it was chosen by.")
-    if hasattr(trainer.agent, "value"):
-        signatures["value"] = Signature(acting.value, seen, "V(s), the discounted return to be expected.")
-    edge = "scores" if "scores" in signatures else "greedy"
     notes = {"action_space": str(trainer.environment.action_space), "observation_space": str(space)}
+    signatures = acting.signatures({"observation": tf.TensorSpec(space.shape, tf.as_dtype(space.dtype))})
+    edge = "scores" if "scores" in signatures else "greedy"
     return Export(signatures, edge, acting.samples, acting.judge, notes)
 
 
@@ -48,44 +41,90 @@ class _Acting:
         self._stream = random.stream(trainer.seed, "export")
         self._progress = tf.constant(1.0)  # schedules of exploration at the end of the run
 
+    def signatures(self, seen: Mapping[str, tf.TensorSpec]) -> dict[str, Signature]:
+        """By name; `seen` is the observation."""
+        known = tf.nest.flatten(memory.start(self.agent, 1))
+        given = {**seen, **({"state": tf.TensorSpec(known[0].shape[1:], tf.float32)} if known else {})}
+        seeded = {**given, "seed": seed_spec()}
+        found = {
+            "greedy": Signature(self.remembering(self.greedy), given, "The likeliest, or highest valued, action."),
+            "sampled": Signature(
+                self.remembering(self.sampled), seeded, "An action as in training, drawn from the member's seed."
+            ),
+        }
+        if hasattr(self.agent, "scores"):
+            about = "The greedy action, and what it was chosen by."
+            found["scores"] = Signature(self.remembering(self.scores), given, about)
+        if hasattr(self.agent, "value"):
+            about = "V(s), the discounted return to be expected."
+            found["value"] = Signature(self.remembering(self.value), given, about)
+        if known:
+            about = "The state before the first step of an episode, that of any observation: zeros."
+            found["initial_state"] = Signature(self.initial_state, seen, about)
+        return found
+
+    def remembering(self, act: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dict[str, tf.Tensor]]:
+        """`act` as a function of the observation itself, and with a state to take and to give, if there is one."""
+
+        def call(observation: tf.Tensor, state: memory.State = (), **more: tf.Tensor) -> dict[str, tf.Tensor]:
+            seen, state = memory.see(self.agent, observation, state)
+            return act(seen, **more) | ({} if isinstance(state, tuple) else {"state": state})
+
+        return call
+
+    def initial_state(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"state": memory.start(self.agent, tf.shape(observation)[0])}
+
     def _clipped(self, action: tf.Tensor) -> tf.Tensor:
         space = self.environment.action_space
         if isinstance(space, gymnasium.spaces.Box):
             return tf.clip_by_value(action, space.low, space.high)
         return action
 
-    def greedy(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"action": self._clipped(self.agent.act_greedy(observation))}
+    def greedy(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"action": self._clipped(self.agent.act_greedy(seen))}
 
-    def sampled(self, observation: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def sampled(self, seen: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         keys = random.fold(self._stream[tf.newaxis], seed)  # [B, 2]
-        return {"action": self._clipped(self.agent.act_sampled(observation, keys, self._progress))}
+        return {"action": self._clipped(self.agent.act_sampled(seen, keys, self._progress))}
 
-    def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self.greedy(observation) | self.agent.scores(observation)
+    def scores(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self.greedy(seen) | self.agent.scores(seen)
 
-    def value(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"value": self.agent.value(observation)}
+    def value(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"value": self.agent.value(seen)}
 
     def samples(self, count: int) -> dict[str, np.ndarray]:
-        """Observations [count, ...] met by the sampled policy, from episodes that no training environment has seen."""
-        act = Direct(self.sampled, self.trainer.mode)
+        """Observations [count, ...] met by the sampled policy, from episodes that no training environment has seen, and
+        the states [count, S] in which it met them.
+        """
+        act = Direct(self._sampled_step, self.trainer.mode)
         vector = self.environment.vector(_ENVIRONMENTS, _SAMPLES_SEED)
-        seen = [vector.reset()]
+        observation, known, met = vector.reset(), memory.start(self.agent, _ENVIRONMENTS), []
         try:
-            for t in range(-(-count // _ENVIRONMENTS) - 1):
+            for t in range(-(-count // _ENVIRONMENTS)):
+                met.append([np.array(observation), *map(np.asarray, tf.nest.flatten(known))])
                 seeds = np.arange(_ENVIRONMENTS, dtype=np.int64) + t * _ENVIRONMENTS
-                seen.append(vector.step(np.asarray(act(np.asarray(seen[-1]), seeds)["action"])).observation)
+                action, known = act(np.asarray(observation), known, seeds)
+                step = vector.step(np.asarray(action))
+                observation, known = step.observation, memory.restarted(known, step.first)
         finally:
             vector.close()
-        return {"observation": np.concatenate([np.array(x) for x in seen])[:count]}
+        columns = [np.concatenate(column)[:count] for column in zip(*met, strict=True)]
+        return dict(zip(("observation", "state"), columns, strict=False))
+
+    def _sampled_step(self, observation: tf.Tensor, known: memory.State, seed: tf.Tensor) -> Any:
+        seen, known = memory.see(self.agent, observation, known)
+        return self.sampled(seen, seed)["action"], known
 
     def judge(self, function: Function, seed: int) -> dict[str, float]:
         """The return of episodes that `function` plays."""
 
-        def act(observation: np.ndarray, t: int) -> np.ndarray:
-            inputs: Arrays = {"observation": np.asarray(observation)}
-            return function(inputs)["action"]
+        def act(observation: np.ndarray, known: memory.State, t: int) -> tuple[np.ndarray, memory.State]:
+            state = {} if isinstance(known, tuple) else {"state": np.asarray(known)}
+            outputs = function({"observation": np.asarray(observation), **state})
+            return outputs["action"], outputs.get("state", ())
 
-        returns, _ = evaluation.episodes(self.environment, act, _EPISODES, seed)
+        player = evaluation.Player(act, functools.partial(memory.start, self.agent))
+        returns, _ = evaluation.episodes(self.environment, player, _EPISODES, seed, forget=player.forget)
         return {"episode_return": float(returns.mean())}

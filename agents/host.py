@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from agents import memory
 from agents.rollout import Rollout
 
 
@@ -17,20 +18,22 @@ class Packed(NamedTuple):
     action: np.ndarray  # [T, B, ...]
     outcome: np.ndarray  # [T, 4, B] float32: reward, terminated, truncated, first
     extras: dict[str, np.ndarray]  # each [T, B]
+    memory: Any = ()  # [2, B, S]
 
     def unpack(self) -> Rollout:
         """The rollout, inside a compiled function."""
         reward, terminated, truncated, first = tf.unstack(self.outcome, axis=1)
         over, cut, opened = (flag > 0.0 for flag in (terminated, truncated, first))
-        return Rollout(self.observation, self.action, reward, over, cut, opened, self.extras)
+        return Rollout(self.observation, self.action, reward, over, cut, opened, self.extras, self.memory)
 
 
 class HostDriver:
     """Collects rollouts from an environment's host vector, which is opened at the first use.
 
-    `act(observation, vector_step) -> (action, extras)` is a compiled function, and so is
-    `learn(packed, vector_step) -> (action, extras)`, which learns from a rollout and then acts on the state it ended
-    in: one call less per iteration, which at one step per update is half of them.
+    `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function, and so is
+    `learn(packed, vector_step)`, which learns from a rollout, then acts on the state it ended in, and returns the same:
+    one call less per iteration, which at one step per update is half of them. `known` is the agent's state at the start
+    (see agents.memory).
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class HostDriver:
         seed: int,
         act: Callable[..., Any],
         learn: Callable[..., Any],
+        known: memory.State = (),
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
         self.act, self.learn = act, learn
         self.seconds = {"collect": 0.0, "update": 0.0}
         self._vector: Any = None
         self._observation = np.zeros(0)
+        self._known = known  # before the observation is seen
         self._decided: Any = None  # what `act` says about the state the last iteration ended in
 
     def iterate(self, done: int, count: int) -> None:
@@ -62,12 +67,13 @@ class HostDriver:
 
     def collect(self, vector_step: int) -> Packed:
         """T vector steps, from number `vector_step` of the run on."""
-        observations, actions, outcomes, said = [self._observation], [], [], []
+        observations, actions, outcomes, said, before = [self._observation], [], [], [], self._known
         for t in range(vector_step, vector_step + self.rollout_steps):
             decided, self._decided = self._decided, None
-            action, extras = self.act(observations[-1], np.int64(t)) if decided is None else decided
+            action, extras, known = decided or self.act(observations[-1], self._known, np.int64(t))
             action = action.numpy()
             step = self._vector.step(action)
+            self._known = memory.restarted(known, step.first)
             observations.append(step.observation)
             actions.append(action)
             outcomes.append(np.array([step.reward, step.terminated, step.truncated, step.first], np.float32))
@@ -78,6 +84,7 @@ class HostDriver:
             np.array(actions),
             np.array(outcomes),
             {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
+            tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
         )
 
     def _open(self) -> None:
@@ -86,14 +93,17 @@ class HostDriver:
             self._observation = self._vector.reset()
 
     def snapshot(self) -> Any:
-        """The environments' state; None before they are opened."""
-        return None if self._vector is None else self._vector.snapshot()
+        """The environments' state, and the agent's; None before they are opened."""
+        if self._vector is None:
+            return None
+        return self._vector.snapshot() | {"memory": [np.asarray(known) for known in tf.nest.flatten(self._known)]}
 
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
         """Put the environments back; one sentence for each that could not be."""
         if self._vector is None:
             self._vector = self.environment.vector(self.num_envs, self.seed)
         self._decided = None
+        self._known = tf.nest.pack_sequence_as(self._known, snapshot.get("memory", []))
         complaints = self._vector.restore(snapshot)
         self._observation = self._vector.observation
         return list(complaints)

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
-from agents import anatomy
+from agents import anatomy, memory
 from agents.normalizers import RewardNormalizer
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
@@ -19,7 +19,8 @@ class OnPolicyTrainer(AgentTrainer):
     """`epochs` passes over each rollout in `minibatches` minibatches, each pass in a new random order.
 
     `agent` is a factory called with (observation_space, action_space, network=, optimizer=). Each minibatch holds
-    num_envs * rollout_steps / minibatches steps, which must divide.
+    num_envs * rollout_steps / minibatches steps, which must divide. Of an agent that remembers (see agents.memory) it
+    holds whole sequences: all steps of num_envs / minibatches environments.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class OnPolicyTrainer(AgentTrainer):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
     ) -> None:
-        own = strategy.Replicas().share(num_envs, "trainer.num_envs") * rollout_steps
-        _check_minibatches(own, minibatches)
-        self.epochs, self.minibatches = epochs, minibatches
         built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
+        self.epochs, self.minibatches = epochs, minibatches
+        share = strategy.Replicas().share(num_envs, "trainer.num_envs")
+        self.sequences = bool(tf.nest.flatten(memory.start(built, 1)))
+        self.drawn = share if self.sequences else share * rollout_steps  # from which a replica's minibatches are drawn
+        _check_minibatches(self.drawn, minibatches, self.sequences)
         self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
         super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
         self._shuffle = random.stream(seed, "minibatches")
@@ -85,7 +88,7 @@ class OnPolicyTrainer(AgentTrainer):
         return first(run(self._summarise, steps, valid, progress, updates, total))
 
     def _in_order(self) -> tf.Tensor:
-        return tf.range(self.share * self.rollout_steps)
+        return tf.range(self.drawn)
 
     def _update(
         self,
@@ -96,20 +99,27 @@ class OnPolicyTrainer(AgentTrainer):
         progress: tf.Tensor,
         total: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Update number `i` of an iteration, on the next of a replica's steps in their order."""
+        """Update number `i` of an iteration, on the next of a replica's steps, or sequences, in their order."""
         part, epoch = i % self.minibatches, i // self.minibatches
         order = tf.cond(part == 0, lambda: self.order(key, epoch), lambda: order)
-        size = self.share * self.rollout_steps // self.minibatches
-        rows = tf.slice(order, [part * size], [size])
-        values = self.agent.update(Minibatch(*(tf.gather(x, rows) for x in steps)), progress)
+        size = self.drawn // self.minibatches
+        values = self.agent.update(self._minibatch(steps, tf.slice(order, [part * size], [size])), progress)
         return order, values["policy/approximate_kl"], self.means.add(total, values)
+
+    def _minibatch(self, steps: Minibatch, drawn: tf.Tensor) -> Minibatch:
+        """The steps `drawn`, or all steps of the environments `drawn`."""
+        if not self.sequences:
+            return tf.nest.map_structure(lambda x: tf.gather(x, drawn), steps)
+        rows = tf.reshape(tf.range(self.rollout_steps)[:, tf.newaxis] * self.share + drawn, [-1])  # time-major
+        gathered = tf.nest.map_structure(lambda x: tf.gather(x, rows), steps._replace(state=()))
+        return gathered._replace(state=tf.gather(steps.state, drawn))
 
     def _key(self, iteration: tf.Tensor) -> tf.Tensor:
         return random.fold(strategy.own(self._shuffle), iteration)
 
     def order(self, key: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        """The order of a replica's steps in an epoch, int32 [share * rollout_steps]; `key` is an iteration's."""
-        return random.permutation(random.fold(key, epoch), self.share * self.rollout_steps)
+        """The order of a replica's steps, or sequences, in an epoch, int32 [drawn]; `key` is an iteration's."""
+        return random.permutation(random.fold(key, epoch), self.drawn)
 
     def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see agents.anatomy."""
@@ -117,7 +127,7 @@ class OnPolicyTrainer(AgentTrainer):
 
         def shuffle(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
             key = random.fold(self._shuffle, i)
-            orders = [random.permutation(random.fold(key, e), self.steps_per_iteration) for e in range(self.epochs)]
+            orders = [random.permutation(random.fold(key, e), self.drawn) for e in range(self.epochs)]
             return total + tf.cast(tf.reduce_sum(tf.stack(orders)[:, 0]), tf.float32)
 
         parts = {"collect": anatomy.collecting(self), "shuffle": shuffle}
@@ -134,7 +144,8 @@ class OnPolicyTrainer(AgentTrainer):
 
     def _with_advantages(self, rollout: Rollout, reward: tf.Tensor, valid: tf.Tensor) -> Minibatch:
         ended = rollout.ended
-        last_value = self.agent.value(rollout.observation[-1])  # [B]
+        seen, _ = memory.see(self.agent, rollout.observation[-1], rollout.ended_with)
+        last_value = self.agent.value(seen)  # [B]
         values = tf.concat([rollout.extras["value"], last_value[tf.newaxis]], axis=0)  # [T + 1, B]
         returns, advantages = self.agent.compute_return_and_advantage(
             ts.TimeStep(
@@ -153,8 +164,10 @@ class OnPolicyTrainer(AgentTrainer):
             tf.transpose(returns),
             tf.transpose(advantages),
             valid,
+            rollout.first if self.sequences else (),
         )
-        return Minibatch(*(tf.reshape(x, [-1, *x.shape[2:]]) for x in flat))
+        flat = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), flat)
+        return flat._replace(state=rollout.began_with)
 
     def _summarise(
         self, steps: Minibatch, valid: tf.Tensor, progress: tf.Tensor, updates: tf.Tensor, total: tf.Tensor
@@ -192,12 +205,15 @@ _DESCRIPTIONS = {
 }
 
 
-def _check_minibatches(own: int, minibatches: int) -> None:
+def _check_minibatches(drawn: int, minibatches: int, sequences: bool) -> None:
     replicas = strategy.count()
-    if own % minibatches:
-        near = sorted((n for n in range(1, own + 1) if own % n == 0), key=lambda n: (abs(n - minibatches), n))[:3]
-        each = f", {own} for each of {replicas} replicas" if replicas > 1 else ""
-        raise UserError(
-            f"trainer.minibatches={minibatches} does not divide the rollout of {own * replicas} steps "
-            f"(trainer.num_envs times trainer.rollout_steps{each}): take {', '.join(map(str, sorted(near)))}."
-        )
+    if drawn % minibatches == 0:
+        return
+    near = sorted((n for n in range(1, drawn + 1) if drawn % n == 0), key=lambda n: (abs(n - minibatches), n))[:3]
+    each = f", {drawn} for each of {replicas} replicas" if replicas > 1 else ""
+    whole = f"rollout of {drawn * replicas} steps (trainer.num_envs times trainer.rollout_steps{each})"
+    if sequences:
+        whole = f"{drawn * replicas} environments (trainer.num_envs{each}), whose sequences a memory needs whole"
+    raise UserError(
+        f"trainer.minibatches={minibatches} does not divide the {whole}: take {', '.join(map(str, sorted(near)))}."
+    )

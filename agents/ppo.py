@@ -8,8 +8,9 @@ What is mended, each with a test in tests/test_ppo.py or tests/test_advantages.p
 5. the defaults are PPO's: clipping on, GAE on, value targets from GAE, no KL penalty.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import tensorflow as tf
@@ -18,6 +19,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from agents import distributions, specs
+from agents.memory import Memories, Memory, Part, State
 from agents.networks import HeadedNetwork, Squeeze, Torso
 from agents.normalizers import ObservationNormalizer
 from research import optimizers, strategy
@@ -25,7 +27,11 @@ from research.schedules import Schedule, as_schedule
 
 
 class Minibatch(NamedTuple):
-    """Steps of a rollout, in any order: all [M, ...]. `mask` is one where the step counts."""
+    """Steps of a rollout, in any order: all [M, ...]. `mask` is one where the step counts.
+
+    Of an agent that remembers they are whole sequences, T steps of each of N environments, time-major: [T * N, ...].
+    `first` says which steps opened an episode, and `state` [N, S] is what the agent knew before the first steps.
+    """
 
     observation: tf.Tensor
     action: tf.Tensor
@@ -34,6 +40,8 @@ class Minibatch(NamedTuple):
     returns: tf.Tensor
     advantage: tf.Tensor
     mask: tf.Tensor
+    first: Any = ()
+    state: State = ()
 
 
 def normalize_advantages(advantages: tf.Tensor, mask: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
@@ -52,7 +60,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
 
     `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip` limits how far a
     value may move from the one stored in the rollout (None: not at all limited). `target_kl` ends an iteration's
-    updates once the approximate KL divergence passes 1.5 times it (None: never).
+    updates once the approximate KL divergence passes 1.5 times it (None: never). With a `memory`, actor and critic each
+    have one of their own in front of their network (see agents.memory).
     """
 
     def __init__(
@@ -71,23 +80,25 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         normalize_observations: bool = False,
         target_kl: float | None = None,
         log_std: float = 0.0,
+        memory: Callable[[], Memory] | None = None,
     ) -> None:
         self.scheduled, self.discount, self.target_kl = optimizer, discount, target_kl
         self.clip, self.entropy_coefficient = as_schedule(clip), as_schedule(entropy_coefficient)
         self.normalize_advantage = normalize_advantage
         self.observation_normalizer = _normalizer(observation_space) if normalize_observations else None
         time_step_spec = specs.time_step_spec(observation_space)
-        spec = time_step_spec.observation
-
-        def make(head: Callable[[], tf.keras.layers.Layer], name: str) -> HeadedNetwork:
-            return HeadedNetwork(spec, network, head, self.observation_normalizer, name)
-
+        self.memories: Memories | None = None
+        make = functools.partial(self._network, time_step_spec.observation, network)
+        if memory is not None:
+            self.memories = Memories(memory, 2, time_step_spec.observation, self.observation_normalizer)
+            time_step_spec = specs.time_step_spec(self.memories.space)
+            make = functools.partial(self._network_behind, time_step_spec.observation, network)
         super().__init__(
             time_step_spec,
             specs.action_spec(action_space),
             optimizer=optimizer.keras,
-            actor_net=make(lambda: distributions.head(action_space, log_std), "actor"),
-            value_net=make(Squeeze, "critic"),
+            actor_net=make(lambda: distributions.head(action_space, log_std), 0),
+            value_net=make(Squeeze, 1),
             importance_ratio_clipping=1.0,  # only says that there is a clip: its size is the schedule's
             lambda_value=gae_lambda,
             discount_factor=discount,
@@ -104,13 +115,39 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         )
         self._progress: tf.Tensor = tf.constant(0.0)
         self._policy_metrics: dict[str, tf.Tensor] = {}
-        self.trainable = [*self._actor_net.trainable_weights, *self._value_net.trainable_weights]
+        remembering = [] if self.memories is None else self.memories.weights
+        self.trainable = [*remembering, *self._actor_net.trainable_weights, *self._value_net.trainable_weights]
         optimizer.build(self.trainable)
 
     def parts(self) -> dict[str, tf.Module]:
         """What was learned: enough to act and to value."""
-        normalizer = {} if self.observation_normalizer is None else {"normalizer": self.observation_normalizer}
-        return {"actor": self._actor_net, "critic": self._value_net} | normalizer
+        more = {"normalizer": self.observation_normalizer, "memories": self.memories}
+        return {"actor": self._actor_net, "critic": self._value_net} | {k: v for k, v in more.items() if v is not None}
+
+    def _network(self, spec: Any, torso: Torso, head: Torso, number: int) -> HeadedNetwork:
+        return HeadedNetwork(spec, torso, head, self.observation_normalizer, _NAMES[number])
+
+    def _network_behind(self, spec: Any, torso: Torso, head: Torso, number: int) -> HeadedNetwork:
+        """A network behind its memory, which has normalised what it was shown."""
+        assert self.memories is not None
+        width = self.memories.width
+        return HeadedNetwork(spec, lambda: Part(torso, number, width), head, name=_NAMES[number])
+
+    # ---- remembering ------------------------------------------------------------------------------------------
+
+    def start(self, batch: int) -> State:
+        """What is known before the first step of `batch` episodes: see agents.memory."""
+        return () if self.memories is None else self.memories.start(batch)
+
+    def see(self, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """What all methods below take as an observation, and the state after a step."""
+        return (observation, ()) if self.memories is None else self.memories.step(observation, state)
+
+    def _seen(self, batch: Minibatch) -> tf.Tensor:
+        """The same of a minibatch, by the memory as it is now."""
+        if self.memories is None:
+            return batch.observation
+        return self.memories.sequence(batch.observation, batch.first, batch.state)
 
     # ---- acting -----------------------------------------------------------------------------------------------
 
@@ -210,7 +247,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
             info = self.get_loss(
-                specs.zero_time_steps(batch.observation),
+                specs.zero_time_steps(self._seen(batch)),
                 batch.action,
                 batch.log_prob,
                 batch.returns,
@@ -239,6 +276,9 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         "policy/approximate_kl": "KL divergence of the old policy from the new, in nats, estimated from samples.",
         "policy/entropy": "Entropy of the policy, in nats, mean over steps.",
     }
+
+
+_NAMES = ("actor", "critic")
 
 
 def _share(values: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,6 @@
 """A rollout: T steps of B environments, and what is counted in it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -12,7 +12,8 @@ class Rollout(NamedTuple):
 
     observation [T + 1, B, ...] ends with the state reached; the others are [T, B, ...] of the step from t to t + 1.
     `first` is true where that step was a reset: its action was ignored, its reward is zero, nothing is learned from it.
-    `extras` holds what the policy said on the way (log probabilities, values), each [T, B].
+    `extras` holds what the policy said on the way (log probabilities, values), each [T, B]. `memory` [2, B, S] is what
+    an agent that remembers knew before the first step and after the last (see agents.memory); of others it is ().
     """
 
     observation: tf.Tensor
@@ -22,12 +23,23 @@ class Rollout(NamedTuple):
     truncated: tf.Tensor
     first: tf.Tensor
     extras: dict[str, tf.Tensor]
+    memory: Any = ()
 
     @property
     def ended(self) -> tf.Tensor:
         """Whether the episode ended with a step, bool [T, B]: terminated, truncated, or broken off by a restart."""
         reset_next = tf.concat([self.first[1:], tf.zeros_like(self.first[:1])], axis=0)
         return self.terminated | self.truncated | reset_next
+
+    @property
+    def began_with(self) -> Any:
+        """What the agent knew before the first step, [B, S]."""
+        return tf.nest.map_structure(lambda memory: memory[0], self.memory)
+
+    @property
+    def ended_with(self) -> Any:
+        """What the agent knew after the last step, with which it goes on, [B, S]."""
+        return tf.nest.map_structure(lambda memory: memory[1], self.memory)
 
 
 class EpisodeStatistics(tf.Module):

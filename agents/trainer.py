@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from agents import evaluation, export
+from agents import evaluation, export, memory
 from agents.compiled import CompiledDriver, CompiledEvaluation
 from agents.host import HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
@@ -85,7 +85,10 @@ class AgentTrainer(Measured, abc.ABC):
 
     @abc.abstractmethod
     def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Actions [B, ...] for collecting at environment step `step`, and what to remember of them, each [B]."""
+        """Actions [B, ...] for collecting at environment step `step`, and what to keep of them, each [B].
+
+        `observation` is what the agent sees: of one that remembers, not the environment's own (see agents.memory).
+        """
 
     @abc.abstractmethod
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
@@ -193,17 +196,21 @@ class AgentTrainer(Measured, abc.ABC):
     def driver(self) -> HostDriver | CompiledDriver:
         """What steps the environments: on the device if they are compiled, else from here."""
         shared = (self.environment, self.num_envs, self.rollout_steps, self.seed)
+        known = memory.start(self.agent, self.num_envs)
         if self.environment.compiled:
             counted = (self.iterations, self.means.total, self._shards())
             with self.replicas.scope():
-                return CompiledDriver(*shared, self.mode, self._act, self._learn_from, *counted)
+                return CompiledDriver(*shared, self.mode, self._act, self._learn_from, *counted, known)
         learn = self.replicas.function(self._learn_once, self.mode, Direct)
-        return HostDriver(*shared, Direct(self._act, self.mode), learn)
+        return HostDriver(*shared, Direct(self._act, self.mode), learn, known)
 
-    def _act(self, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _act(
+        self, observation: tf.Tensor, known: memory.State, vector_step: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], memory.State]:
         count = observation.shape[0]  # a replica's environments; on the host, all of them
         keys = random.members(random.fold(self._keys, vector_step), count, strategy.index() * count)
-        return self.act(observation, keys, vector_step * self.num_envs)
+        seen, known = memory.see(self.agent, observation, known)
+        return *self.act(seen, keys, vector_step * self.num_envs), known
 
     def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         return self.learn(rollout, iteration, self.replicas.first(self.replicas.run(self._count, rollout, total)))
@@ -211,13 +218,13 @@ class AgentTrainer(Measured, abc.ABC):
     def _count(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
         return self.means.add(total, self.episodes.update(rollout))
 
-    def _learn_once(self, packed: Packed, next_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _learn_once(self, packed: Packed, next_step: tf.Tensor) -> Any:
         rollout = packed.unpack()
         mine = self.replicas.run(self._my_part, rollout)
         self.means.total.assign(self._learn_from(mine, tf.identity(self.iterations), tf.identity(self.means.total)))
         self.iterations.assign_add(1)
         portions.gather(self.replicas, self._shards())
-        return self._act(rollout.observation[-1], next_step)
+        return self._act(rollout.observation[-1], rollout.ended_with, next_step)
 
     def _my_part(self, rollout: Rollout) -> Rollout:
         """A replica's environments' part of a rollout that the host collected."""
@@ -253,43 +260,61 @@ class AgentTrainer(Measured, abc.ABC):
             result.scalars["eval/episode_return_sampled"] = float(returns.mean())
         every = self.settings.video_every
         if media and every and self._evaluations % every == 0:
-            frames = evaluation.video(self.environment, self._act_greedy, seed, self.settings.video_steps)
+            frames = evaluation.video(self.environment, self._player(), seed, self.settings.video_steps)
             if frames is not None:
                 result.videos["eval/episode"] = frames
         self._evaluations += 1
         self._seconds["evaluate"] += time.perf_counter() - started
         return result
 
+    def _player(self) -> evaluation.Player:
+        """Acts greedily, one step after the other."""
+        return evaluation.Player(self._greedy_step, self._start)
+
     @functools.cached_property
-    def _act_greedy(self) -> evaluation.Act:
-        act = Direct(self.agent.act_greedy, self.mode)
-        return lambda observation, t: np.asarray(act(observation))
+    def _greedy_step(self) -> Direct:
+        return Direct(self._remembering(self._act_greedily), self.mode)
+
+    def _act_greedily(self, seen: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        del t
+        return self.agent.act_greedy(seen)
 
     @functools.cached_property
     def _greedy(self) -> Any:
         """(episodes, seed) -> returns and lengths of episodes played greedily."""
-        return self._player(lambda observation, t: self.agent.act_greedy(observation))
+        return self._playing(self._act_greedily)
 
     @functools.cached_property
     def _sampled(self) -> Any:
         """(episodes, seed, key, progress) -> the same with actions sampled as in training at `progress`."""
 
-        def act(observation: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-            keys = random.members(random.fold(key, t), observation.shape[0])
-            return self.agent.act_sampled(observation, keys, progress)
+        def act(seen: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+            keys = random.members(random.fold(key, t), seen.shape[0])
+            return self.agent.act_sampled(seen, keys, progress)
 
-        return self._player(act)
+        return self._playing(act)
 
-    def _player(self, act: Any) -> Any:
+    def _start(self, batch: int) -> memory.State:
+        return memory.start(self.agent, batch)
+
+    def _remembering(self, act: Any) -> Any:
+        """`act(seen, t, ...) -> action` as (observation, known, t, ...) -> (action, known)."""
+
+        def remembering(observation: tf.Tensor, known: memory.State, *arguments: Any) -> Any:
+            seen, known = memory.see(self.agent, observation, known)
+            return act(seen, *arguments), known
+
+        return remembering
+
+    def _playing(self, act: Any) -> Any:
+        act = self._remembering(act)
         if self.environment.compiled:
-            return CompiledEvaluation(self.environment, act, self.mode)
+            return CompiledEvaluation(self.environment, act, self.mode, start=self._start)
         return functools.partial(self._play_on_host, Direct(act, self.mode))
 
     def _play_on_host(self, act: Direct, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
-        def play(observation: np.ndarray, t: int) -> np.ndarray:
-            return np.asarray(act(observation, np.int64(t), *arguments))
-
-        return evaluation.episodes(self.environment, play, count, seed)
+        player = evaluation.Player(lambda *step: act(*step, *arguments), self._start)
+        return evaluation.episodes(self.environment, player, count, seed, forget=player.forget)
 
 
 def _evaluation_seed(seed: int, step: int) -> int:

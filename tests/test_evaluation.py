@@ -92,7 +92,7 @@ def test_compiled_episodes_that_do_not_end_are_the_same_error(mode: str) -> None
     def play(limit: int) -> np.ndarray:
         mass = PointMass(max_episode_steps=limit)
         still = tf.zeros([2, *mass.action_space.shape])
-        return CompiledEvaluation(mass, lambda observation, t: still, mode, longest=50)(2, seed=0)[1]
+        return CompiledEvaluation(mass, lambda observation, known, t: (still, known), mode, longest=50)(2, seed=0)[1]
 
     with pytest.raises(UserError, match=r"did not end within 50 steps: set env\.max_episode_steps"):
         play(51)

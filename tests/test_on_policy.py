@@ -31,7 +31,7 @@ class Watched(PPO):
         self.divergences = iter(divergences)
 
     def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        self.batches.append(Minibatch(*(x.numpy() for x in batch)))
+        self.batches.append(tf.nest.map_structure(lambda x: x.numpy(), batch))
         self.progress.append(float(progress))
         values = super().update(batch, progress)
         divergence = next(self.divergences, None)

@@ -15,6 +15,7 @@ PPO = ("agent=ppo", "trainer.num_envs=3", "trainer.rollout_steps=40", "trainer.m
        "agent.normalize_observations=true", "trainer.normalize_rewards=true")  # fmt: skip
 DQN = ("agent=dqn", "trainer.num_envs=3", "trainer.rollout_steps=5", "trainer.updates=2", "trainer.n_step=2",
        "trainer.learning_starts=60", "agent.target_period=7", "trainer.capacity=500")  # fmt: skip
+REMEMBERING = (*PPO, "memory=gru", "agent.memory.units=[8]", "trainer.minibatches=3", "trainer.rollout_steps=15")
 
 
 class Stepped:
@@ -43,7 +44,7 @@ def state(trainer: Any) -> list[np.ndarray]:
     return [v.numpy() for v in variables]
 
 
-@pytest.mark.parametrize("overrides", [PPO, DQN], ids=["ppo", "dqn"])
+@pytest.mark.parametrize("overrides", [PPO, DQN, REMEMBERING], ids=["ppo", "dqn", "remembering"])
 def test_both_paths_learn_the_same_from_the_same_keys(overrides: tuple[str, ...]) -> None:
     compiled, host = (build(overrides, e, "graph") for e in (CartPole(), Stepped(CartPole())))
     for trainer in (compiled, host):

@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import re
+import sys
 from functools import partial
 
 import numpy as np
@@ -117,12 +119,22 @@ def test_weights_come_from_a_file_with_a_checksum(small, tmp_path, whole):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_weights_come_from_an_address_with_a_checksum(small, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """A home of one's own, where Keras keeps its models, and no way out; the folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    (tmp_path / ".keras/models").mkdir(parents=True)
+    return tmp_path / ".keras/models"
+
+
+def test_weights_come_from_an_address_with_a_checksum(small, tmp_path, offline):
     model, path, digest = saved(tmp_path)
     encoder = small(weights=path.as_uri(), sha256=digest)
     encoder(tf.zeros([1, 32, 32, 3]))
     np.testing.assert_array_equal(encoder.network.get_weights()[0], model.get_weights()[0])
+    assert [p.name for p in offline.iterdir()] == [f"{digest[:16]}_toy.h5"]
     with pytest.raises(UserError, match=r"an address needs a checksum: set network\.sha256"):
         small(weights=path.as_uri())(tf.zeros([1, 32, 32, 3]))
     with pytest.raises(UserError, match="cannot be had"):
@@ -184,14 +196,53 @@ def test_random_weights_are_asked_for_and_logged(small, caplog):
         small()
 
 
-def test_weights_that_keras_has_not_are_one_line(tmp_path, monkeypatch):
-    def refused(*arguments, **settings):
-        raise Exception("URL fetch failure: [Errno -3]")
+SHAPE = (32, 32, 3)
+CACHED = {  # a file that Keras' own code looks for, and how its backbone is called; MobileNetV2's has no checksum
+    "MobileNetV2": ("mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5", {"alpha": 0.35}),
+    "EfficientNetB0": ("efficientnetb0_notop.h5", {}),
+}
 
-    monkeypatch.setattr(tf.keras.applications, "Toy", refused, raising=False)
-    refused.__module__ = toy.__module__
-    with pytest.raises(UserError, match=r"weights=imagenet: none for Toy in ~/\.keras/models, and Keras cannot fetch"):
-        Pretrained("Toy", "imagenet")(tf.zeros([1, 32, 32, 3]))
+
+@pytest.mark.parametrize("name", CACHED)
+def test_weights_come_from_where_keras_keeps_its_own(offline, monkeypatch, name):
+    made, _ = application(name)
+    file, settings = CACHED[name]
+    model = made(include_top=False, weights=None, input_shape=SHAPE, pooling="avg", **settings)
+    model.save_weights(offline / file)
+    if name == "EfficientNetB0":  # Keras holds the file to a checksum: it is given that of ours
+        digest = hashlib.md5((offline / file).read_bytes()).hexdigest()
+        monkeypatch.setitem(sys.modules[made.__module__].WEIGHTS_HASHES, "b0", ("", digest))
+    encoder = Pretrained(name, "imagenet", settings=settings)
+    encoder(tf.zeros([1, *SHAPE]))
+    for ours, theirs in zip(encoder.network.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "URL fetch failure"),
+        (b"not one of HDF5", "file signature not found"),
+        ({"alpha": 0.5}, "Layer mobilenetv2_0.35.*expects|Shape|shape"),
+    ],
+    ids=["nothing", "garbage", "another architecture"],
+)
+def test_weights_that_keras_has_not_or_that_are_none_are_one_line(offline, content, said):
+    file, settings = CACHED["MobileNetV2"]
+    if isinstance(content, bytes):
+        (offline / file).write_bytes(content)
+    elif content:
+        other = tf.keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=SHAPE, **content)
+        other.save_weights(offline / file)
+    with pytest.raises(UserError, match=r"^network\.weights=imagenet: .*MobileNetV2 .*~/\.keras/models") as caught:
+        Pretrained("MobileNetV2", "imagenet", settings=settings)(tf.zeros([1, *SHAPE]))
+    assert re.search(said, str(caught.value))
+    assert "\n" not in str(caught.value)
+
+
+def test_too_small_an_image_is_told_of_before_weights_that_are_not_there(offline):
+    with pytest.raises(UserError, match=r"network\.backbone=VGG16: Input size must be at least 32x32"):
+        Pretrained("VGG16", "imagenet")(tf.zeros([1, 16, 16, 3]))
 
 
 # ---- freezing ------------------------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ def test_strings_and_bytes():
         ({"instances": [["a", "b"]]}, [X], "expected type float32"),
         ({"instances": [[None, 1]]}, [X], "expected type float32"),
         ({"instances": [[True, False]]}, [X], "expected type float32"),
+        ({"instances": [[True, 1.0]]}, [X], "expected type float32"),
+        ({"instances": [3, False]}, [N], "expected type int32"),
         ({"instances": [[1, 2], {"x": [3, 4]}]}, [X], "different lengths"),
         ({"instances": [{"x": [1, 2]}, [3, 4]]}, [X], "Instance 1 is not"),
         ({"instances": [{"y": [1, 2]}]}, [X], "Instance 0 is not"),
@@ -114,6 +116,26 @@ def test_nesting_counts_brackets_outside_strings():
     for _ in range(40):
         deep = [deep]
     assert "nested deeper than 32" in refused({"instances": deep}, [X])
+
+
+def test_another_encoding_does_not_get_round_the_limit_of_depth():
+    """In UTF-16 the letter \\u2200 has a byte 22, which is a quote: brackets behind it would be in a string."""
+    text = '{"a\u2200": ' + "[" * 40 + "]" * 40 + ', "instances": [[1, 2]]}'
+    for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32-le"):
+        with pytest.raises(Refusal, match=r"nested deeper than 32|JSON Parse error"):
+            contract.read(text.encode(encoding), 32)
+
+
+def test_a_number_of_too_many_digits_is_refused():
+    with pytest.raises(Refusal, match="a whole number of thousands of digits"):
+        contract.read(b'{"instances": [' + b"9" * 5000 + b"]}", 32)
+
+
+def test_truth_is_itself_where_it_is_asked_for_and_in_texts():
+    flag = TensorSpec("flag", np.dtype(bool), (None,))
+    np.testing.assert_array_equal(read({"instances": [True, False]}, [flag])["flag"], [True, False])
+    found = read({"instances": [{"word": "true", "n": 1}]}, [WORD, N])
+    assert (found["word"].tolist(), found["n"].tolist()) == ([b"true"], [1])
 
 
 def test_hostile_texts_are_read_in_linear_time():

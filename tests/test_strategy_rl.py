@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from agents.dqn import DQN
+from agents.memory import Memory
 from agents.off_policy import OffPolicyTrainer
 from agents.on_policy import OnPolicyTrainer
 from agents.ppo import PPO
@@ -20,6 +21,7 @@ from research.checkpoint import Checkpoints, restore_into
 from research.errors import UserError
 from research.networks.mlp import MLP
 from research.optimizers import Scheduled
+from research.pruning import Magnitude
 from research.trainer import check_trainer
 from tests import replicas
 
@@ -33,7 +35,8 @@ class BothOrders(OnPolicyTrainer):
         return random.fold(random.fold(self._shuffle, tf.range(2)), iteration)  # [2, 2]
 
     def order(self, key: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        half, size = self.num_envs // 2, self.num_envs // 2 * self.rollout_steps
+        half = self.num_envs // 2
+        size = half * (1 if self.sequences else self.rollout_steps)
         orders = [random.permutation(random.fold(key[r], epoch), size) for r in (0, 1)]  # of a replica's t * half + b
         everyone = [o // half * self.num_envs + r * half + o % half for r, o in enumerate(orders)]
         parts = tf.reshape(tf.stack(everyone), [2, self.minibatches, -1])
@@ -69,8 +72,8 @@ class BothRings(OffPolicyTrainer):
         return Transitions(*(tf.concat(pair, axis=0) for pair in zip(*both, strict=True)))
 
 
-def steady(rate: float) -> Scheduled:
-    return Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3, global_clipnorm=0.5), rate)
+def steady(rate: float, prune: Magnitude | None = None) -> Scheduled:
+    return Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3, global_clipnorm=0.5), rate, prune=prune)
 
 
 def ppo(kind: Any = OnPolicyTrainer, **settings: Any) -> OnPolicyTrainer:
@@ -93,9 +96,15 @@ def dqn(kind: Any = OffPolicyTrainer, **settings: Any) -> OffPolicyTrainer:
     })  # fmt: skip
 
 
+def pruned(kind: Any = OnPolicyTrainer) -> OnPolicyTrainer:
+    return ppo(kind, optimizer=steady(1e-2, Magnitude(0.75, end=0.2, every=3)))  # after 200 of the test's 320 steps
+
+
 PARTS = {
     "ppo": (ppo, BothOrders, {"compile": "xla"}),
     "ppo_host": (ppo, BothOrders, {"environment": Gymnasium("CartPole-v1", max_episode_steps=15)}),
+    "ppo_pruned": (pruned, BothOrders, {}),
+    "ppo_memory": (ppo, BothOrders, {"agent": partial(PPO, memory=partial(Memory, "lstm", (6,)))}),
     "dqn": (dqn, BothRings, {}),
 }
 
@@ -109,6 +118,9 @@ def test_two_replicas_are_one_with_the_whole_batch(name: str) -> None:
     replicas.assert_alike(one, two, but="replay")
     replicas.assert_in_agreement(two)
     replicas.assert_same_means(one, two)
+    if name == "ppo_pruned":  # a quarter is left of every kernel of the actor
+        shares = [float(np.mean(w == 0)) for w in one.agent._actor_net.get_weights() if w.ndim > 1]
+        assert shares == [0.75] * 2
     one.close(), two.close()
 
 

@@ -14,6 +14,7 @@ from research.models import Headed
 from research.networks.cnn import CNN
 from research.networks.mlp import MLP
 from research.optimizers import Scheduled
+from research.pruning import Magnitude
 from research.stages import Stage
 from research.tables import linear
 from research.tasks import Regression
@@ -43,15 +44,23 @@ CASES = {
     "convolutions": {"data": images, "model": partial(Headed, torso=partial(CNN, (4,), (3,), (2,), (8,)))},
     "regression": {"data": partial(linear, 0, train=50, test=10), "task": Regression},
     "stages": {"stages": {"head": Stage(["head/.*"]), "all": Stage([".*"], at=0.05)}, "compile": "graph"},
+    "pruned": {"optimizer": lambda: adam(PRUNE), "total_steps": 320, "compile": "xla"},
 }  # fmt: skip
 
 
-def made(name: str, **more: Any) -> Any:
+PRUNE = Magnitude(0.75, every=3)  # complete after half of the run: at the tenth of 20 updates
+
+
+def adam(prune: Magnitude | None = None) -> Scheduled:
+    return Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3), 1e-2, prune=prune)
+
+
+def made(name: str) -> Any:
     tf.keras.utils.set_random_seed(0)
-    settings = {**CASES[name], **more}
-    if "data" in settings:
-        settings["data"] = settings["data"]()
-    return small(optimizer=Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3), 1e-2), **settings)
+    settings = {"optimizer": adam, **CASES[name]}
+    for key in {"data", "optimizer"} & settings.keys():  # made anew for every trainer
+        settings[key] = settings[key]()
+    return small(**settings)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -65,6 +74,19 @@ def test_two_replicas_are_one_with_the_whole_batch(name: str) -> None:
     scores = (trainer.evaluate(media=False).scalars for trainer in (one, two))
     for ours, theirs in zip(*(found.values() for found in scores), strict=True):
         assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+def test_replicas_prune_the_same_weights() -> None:
+    one, two = replicas.pair(lambda: made("pruned"))
+    for trainer in (one, two):
+        trainer.train(20 * 16)
+    # kernels of 2 x 8 and 8 x 3 weights; a quarter of each is left, the same quarter on one replica and on both
+    for kernel, other in zip(one.network.get_weights(), two.network.get_weights(), strict=True):
+        if kernel.ndim == 2:
+            assert np.count_nonzero(kernel) == kernel.size // 4
+            np.testing.assert_array_equal(other == 0, kernel == 0)
+    replicas.assert_alike(one, two)
+    replicas.assert_in_agreement(two)
 
 
 def test_replicas_that_normalise_alone_would_be_another_run() -> None:

@@ -76,30 +76,35 @@ class Pretrained(tf.keras.layers.Layer):
         return self.size or (int(shape[1]), int(shape[2]))
 
     def _make(self, shape: tuple[int, int, int]) -> tf.keras.Model:
-        imagenet = self.source == IMAGENET
+        if self.source == IMAGENET:
+            return self._from_keras(shape)
+        network = self._built(shape)
+        if self.source is None:
+            _log.warning("%s begins with random weights, as weights=null says.", self.backbone)
+        else:
+            files.load(network, files.locate(self.source, self.sha256, _KEY), _KEY)
+        return network
+
+    def _from_keras(self, shape: tuple[int, int, int]) -> tf.keras.Model:
         try:
-            network = self.made(
-                include_top=False,
-                weights=IMAGENET if imagenet else None,
-                input_shape=shape,
-                pooling=self.pooling,
-                **self.settings,
-            )
+            return self._called(shape, IMAGENET)
+        except Exception as error:  # no file and no network, a file that is none, weights of another network
+            self._built(shape)  # unless it is the images' size that is wrong, which Keras raises alike
+            raise UserError(
+                f"{_KEY}.weights=imagenet: Keras has no weights for {self.backbone} that can be used in "
+                f"~/.keras/models, and can fetch none: {' '.join(str(error).split())[:300]}"
+            ) from error
+
+    def _built(self, shape: tuple[int, int, int]) -> tf.keras.Model:
+        """With random weights."""
+        try:
+            return self._called(shape, None)
         except ValueError as error:
             said = " ".join(str(error).split())
             raise UserError(f"{_KEY}.backbone={self.backbone}: {said}. Its `size` resizes images.") from error
-        except Exception as error:
-            if not imagenet:
-                raise
-            raise UserError(
-                f"{_KEY}.weights=imagenet: none for {self.backbone} in ~/.keras/models, and Keras cannot fetch them: "
-                f"{' '.join(str(error).split())}"
-            ) from error
-        if self.source is None:
-            _log.warning("%s begins with random weights, as weights=null says.", self.backbone)
-        elif not imagenet:
-            files.load(network, files.locate(self.source, self.sha256, _KEY), _KEY)
-        return network
+
+    def _called(self, shape: tuple[int, int, int], weights: str | None) -> tf.keras.Model:
+        return self.made(include_top=False, weights=weights, input_shape=shape, pooling=self.pooling, **self.settings)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         x = (tf.cast(inputs, tf.float32) - self.low) * (255.0 / (self.high - self.low))  # [B, H, W, C], 0 to 255

@@ -33,11 +33,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Query:
-    """A request to predict, read: which signature, its inputs, and whether the reply is to be in rows."""
+    """A request to predict, read: which signature, its inputs, and whether the reply is to be in rows.
+
+    `truths`: whether true or false may be among the inputs, which numpy would take for 1 and 0 beside a number.
+    """
 
     signature: str
     value: Any
     rows: bool
+    truths: bool = False
 
 
 def read(body: bytes, depth: int) -> Query:
@@ -45,9 +49,11 @@ def read(body: bytes, depth: int) -> Query:
     if body.count(b"[") + body.count(b"{") > depth and nesting(body) > depth:
         raise Refusal("INVALID_ARGUMENT", f"JSON nested deeper than {depth} levels")
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        content = json.loads(body.decode())  # UTF-8 alone: of UTF-16, `nesting` would take some letters for quotes
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {error}") from None
+    except ValueError:  # Python's own limit
+        raise Refusal("INVALID_ARGUMENT", "JSON Parse error: a whole number of thousands of digits") from None
     if not isinstance(content, dict):
         raise Refusal("INVALID_ARGUMENT", "The request is not a JSON object")
     name = content.get("signature_name", "serving_default")
@@ -56,7 +62,8 @@ def read(body: bytes, depth: int) -> Query:
     given = [key for key in ("instances", "inputs") if key in content]
     if len(given) != 1:
         raise Refusal("INVALID_ARGUMENT", "Give either 'instances' (rows) or 'inputs' (columns), one of the two")
-    return Query(name or "serving_default", content[given[0]], given[0] == "instances")
+    truths = b"true" in body or b"false" in body
+    return Query(name or "serving_default", content[given[0]], given[0] == "instances", truths)
 
 
 def nesting(body: bytes) -> int:
@@ -69,7 +76,14 @@ def nesting(body: bytes) -> int:
 def inputs(query: Query, specs: Mapping[str, TensorSpec], finite: bool) -> dict[str, np.ndarray]:
     """The arrays of a query by name, of the dtypes and shapes of `specs`; refuses what does not fit."""
     columns = _of_rows(query.value, specs) if query.rows else _of_columns(query.value, specs)
+    for name, spec in specs.items():
+        if query.truths and spec.dtype.kind in "fiu" and _has_truth(columns[name]):
+            raise Refusal("INVALID_ARGUMENT", f"{name}: not of the expected type {spec.dtype.name}")
     return {name: tensor(columns[name], spec, finite) for name, spec in specs.items()}
+
+
+def _has_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and any(map(_has_truth, value)))
 
 
 def _of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
