@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from agents.rollout import Rollout
+from research.errors import UserError
 
 
 class Packed(NamedTuple):
@@ -25,12 +26,10 @@ class Packed(NamedTuple):
         return Rollout(self.observation, self.action, reward, over, cut, opened, self.extras)
 
 
-class HostDriver:
+class Collector:
     """Collects rollouts from an environment's host vector, which is opened at the first use.
 
-    `act(observation, vector_step) -> (action, extras)` is a compiled function, and so is
-    `learn(packed, vector_step) -> (action, extras)`, which learns from a rollout and then acts on the state it ended
-    in: one call less per iteration, which at one step per update is half of them.
+    `act(observation, vector_step) -> (action, extras)` is a compiled function.
     """
 
     def __init__(
@@ -40,25 +39,12 @@ class HostDriver:
         rollout_steps: int,
         seed: int,
         act: Callable[..., Any],
-        learn: Callable[..., Any],
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
-        self.act, self.learn = act, learn
-        self.seconds = {"collect": 0.0, "update": 0.0}
+        self.act = act
         self._vector: Any = None
         self._observation = np.zeros(0)
         self._decided: Any = None  # what `act` says about the state the last iteration ended in
-
-    def iterate(self, done: int, count: int) -> None:
-        """Iterations `done`, done + 1, ... `count` of them."""
-        self._open()
-        for iteration in range(done, done + count):
-            started = time.perf_counter()
-            packed = self.collect(iteration * self.rollout_steps)
-            collected = time.perf_counter()
-            self._decided = self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
-            self.seconds["collect"] += collected - started
-            self.seconds["update"] += time.perf_counter() - collected
 
     def collect(self, vector_step: int) -> Packed:
         """T vector steps, from number `vector_step` of the run on."""
@@ -80,7 +66,8 @@ class HostDriver:
             {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
         )
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the environments, if they are not."""
         if self._vector is None:
             self._vector = self.environment.vector(self.num_envs, self.seed)
             self._observation = self._vector.reset()
@@ -89,8 +76,16 @@ class HostDriver:
         """The environments' state; None before they are opened."""
         return None if self._vector is None else self._vector.snapshot()
 
+    def restart(self, vector_step: int) -> None:
+        """Open environments in the place of lost ones: step `vector_step` of the run resets them all."""
+        self.close()
+        self._vector = self.environment.vector(self.num_envs, self.seed)
+        self._observation, self._decided = self._vector.restart(vector_step), None
+
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
         """Put the environments back; one sentence for each that could not be."""
+        if snapshot.get("pending"):
+            raise UserError("The checkpoint holds rollouts that actors were ahead: resume with actors=reverb.")
         if self._vector is None:
             self._vector = self.environment.vector(self.num_envs, self.seed)
         self._decided = None
@@ -103,3 +98,35 @@ class HostDriver:
         if self._vector is not None:
             self._vector.close()
             self._vector = None
+
+
+class HostDriver(Collector):
+    """Collects and learns by turns, here.
+
+    `learn(packed, vector_step) -> (action, extras)` is compiled too; it learns from a rollout and then acts on the
+    state it ended in: one call less per iteration, which at one step per update is half of them.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        num_envs: int,
+        rollout_steps: int,
+        seed: int,
+        act: Callable[..., Any],
+        learn: Callable[..., Any],
+    ) -> None:
+        super().__init__(environment, num_envs, rollout_steps, seed, act)
+        self.learn = learn
+        self.seconds = {"collect": 0.0, "update": 0.0}
+
+    def iterate(self, done: int, count: int) -> None:
+        """Iterations `done`, done + 1, ... `count` of them."""
+        self.open()
+        for iteration in range(done, done + count):
+            started = time.perf_counter()
+            packed = self.collect(iteration * self.rollout_steps)
+            collected = time.perf_counter()
+            self._decided = self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
+            self.seconds["collect"] += collected - started
+            self.seconds["update"] += time.perf_counter() - collected

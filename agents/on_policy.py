@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
 from agents import anatomy
+from agents.actors import Reverb
 from agents.normalizers import RewardNormalizer
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
@@ -37,13 +38,14 @@ class OnPolicyTrainer(AgentTrainer):
         normalize_rewards: bool = False,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
     ) -> None:
         own = strategy.Replicas().share(num_envs, "trainer.num_envs") * rollout_steps
         _check_minibatches(own, minibatches)
         self.epochs, self.minibatches = epochs, minibatches
         built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
         self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
-        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
+        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation, actors)
         self._shuffle = random.stream(seed, "minibatches")
 
     def _scalar_names(self) -> list[str]:

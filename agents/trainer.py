@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from agents import evaluation, export
+from agents import actor, evaluation, export
+from agents.actors import ACTORS, ActorsDriver, Reverb
 from agents.compiled import CompiledDriver, CompiledEvaluation
-from agents.host import HostDriver, Packed
+from agents.host import Collector, HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
 from research import random, strategy
@@ -60,10 +61,13 @@ class AgentTrainer(abc.ABC):
         total_steps: int,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
     ) -> None:
+        if actors is not None:
+            actors.check(environment, num_envs)
         self.replicas = strategy.Replicas()
         self.share = self.replicas.share(num_envs, "trainer.num_envs")  # environments of one replica
-        self.agent, self.environment = agent, environment
+        self.agent, self.environment, self.actors = agent, environment, actors
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
         self.seed, self.settings = seed, evaluation or EvaluationSettings()
         self.mode = compilation.resolve(compile, agent.trainable)
@@ -103,6 +107,7 @@ class AgentTrainer(abc.ABC):
         return {
             **self.agent.descriptions,
             **EpisodeStatistics.descriptions,
+            **({} if self.actors is None else ACTORS),
             "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, mean.",
             "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
             "eval/episode_length": "Length in steps of the greedy evaluation episodes, mean.",
@@ -150,7 +155,8 @@ class AgentTrainer(abc.ABC):
         return [self.episodes.shard]
 
     def _scalar_names(self) -> list[str]:
-        return [*self.agent.descriptions, *EpisodeStatistics.descriptions]
+        actors = () if self.actors is None else ACTORS
+        return [*self.agent.descriptions, *EpisodeStatistics.descriptions, *actors]
 
     def train(self, steps: int) -> None:
         """Advance by whole iterations until at least `steps` more steps are done."""
@@ -193,19 +199,41 @@ class AgentTrainer(abc.ABC):
     # ---- the program ---------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def driver(self) -> HostDriver | CompiledDriver:
-        """What steps the environments: on the device if they are compiled, else from here."""
+    def driver(self) -> HostDriver | CompiledDriver | ActorsDriver:
+        """What steps the environments: on the device if they are compiled, else from here or from actors."""
+        self._learning_state()  # made before a program is traced that uses it
         shared = (self.environment, self.num_envs, self.rollout_steps, self.seed)
         if self.environment.compiled:
             counted = (self.iterations, self.means.total, self._shards())
             with self.replicas.scope():
                 return CompiledDriver(*shared, self.mode, self._act, self._learn_from, *counted)
         learn = self.replicas.function(self._learn_once, self.mode, Direct)
+        if self.actors is not None:
+            return ActorsDriver(*shared, learn, self.model, self._note, self.actors)
         return HostDriver(*shared, Direct(self._act, self.mode), learn)
 
-    def _act(self, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        count = observation.shape[0]  # a replica's environments; on the host, all of them
-        keys = random.members(random.fold(self._keys, vector_step), count, strategy.index() * count)
+    def play(self, address: str, place: tuple[int, int] | None = None) -> None:
+        """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and generation."""
+        assert self.actors is not None, "a config without actors"
+        actor.play(address, place, self._collector, self.model)
+
+    def _collector(self, number: int) -> Collector:
+        """What collects actor `number`'s share of a rollout."""
+        assert self.actors is not None
+        share = self.num_envs // self.actors.count
+        act = Direct(functools.partial(self._act, first=number * share), self.mode)
+        return Collector(self.environment, share, self.rollout_steps, self.seed + number * share, act)
+
+    def _note(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Add sums and weights to what is logged, between two programs."""
+        self.means.total.assign(self.means.add(tf.identity(self.means.total), values))
+
+    def _act(
+        self, observation: tf.Tensor, vector_step: tf.Tensor, first: int | None = None
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        count = observation.shape[0]  # a replica's environments, or an actor's; else all of them
+        first = strategy.index() * count if first is None else first
+        keys = random.members(random.fold(self._keys, vector_step), count, first)
         return self.act(observation, keys, vector_step * self.num_envs)
 
     def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:

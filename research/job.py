@@ -75,7 +75,7 @@ class Job:
         """Start its process on these cores (none: wherever), what it says going to a file in its folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.attempts, self.status, self.started = self.attempts + 1, "running", time.time()
-        command = [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), self.command, *self.arguments]
+        command = program([self.command, *self.arguments])
         threads = {"OMP_NUM_THREADS": str(len(cores))} if cores else {}
         # In a process group of its own, the job hears of Ctrl-C through us, once, and not from the terminal as well.
         with (self.folder / OUTPUT).open("ab") as output:
@@ -145,6 +145,11 @@ class Job:
         output = _tail(self.folder / OUTPUT)
         explained = bool(output) and output[-1].startswith("sparring: ")  # a run that knows that it failed
         return (explained and _tail(self.folder / record.LOG)) or output
+
+
+def program(arguments: Sequence[str]) -> list[str]:
+    """The process that runs `sparring arguments...`, and hears SIGTERM if this one is killed."""
+    return [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments]
 
 
 def hashed(cfg: DictConfig) -> str:

@@ -22,7 +22,16 @@ TRAINER = "trainer.json"
 SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
 HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
-_FREE = ("run", "strategy", "hparams", "check_first", "limits", "packages", "tasks")  # may differ when a run is resumed
+_FREE = (
+    "run",
+    "strategy",
+    "actors",
+    "hparams",
+    "check_first",
+    "limits",
+    "packages",
+    "tasks",
+)  # may differ when a run is resumed
 
 
 def begin(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:

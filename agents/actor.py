@@ -1,0 +1,132 @@
+"""An actor: a process that steps its share of the environments with the learner's newest weights, as it is told."""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from agents import wire
+from agents.host import Collector
+from research import finite
+from research.errors import UserError
+
+_POLL_SECONDS = 5.0
+
+
+def play(
+    address: str, place: tuple[int, int] | None, collector: Callable[[int], Collector], model: tf.train.Checkpoint
+) -> None:
+    """Do what the learner at HOST:PORT orders, until it says that it is over.
+
+    `collector(number)` collects an actor's share; `model` is what it acts with. Without a `place`, its number and
+    generation, the actor waits until one is free.
+    """
+    lost = threading.Event()
+    threading.Thread(target=_watch, args=(address, lost), daemon=True).start()
+    line = wire.Line(address)
+    if place is None:
+        free = line.receive("places").head
+        place = int(free["number"]), int(free["generation"])
+    actor = Actor(line, *place, collector(place[0]), [v for _, v in sorted(finite.variables(model).items())])
+    try:
+        actor.run()
+    finally:
+        actor.collector.close()
+        line.hang_up()
+
+
+class Actor:
+    """Who holds a place: the `generation` counts those who have held it."""
+
+    def __init__(
+        self, line: wire.Line, number: int, generation: int, collector: Collector, variables: list[tf.Variable]
+    ) -> None:
+        self.line, self.number, self.generation = line, number, generation
+        self.collector, self.variables = collector, variables
+        self._act, collector.act = collector.act, self._beating
+        self._patience, self._said, self._turn = float("inf"), time.monotonic(), 0
+
+    def run(self) -> None:
+        """Follow orders to the last."""
+        table = f"orders_{self.number}"
+        while True:
+            order = self.line.receive(table)
+            generation, kind, turn = (order.head[key] for key in ("generation", "kind", "turn"))
+            if generation < self.generation or kind == "void":
+                continue
+            if (generation, turn) != (self.generation, self._turn):  # one given up has had it, and put it back
+                self.line.send(table, order.head, order.arrays)
+            if generation > self.generation:
+                raise UserError(f"Place {self.number} is another actor's now: the learner had no word from this one.")
+            if turn == self._turn:
+                self._turn += 1
+                if not self._obey(order):
+                    return
+
+    def _obey(self, order: wire.Message) -> bool:
+        try:
+            match order.head["kind"]:
+                case "open":
+                    self._open(order)
+                case "collect":
+                    self._collect(order.head["iteration"])
+                case "snapshot":
+                    self._say("snapshot", wire.packed(self.collector.snapshot()))
+                case "close":
+                    return False
+        except UserError as fault:  # an environment's: the run's to tell
+            self._say("failed", text=str(fault))
+            return False
+        return True
+
+    def _open(self, order: wire.Message) -> None:
+        """Environments as they are at the beginning, as they were when the run was saved, or others for lost ones."""
+        self._patience, complaints = order.head["seconds"] / 4, []
+        if order.arrays:
+            complaints = self.collector.restore(wire.unpacked(order.arrays))
+        elif order.head["vector_step"] == 0:
+            self.collector.open()
+        else:
+            self.collector.restart(order.head["vector_step"])
+        self._say("opened", complaints=complaints)
+
+    def _collect(self, iteration: int) -> None:
+        version, *values = self.line.take("weights")
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
+        packed = self.collector.collect(iteration * self.collector.rollout_steps)
+        names = sorted(packed.extras)
+        arrays = [packed.observation, packed.action, packed.outcome, *(packed.extras[name] for name in names)]
+        self._say("rollout", arrays, iteration=iteration, version=int(version), extras=names)
+
+    def _beating(self, *arguments: Any) -> Any:
+        """Acts, and says now and then that it still does."""
+        if time.monotonic() - self._said > self._patience:
+            self._say("alive")
+        return self._act(*arguments)
+
+    def _say(self, kind: str, arrays: list[np.ndarray] | None = None, **more: Any) -> None:
+        self._said = time.monotonic()
+        head = {"kind": kind, "number": self.number, "generation": self.generation, **more}
+        self.line.send("rollouts", head, arrays or [])
+
+
+def _watch(address: str, lost: threading.Event) -> None:
+    """End this process once the learner's port has been closed for a while: Reverb itself would wait for ever."""
+    host, _, port = address.rpartition(":")
+    missed = 0
+    while not lost.wait(_POLL_SECONDS):
+        reached = False
+        with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), _POLL_SECONDS):
+            reached = True
+        missed = 0 if reached else missed + 1
+        if missed > 2:
+            print(f"sparring: the learner at {address} does not answer any more.", file=sys.stderr, flush=True)
+            os._exit(1)
