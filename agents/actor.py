@@ -95,6 +95,7 @@ class Actor:
             self.collector.open()
         else:
             self.collector.restart(order.head["vector_step"])
+        self._act(self.collector.observation, np.int64(0))  # compiles it, for which nobody waits later
         self._say("opened", complaints=complaints)
 
     def _collect(self, iteration: int) -> None:

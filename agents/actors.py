@@ -30,7 +30,7 @@ _log = logging.getLogger("sparring")
 _LOOK_SECONDS = 0.5  # between two looks for lost actors
 ACTORS = {
     "actors/staleness": "Iterations that were learned from since the weights that a rollout was collected with, mean.",
-    "actors/lost": "Actors lost since the last point, times the iterations in it.",
+    "actors/lost": "Actors lost, per iteration.",
 }
 
 
@@ -87,7 +87,7 @@ class ActorsDriver:
         self._joined: dict[int, tuple[Packed, float]] = {}  # iteration -> rollout and its staleness
         self._asked = self._next = 0  # iterations whose rollouts were ordered, and joined
         self._observation: np.ndarray | None = None  # [B, ...] where the newest joined rollout ended
-        self._pending: list[Mapping[str, Any]] = []
+        self._restored: dict[str, Any] | None = None  # what is true until the first iteration
         self._looked, self._lost, self._begun, self._failed = 0.0, 0, False, False
 
     # ---- learning ------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class ActorsDriver:
             self.seconds["collect"] += collected - started
             self.seconds["update"] += time.perf_counter() - collected
         lost, self._lost = self._lost, 0
-        self.note({"actors/staleness": (stale, float(count)), "actors/lost": (float(lost * count), float(count))})
+        self.note({"actors/staleness": (stale, float(count)), "actors/lost": (float(lost), float(count))})
 
     def _rollout(self, iteration: int) -> tuple[Packed, float]:
         self._hear_until(lambda: iteration in self._joined)
@@ -118,10 +118,11 @@ class ActorsDriver:
         """Take up, at the first iteration here, the rollouts that actors were ahead when the run was saved."""
         if self._begun:
             return
-        for number, saved in enumerate(self._pending, start=done):
+        pending = [] if self._restored is None else self._restored.get("pending", [])
+        for number, saved in enumerate(pending, start=done):
             self._joined[number] = Packed(*(saved[key] for key in Packed._fields)), float(saved["staleness"])
-        self._asked = self._next = done + len(self._pending)
-        self._begun = True
+        self._asked = self._next = done + len(pending)
+        self._begun, self._restored = True, None
 
     def _ask(self, last: int) -> None:
         """Order the rollouts of the iterations up to `last` that were not ordered."""
@@ -209,8 +210,8 @@ class ActorsDriver:
 
     def snapshot(self) -> dict[str, Any] | None:
         """The environments' state, as one process would save it, and the rollouts that actors are ahead."""
-        if self._exchange is None:
-            return None
+        if self._exchange is None or not self._begun:
+            return self._restored
         if not self._failed:
             self._hear_until(lambda: self._next == self._asked)
             for place in self._places:
@@ -231,6 +232,7 @@ class ActorsDriver:
         unknown = {"generator": None, "episodes": steps, "actions": None, "rewards": None}
         return {
             "name": self.environment.name,
+            "seed": self.seed + first,
             "steps": steps,
             "observation": self._observation[first : first + self.share],
             "done": np.zeros(self.share, bool),
@@ -267,7 +269,7 @@ class ActorsDriver:
             raise UserError(f"The checkpoint holds {then} environments, this run has {self.num_envs}.")
         self._asked = max(1, snapshot["steps"] // self.rollout_steps)  # lost from now on, they are not opened as at 0
         self._open(self._asked, snapshot)
-        self._pending = list(snapshot.get("pending", []))
+        self._restored = dict(snapshot)
         self._observation = np.array(snapshot["observation"])
         self._hear_until(lambda: all(place.opened is not None for place in self._places))
         return [complaint for place in self._places for complaint in place.opened or ()]

@@ -66,6 +66,11 @@ class Collector:
             {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
         )
 
+    @property
+    def observation(self) -> np.ndarray:
+        """What the next step acts on, [B, ...]."""
+        return self._observation
+
     def open(self) -> None:
         """Open the environments, if they are not."""
         if self._vector is None:

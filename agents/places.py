@@ -63,8 +63,8 @@ class Place:
 
     def owe(self, iteration: int) -> None:
         """Have it collect the rollout of an iteration."""
-        self.owed.append(iteration)
         self.tell("collect", iteration=iteration)
+        self.owed.append(iteration)
 
     def tell(self, kind: str, arrays: Sequence[np.ndarray] = (), **more: Any) -> None:
         """Give its holder an order."""
@@ -105,7 +105,8 @@ class Place:
         code = None if self.process is None else self.process.poll()
         if code is not None:
             return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        silent = self.expected and time.monotonic() - self._since > self.seconds
+        starting = self.process is not None and self.opened is None  # for as long as it takes
+        silent = self.expected and not starting and time.monotonic() - self._since > self.seconds
         return f"has given no sign of life for {self.seconds:g} s" if silent else ""
 
     def replace(self, how: str, vector_step: int) -> None:

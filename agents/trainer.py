@@ -77,6 +77,7 @@ class AgentTrainer(abc.ABC):
         self._keys = random.stream(seed, "policy")
         self._done = 0  # iterations, as a plain number
         self._evaluations = 0
+        self._noted: dict[str, tuple[float, float]] = {}  # tag -> sum and weight since the last point
         self._seconds = {"evaluate": 0.0}
 
     # ---- the two methods a kind of agent adds --------------------------------------------------------------------
@@ -155,8 +156,7 @@ class AgentTrainer(abc.ABC):
         return [self.episodes.shard]
 
     def _scalar_names(self) -> list[str]:
-        actors = () if self.actors is None else ACTORS
-        return [*self.agent.descriptions, *EpisodeStatistics.descriptions, *actors]
+        return [*self.agent.descriptions, *EpisodeStatistics.descriptions]
 
     def train(self, steps: int) -> None:
         """Advance by whole iterations until at least `steps` more steps are done."""
@@ -166,12 +166,13 @@ class AgentTrainer(abc.ABC):
             self._done = int(self.iterations.numpy())
 
     def scalars(self) -> dict[str, float]:
-        values = self.means.read()
+        values = self.peek()
         self.means.reset()
+        self._noted = {}
         return values
 
     def peek(self) -> dict[str, float]:
-        return self.means.read()
+        return self.means.read() | {tag: total / weight for tag, (total, weight) in self._noted.items()}
 
     def timings(self) -> dict[str, float]:
         seconds = self._seconds | self.driver.seconds
@@ -181,10 +182,12 @@ class AgentTrainer(abc.ABC):
 
     def host_state(self) -> dict[str, Any]:
         environments = self.driver.snapshot() if self._done else None
-        return {"done": self._done, "evaluations": self._evaluations, "environments": environments}
+        state = {"done": self._done, "evaluations": self._evaluations, "environments": environments}
+        return state | ({"noted": dict(self._noted)} if self._noted else {})
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
+        self._noted = {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
         if state["environments"] is None:
             return [] if self._done == 0 else ["The environments' state was not saved: their episodes start anew."]
         return self.driver.restore(state["environments"])
@@ -225,8 +228,10 @@ class AgentTrainer(abc.ABC):
         return Collector(self.environment, share, self.rollout_steps, self.seed + number * share, act)
 
     def _note(self, values: Mapping[str, tuple[float, float]]) -> None:
-        """Add sums and weights to what is logged, between two programs."""
-        self.means.total.assign(self.means.add(tf.identity(self.means.total), values))
+        """Add sums and weights to what is logged; beside the means, for runs with and without actors to share those."""
+        for tag, pair in values.items():
+            before = self._noted.get(tag, (0.0, 0.0))
+            self._noted[tag] = (before[0] + pair[0], before[1] + pair[1])
 
     def _act(
         self, observation: tf.Tensor, vector_step: tf.Tensor, first: int | None = None
