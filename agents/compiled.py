@@ -11,7 +11,7 @@ import tensorflow as tf
 from agents.evaluation import LONGEST
 from agents.rollout import Rollout
 from research import compile as compilation
-from research import strategy
+from research import portions, strategy
 from research.errors import UserError
 
 _WIDER = {tf.int32: tf.int64}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
@@ -24,7 +24,7 @@ class Carry(tf.Module):
         super().__init__(name="carry")
         self._specs = specs
         self.shards = tuple(
-            strategy.Sharded(tf.zeros(s.shape, _WIDER.get(s.dtype, s.dtype))) for s in tf.nest.flatten(specs)
+            portions.Sharded(tf.zeros(s.shape, _WIDER.get(s.dtype, s.dtype))) for s in tf.nest.flatten(specs)
         )
         self.parts = [shard.whole for shard in self.shards]
 
@@ -63,7 +63,7 @@ class CompiledDriver:
         learn: Callable[..., tf.Tensor],
         iterations: tf.Variable,
         total: tf.Variable,
-        shards: Sequence[strategy.Sharded] = (),
+        shards: Sequence[portions.Sharded] = (),
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
         self.act, self.learn, self.iterations, self.total = act, learn, iterations, total
@@ -107,7 +107,7 @@ class CompiledDriver:
             parallel_iterations=1,
         )
         run(self.carry.assign, (state, observation))
-        strategy.gather(self._replicas, self._shards)
+        portions.gather(self._replicas, self._shards)
         self.total.assign(total)
         self.iterations.assign_add(count)
 

@@ -6,7 +6,7 @@ between replicas; these merge exact batch moments (Chan et al. 1979) and are the
 
 import tensorflow as tf
 
-from research import strategy
+from research import portions, strategy
 
 
 class Moments(tf.Module):
@@ -21,11 +21,8 @@ class Moments(tf.Module):
     def update(self, values: tf.Tensor, mask: tf.Tensor) -> None:
         """Merge `values` [N, ...] where `mask` [N] is one."""
         weight = tf.reshape(mask, [-1] + [1] * (values.shape.rank - 1))
-        count, near = (
-            tf.reduce_sum(mask),
-            strategy.from_first(values[0]),
-        )  # sums of differences are exact where sums of large, equal numbers round
-        count, away = strategy.total([count, tf.reduce_sum((values - near) * weight, axis=0)])
+        near = strategy.from_first(values[0])  # sums of differences are exact where sums of large, equal numbers round
+        count, away = strategy.total([tf.reduce_sum(mask), tf.reduce_sum((values - near) * weight, axis=0)])
         mean = near + away / tf.maximum(count, 1.0)
         deviation = strategy.total(tf.reduce_sum(weight * tf.square(values - mean), axis=0))
         share = count / tf.maximum(self.count + count, 1.0)
@@ -67,7 +64,7 @@ class RewardNormalizer(tf.Module):
         super().__init__(name="reward_normalizer")
         self.discount, self.clip, self.epsilon = discount, clip, epsilon
         self.moments = Moments((), "return_moments")
-        self.shard = strategy.Sharded(tf.zeros([num_envs]))
+        self.shard = portions.Sharded(tf.zeros([num_envs]))
         self.running = self.shard.whole  # discounted return so far, [B]
 
     def update(self, rewards: tf.Tensor, ended: tf.Tensor, valid: tf.Tensor) -> None:

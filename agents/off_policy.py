@@ -11,7 +11,7 @@ from agents.actors import Reverb
 from agents.replay import Ring, Transitions
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
-from research import optimizers, random, strategy
+from research import optimizers, portions, random, strategy
 from research.errors import UserError
 
 
@@ -62,7 +62,15 @@ class OffPolicyTrainer(AgentTrainer):
             return Ring(self._capacity, self.share, *spaces)
 
     def _learning_state(self) -> dict[str, tf.Module]:
-        return strategy.apart(self.replicas, "replay", self.replay)
+        return self._replays.parts
+
+    @functools.cached_property
+    def _replays(self) -> portions.Apart:
+        return portions.Apart(self.replicas, "replay", self.replay)
+
+    def gather(self) -> None:
+        """Have what is saved hold the replay of all hosts."""
+        self._replays.gather()
 
     def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         action = self.agent.act_sampled(observation, random.fold(keys, 0), self.progress(step))

@@ -12,7 +12,7 @@ from agents.normalizers import RewardNormalizer
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
-from research import optimizers, random, strategy
+from research import optimizers, portions, random, strategy
 from research.errors import UserError
 
 
@@ -59,7 +59,7 @@ class OnPolicyTrainer(AgentTrainer):
     def _learning_state(self) -> dict[str, tf.Module]:
         return {} if self.rewards is None else {"rewards": self.rewards}
 
-    def _shards(self) -> list[strategy.Sharded]:
+    def _shards(self) -> list[portions.Sharded]:
         return [*super()._shards(), *([] if self.rewards is None else [self.rewards.shard])]
 
     def act(self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:

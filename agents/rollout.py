@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from research import strategy
+from research import portions, strategy
 
 
 class Rollout(NamedTuple):
@@ -35,7 +35,7 @@ class EpisodeStatistics(tf.Module):
 
     def __init__(self, num_envs: int) -> None:
         super().__init__(name="episodes")
-        self.shard = strategy.Sharded(tf.zeros([2, num_envs]), axis=1)
+        self.shard = portions.Sharded(tf.zeros([2, num_envs]), axis=1)
         self.running = self.shard.whole  # return and length so far
 
     def update(self, rollout: Rollout) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:

@@ -16,9 +16,10 @@ from agents.compiled import CompiledDriver, CompiledEvaluation
 from agents.host import Collector, HostDriver, Packed
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
-from research import random, strategy
+from research import portions, random, strategy
 from research.compile import Direct
-from research.means import Means
+from research.errors import UserError
+from research.means import Means, Measured
 from research.signatures import Export
 from research.trainer import Evaluation
 
@@ -37,7 +38,7 @@ class EvaluationSettings:
     video_steps: int = 500
 
 
-class AgentTrainer(abc.ABC):
+class AgentTrainer(Measured, abc.ABC):
     """Collects rollouts with an agent and learns from them, by turns; satisfies `research.trainer.Trainer`.
 
     One iteration is `rollout_steps` steps of `num_envs` environments and the learning that follows. A step is one step
@@ -67,6 +68,11 @@ class AgentTrainer(abc.ABC):
             actors.check(environment, num_envs)
         self.replicas = strategy.Replicas()
         self.share = self.replicas.share(num_envs, "trainer.num_envs")  # environments of one replica
+        if self.replicas.here < self.replicas.count and not environment.compiled:
+            raise UserError(
+                "strategy=multi_worker: environments of the host are stepped by one process: choose a compiled one, "
+                "such as env=cartpole, or strategy=mirrored."
+            )
         self.agent, self.environment, self.actors = agent, environment, actors
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
         self.seed, self.settings = seed, evaluation or EvaluationSettings()
@@ -151,7 +157,7 @@ class AgentTrainer(abc.ABC):
         """Further modules whose variables the next step depends on."""
         return {}
 
-    def _shards(self) -> list[strategy.Sharded]:
+    def _shards(self) -> list[portions.Sharded]:
         """The variables of which each replica has a part."""
         return [self.episodes.shard]
 
@@ -175,8 +181,7 @@ class AgentTrainer(abc.ABC):
         return self.means.read() | {tag: total / weight for tag, (total, weight) in self._noted.items()}
 
     def timings(self) -> dict[str, float]:
-        seconds = self._seconds | self.driver.seconds
-        self._seconds = dict.fromkeys(self._seconds, 0.0)
+        seconds = super().timings() | self.driver.seconds
         self.driver.seconds = dict.fromkeys(self.driver.seconds, 0.0)
         return seconds
 
@@ -252,7 +257,7 @@ class AgentTrainer(abc.ABC):
         mine = self.replicas.run(self._my_part, rollout)
         self.means.total.assign(self._learn_from(mine, tf.identity(self.iterations), tf.identity(self.means.total)))
         self.iterations.assign_add(1)
-        strategy.gather(self.replicas, self._shards())
+        portions.gather(self.replicas, self._shards())
         return self._act(rollout.observation[-1], next_step)
 
     def _my_part(self, rollout: Rollout) -> Rollout:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from gans import pictures
 from gans.game import Game
 from research import random
+from research.charts import thumbnails
 from research.compile import Direct
 from research.projector import Embedding
 from research.trainer import Evaluation
@@ -147,7 +148,7 @@ class Gallery:
         return Embedding(
             features(both),
             {"kind": ["real"] * len(real) + ["generated"] * len(fake), "label": named},
-            pictures.thumbnails(both),
+            thumbnails(both),
         )
 
     def _classes(self, latents: np.ndarray) -> np.ndarray:

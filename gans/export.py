@@ -7,10 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from research import random
-from research.signatures import Export, Function, Signature, seed_spec
+from research.signatures import Export, Function, Signature, in_parts, seed_spec
 
 _LATENT, _LABEL = 0, 1
-_BATCH = 250
 
 
 def game(trainer: Any) -> Export:
@@ -75,11 +74,7 @@ class _Playing:
     def _sample(self, function: Function, key: tf.Tensor) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
         def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
             latents, labels = self.sampler.latents(key, count)
-            parts = [
-                function(self._inputs(latents[i : i + _BATCH], labels[i : i + _BATCH]))["examples"]
-                for i in range(0, count, _BATCH)
-            ]
-            return np.concatenate(parts), labels
+            return in_parts(function, self._inputs(latents, labels))["examples"], labels
 
         return sample
 

@@ -18,10 +18,11 @@ from gans.losses import Loss, per_example
 from gans.networks import Pair
 from gans.penalties import Penalty
 from gans.players import Batch, Player, Shown, Values, unchanged, watching
-from gans.rules import Rules, computing_in, correct_for_interval
+from gans.rules import Rules, correct_for_interval
 from research import data as data_contract
 from research import random, strategy
 from research.optimizers import Scheduled
+from research.precision import computing_in
 
 _DATA, _LATENT, _REAL, _FAKE, _PENALTY = range(5)  # the purposes that an example has a key for
 _PURPOSES = 5

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from research.charts import levels
+
 _SIDE = 256  # pixels that a picture is enlarged to have at least
 _CANVAS, _MARGIN = 384, 0.3
 _REAL, _FAKE = np.array([150, 150, 150]), np.array([215, 70, 20])
@@ -11,7 +13,7 @@ _REAL, _FAKE = np.array([150, 150, 150]), np.array([215, 70, 20])
 
 def grid(examples: np.ndarray, columns: int) -> np.ndarray:
     """Images [N, h, w, C] in [-1, 1], row by row -> one picture uint8 [H, W, 1, 3 or 4]; small ones are enlarged."""
-    cells = _bytes(examples)  # [N, h, w, C]
+    cells = levels(examples)  # [N, h, w, C]
     rows = -(-len(cells) // columns)
     lacking = np.full([rows * columns - len(cells), *cells.shape[1:]], 255, np.uint8)
     cells = np.pad(np.concatenate([cells, lacking]), [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=255)
@@ -19,14 +21,6 @@ def grid(examples: np.ndarray, columns: int) -> np.ndarray:
     picture = cells.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
     factor = -(-_SIDE // max(picture.shape[:2]))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def thumbnails(examples: np.ndarray) -> np.ndarray:
-    """Images [N, h, w, C] in [-1, 1] -> uint8 [N, H, W, 3 or 4], of 16 pixels a side or more, about 64 at most."""
-    cells = _bytes(examples)
-    cells = cells.repeat(3, axis=-1) if cells.shape[-1] == 1 else cells
-    larger, smaller = -(-16 // min(cells.shape[1:3])), -(-max(cells.shape[1:3]) // 64)
-    return cells.repeat(larger, axis=1).repeat(larger, axis=2)[:, ::smaller, ::smaller]
 
 
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -65,12 +59,3 @@ def _arc(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     if np.sin(angle) < 1e-6:
         return (1.0 - share) * a + share * b
     return (np.sin((1.0 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
-
-
-def _bytes(examples: np.ndarray) -> np.ndarray:
-    """[-1, 1] -> uint8, with a number of channels that a picture may have."""
-    levels = np.clip(np.round((np.asarray(examples, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    channels = levels.shape[-1]
-    if channels == 2:
-        return np.concatenate([levels, np.zeros_like(levels[..., :1])], axis=-1)
-    return levels if channels in (1, 3, 4) else levels[..., :3]

@@ -1,16 +1,10 @@
 """How a GAN is played, whatever its networks and losses; what an interval of penalties or a precision entails."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import tensorflow as tf
-
-from research import strategy
+from research import precision, strategy
 from research.errors import UserError
 from research.optimizers import Scheduled
-
-_PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -56,11 +50,7 @@ class Rules:
         if self.pack > 1 and self.conditional:
             raise UserError(f"game.pack={self.pack}: packed examples have no label in common; set conditional=false.")
         for player in ("generator_precision", "discriminator_precision"):
-            if getattr(self, player) not in _PRECISIONS:
-                raise UserError(
-                    f"game.{player}={getattr(self, player)}: choose one of {', '.join(_PRECISIONS)}. float16 would "
-                    "need loss scaling, which gradients of gradients do not survive."
-                )
+            precision.check(getattr(self, player), f"game.{player}")
 
     @property
     def part(self) -> int:
@@ -78,14 +68,3 @@ def correct_for_interval(optimizer: Scheduled, interval: int) -> None:
     for name in ("beta_1", "beta_2"):
         if hasattr(optimizer.keras, name):
             setattr(optimizer.keras, name, getattr(optimizer.keras, name) ** share)
-
-
-@contextlib.contextmanager
-def computing_in(name: str) -> Iterator[None]:
-    """Layers made inside compute in this precision."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(_PRECISIONS[name])
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)

@@ -23,7 +23,7 @@ from gans.rules import Rules
 from research import compile as compilation
 from research.config import listed
 from research.errors import UserError
-from research.means import Means
+from research.means import Means, Measured
 from research.optimizers import Scheduled
 from research.signatures import Export
 from research.trainer import Evaluation
@@ -31,7 +31,7 @@ from research.trainer import Evaluation
 _CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
 
 
-class GANTrainer:
+class GANTrainer(Measured):
     """A generator against a discriminator; satisfies `research.trainer.Trainer`.
 
     One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of the run is a real
@@ -167,17 +167,9 @@ class GANTrainer:
             left -= count
 
     def scalars(self) -> dict[str, float]:
-        values = self.means.read()
-        self.means.reset()
+        values = super().scalars()
         self.alarms(values, self.step)
         return values
-
-    def peek(self) -> dict[str, float]:
-        return self.means.read()
-
-    def timings(self) -> dict[str, float]:
-        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
-        return seconds
 
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         """Scores and pictures of the averaged generator; a metric gets no more than `episodes` samples."""

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from research import config, launch, scaling, targets
+from research import config, launch, scaling, targets, workers
 from research.errors import UserError
 
 PEERS = config.CONF.parent / "tests" / "peers"
+WHERE = "where"  # a measurement's device, precision, strategy and way to compile
 Figures = Mapping[str, Any]
 
 
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parse(arguments, cases)
     launch.prepare()
     if chosen.measure:
-        print(json.dumps(measure(cases[chosen.cases[0]], chosen.override)))
+        cfg = composed(cases[chosen.cases[0]], chosen.override)
+        if count := workers.wanted(cfg.get("strategy") or {}):
+            return workers.run(["benchmark", *arguments], count)
+        print(json.dumps(measure(cases[chosen.cases[0]], cfg)))
         return 0
     chosen.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Figures] = {}
@@ -65,11 +69,18 @@ def _parse(arguments: Sequence[str], cases: Mapping[str, Any]) -> argparse.Names
     return chosen
 
 
-def measure(case: Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """One case in this process: what its `measure` finds of its config."""
-    composed = [*case["overrides"], "run.steps=1000000000", "run.name=b", *overrides]
-    cfg = config.Composer(case["config"]).compose(composed)
-    return dict(targets.instantiate({**case["measure"], "_partial_": True})(cfg))
+def composed(case: Mapping[str, Any], overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a case."""
+    typed = [*case["overrides"], "run.steps=1000000000", "run.name=b", *overrides]
+    return config.Composer(case["config"]).compose(typed)
+
+
+def measure(case: Mapping[str, Any], cfg: DictConfig) -> dict[str, Any]:
+    """One case in this process: what its `measure` finds of its config, and `where` that was."""
+    found = targets.instantiate({**case["measure"], "_partial_": True})(cfg)
+    from research import device
+
+    return {**found, WHERE: device.described(cfg)}
 
 
 def _compare(name: str, case: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
@@ -102,7 +113,8 @@ def _beside(ours: float, found: Sequence[Figures]) -> dict[str, Any]:
 
 def _medians(found: Sequence[Figures]) -> dict[str, Any]:
     main_figure = _main_figure(found[0])
-    medians: dict[str, Any] = {key: statistics.median(f[key] for f in found) for key in found[0]}
+    medians: dict[str, Any] = {key: statistics.median(f[key] for f in found) for key in found[0] if key != WHERE}
+    medians |= {WHERE: found[0][WHERE]} if WHERE in found[0] else {}
     return medians | {"all": [f[main_figure] for f in found]}
 
 
@@ -182,7 +194,8 @@ def _details(figures: Figures) -> str:
             continue
         words = key.replace("_", " ")
         said.append(f"{words} {value:.0%}" if key.startswith("share_") else f"{words} {_plain(value)}")
-    return ", ".join(said) or "-"
+    where = [f"{key} {value}" for key, value in figures.get(WHERE, {}).items()]
+    return "; ".join([*([", ".join(said)] if said else []), *([", ".join(where)] if where else [])]) or "-"
 
 
 def _plain(value: float) -> str:

@@ -1,7 +1,7 @@
 """Composing a config and finding its mistakes before anything is built. TensorFlow is not imported here.
 
-Hydra composes; this module says in one line what Hydra refuses, and how to mend it. `research/check.py` looks for what
-Hydra lets pass.
+Hydra composes; this module says in one line what Hydra refuses, and how to mend it. `research/mistakes.py` looks for
+what Hydra lets pass.
 """
 
 import difflib

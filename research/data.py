@@ -100,9 +100,18 @@ class Pairs:
         self._inputs, self._targets = dict(inputs), dict(targets)
         self._order = Order(self.count, seed)
 
+    @property
+    def kept(self) -> np.dtype:
+        """The type that inputs are kept in: uint8 for what is scaled when it is taken."""
+        return self._inputs["train"].dtype
+
     def plan(self, first: int, steps: int, size: int) -> np.ndarray:
         """As `Data.plan`."""
         return self._order.plan(first, steps, size)
+
+    def restored(self, outputs: tf.Tensor) -> tf.Tensor:
+        """What a model says [B, ...] of targets that are numbers, in the targets' own units."""
+        return outputs
 
     def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The inputs [B, *shape] and targets [B, ...] of `rows` int64 [B]; nothing is drawn."""

@@ -8,6 +8,7 @@ The formats of TensorFlow Lite:
 """
 
 import contextlib
+import gzip
 import importlib
 import logging
 import os
@@ -23,18 +24,19 @@ import numpy as np
 import tensorflow as tf
 
 from research.errors import UserError
-from research.signatures import Arrays, Export, Exported, Function
+from research.signatures import Arrays, Export, Exported, Function, in_parts
 
 _FITTED = 500  # inputs that int8 is fitted to
-_BATCH = 250
 _CALLS = 500  # of which a latency is the median
 
 
 def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[str, Any]:
     """Write the files into the version's folder; returns the fidelity report. `wanted` is a `research.export.Small`."""
     drawn = export.samples(_FITTED + wanted.inputs)
-    fitted = {name: array[:_FITTED] for name, array in drawn.items()}
-    fresh = {name: array[_FITTED:] for name, array in drawn.items()}
+    count = len(next(iter(drawn.values())))  # fewer, of a run that has no more
+    first = min(_FITTED, count // 2)
+    fitted = {name: array[:first] for name, array in drawn.items()}
+    fresh = {name: array[first:] for name, array in drawn.items()}
     signature = module.signatures[export.edge]
     made: dict[str, tuple[Path, Function]] = {}
     for kind in wanted.formats:
@@ -43,18 +45,24 @@ def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[s
         made[kind] = path, interpreted(path.read_bytes())
     if wanted.onnx:
         path = folder / "onnx" / f"{export.edge}.onnx"
-        _keep(path, to_onnx(export, signature))
-        made["onnx"] = path, in_onnxruntime(path, list(signature.structured_outputs))
+        _keep(path, to_onnx(export))
+        made["onnx"] = path, in_onnxruntime(path, sorted(signature.structured_outputs))  # as TensorFlow flattens them
     original = module.function(export.edge)
-    report = Fidelity(original, fresh, export.judge, wanted.seeds)
-    weights = sum(v.numpy().nbytes for v in signature.variables)
+    seeds = wanted.seeds if export.drawn else min(wanted.seeds, 1)
+    report = Fidelity(original, fresh, export.judge, seeds)
+    weights = b"".join(v.numpy().tobytes() for v in signature.variables)
     return {
         "signature": export.edge,
-        "inputs": wanted.inputs,
-        "seeds": list(range(wanted.seeds)),
-        "original": {"bytes": weights, **report.judged(original), **report.latency(original)},
-        "formats": {k: {"bytes": p.stat().st_size, **report.of(function)} for k, (p, function) in made.items()},
+        "inputs": count - first,
+        "seeds": list(range(seeds)),
+        "original": {**_size(weights), **report.judged(original), **report.latency(original)},
+        "formats": {k: {**_size(p.read_bytes()), **report.of(function)} for k, (p, function) in made.items()},
     }
+
+
+def _size(content: bytes) -> dict[str, int]:
+    """In bytes, and what gzip makes of it, which is where a pruned model's zeros go."""
+    return {"bytes": len(content), "gzip_bytes": len(gzip.compress(content, mtime=0))}
 
 
 def _keep(path: Path, content: bytes) -> None:
@@ -116,11 +124,13 @@ def interpreted(content: bytes) -> Function:
     return lambda inputs: {name: np.array(value) for name, value in runner(**inputs).items()}
 
 
-def to_onnx(export: Export, signature: Any) -> bytes:
-    """The signature as an ONNX file."""
+def to_onnx(export: Export) -> bytes:
+    """What an export has for the edge, as an ONNX file."""
     tf2onnx = _needed("tf2onnx")
-    specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in export.signatures[export.edge].inputs.items()]
-    function = tf.function(export.signatures[export.edge].call, autograph=False)
+    wanted = export.signatures[export.edge]
+    specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in wanted.inputs.items()]
+    by_name = lambda *tensors: wanted.call(**dict(zip(wanted.inputs, tensors, strict=True)))  # noqa: E731
+    function = tf.function(by_name, autograph=False)
     with _quiet():
         model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=15)
     return model.SerializeToString()
@@ -156,11 +166,11 @@ class Fidelity:
         self, original: Function, inputs: Arrays, judge: Callable[[Function, int], dict[str, float]], seeds: int
     ) -> None:
         self._inputs, self._judge, self._seeds = inputs, judge, seeds
-        self._expected = _in_parts(original, inputs)
+        self._expected = in_parts(original, inputs)
 
     def of(self, function: Function) -> dict[str, Any]:
         """Errors, agreement of what is chosen, scores, seconds."""
-        found = _in_parts(function, self._inputs)
+        found = in_parts(function, self._inputs)
         errors, agreement = {}, {}
         for name, expected in self._expected.items():
             if expected.dtype.kind == "f":
@@ -193,18 +203,13 @@ class Fidelity:
         return {"p50_ms": 1e3 * float(p50), "p99_ms": 1e3 * float(p99)}
 
 
-def _in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
-    count = len(next(iter(inputs.values())))
-    parts = [function({n: a[i : i + _BATCH] for n, a in inputs.items()}) for i in range(0, count, _BATCH)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """The report as a table."""
     rows = {"original": report["original"], **report["formats"]}
     yield f"{report['signature']}, on {report['inputs']} inputs from the run:"
     for kind, row in rows.items():
-        said = [f"  {kind:8} {row['bytes'] / 1024:9.1f} KiB  {row['p50_ms']:.3f} ms"]
+        sizes = f"{row['bytes'] / 1024:9.1f} KiB ({row['gzip_bytes'] / 1024:.1f} gzipped)"
+        said = [f"  {kind:8} {sizes}  {row['p50_ms']:.3f} ms"]
         said += [f"{n} off by {e['largest']:.2g}, mean {e['mean']:.2g}" for n, e in row.get("error", {}).items()]
         said += [f"{n} agrees {share:.2%}" for n, share in row.get("agreement", {}).items()]
         said += [f"{n} {score['mean']:.4g}" for n, score in row["scores"].items()]

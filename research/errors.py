@@ -7,4 +7,6 @@ class UserError(Exception):
     The command line prints it as one line, without a traceback. A traceback is for our own faults.
     """
 
+    # Or Keras 2 and 3, passing it on out of a layer, would wrap the line in the call's arguments.
+    _keras_call_info_injected = True
     exit_code = 2  # of the command: 2 before anything was done, 1 once a run had begun

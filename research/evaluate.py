@@ -2,12 +2,13 @@
 
 import argparse
 import contextlib
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from research import launch, mistakes, record
 from research.cli import strict
@@ -66,7 +67,9 @@ def learned(folder: Path, cfg: DictConfig, checkpoint: str) -> Iterator[tuple[An
     source = Checkpoints(folder / kind, keep=10**9).restore(None)
     if source is None:
         raise UserError(f"{folder} holds no checkpoint under {kind}/.")
-    trainer = train.build(cfg)
+    here = copy.deepcopy(cfg)  # wherever it was trained: a model alone is restored, and one device is enough
+    OmegaConf.update(here, "strategy", {"_target_": "research.strategy.one_device"}, merge=False, force_add=True)
+    trainer = train.build(here)
     try:
         yield trainer, restore_into(model_only(trainer), source.folder)
     finally:

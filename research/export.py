@@ -115,7 +115,9 @@ def _scratch(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: no folder can be made there: {error.strerror}.") from error
-    return folder / f"{_SCRATCH}{os.getpid()}"
+    scratch = folder / f"{_SCRATCH}{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a killed export, as numbers of processes come again in containers
+    return scratch
 
 
 def _publish(scratch: Path, folder: Path, content: dict[str, Any]) -> Path:

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from research import finite
 from research.checkpoint import Checkpoints, SaveFailed
+from research.crew import Alone
 from research.errors import UserError
 from research.interrupt import Interrupt
 from research.progress import Progress
@@ -21,6 +22,7 @@ from research.trainer import Evaluation, Trainer
 
 _log = logging.getLogger("sparring")
 _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait for Ctrl-C
+_STATUS = ("", "nan", "target")  # what may end a run between two calls, as numbers that workers tell each other
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,16 @@ class Outcome:
 
 
 class Fit:
-    """One run of one trainer in one folder. `run()` is the loop; the rest are its sentences."""
+    """One run of one trainer in one folder. `run()` is the loop; the rest are its sentences.
 
-    def __init__(self, trainer: Trainer, schedule: Schedule, folder: Path, progress: Progress) -> None:
+    Of several workers each has one, and `crew` is all of them. The chief's measures, decides and writes.
+    """
+
+    def __init__(
+        self, trainer: Trainer, schedule: Schedule, folder: Path, progress: Progress, crew: Alone | None = None
+    ) -> None:
         self.trainer, self.schedule, self.folder, self.progress = trainer, schedule, folder, progress
+        self.crew = crew or Alone()
         self.latest = Checkpoints(folder / "checkpoints", schedule.keep)
         self.best = Checkpoints(folder / "best", keep=1)
         self.outcome = Outcome(maximize=trainer.maximize)
@@ -97,25 +105,33 @@ class Fit:
     def run(self) -> Outcome:
         """Train until the steps are done, the target is reached, a number is not finite or a signal comes."""
         trainer, self.outcome.step = self.trainer, self.trainer.step
-        self.watch = finite.Watch(trainer.checkpoint)
-        parts = [*trainer.timings(), *self._since_log]
-        descriptions = {**_time_descriptions(trainer.unit, parts), **trainer.descriptions}
-        self.writer = Writer(self.folder, descriptions=descriptions, resume_step=self._handled["log"])
-        self.writer.layout(trainer.charts)
+        self._open()
         try:
             with self.interrupt.listening(), self.progress.of(self.schedule.steps, trainer.step, trainer.unit):
                 self._run()
         finally:
             self.outcome.step = trainer.step
-            self.writer.close()
+            self._close()
         return self.outcome
+
+    def _open(self) -> None:
+        trainer = self.trainer
+        self.watch = finite.Watch(trainer.checkpoint)
+        parts = [*trainer.timings(), *self._since_log]
+        descriptions = {**_time_descriptions(trainer.unit, parts), **trainer.descriptions}
+        self.writer = Writer(self.folder, descriptions=descriptions, resume_step=self._handled["log"])
+        self.writer.layout(trainer.charts)
+
+    def _close(self) -> None:
+        self.writer.close()
 
     def _run(self) -> None:
         try:
             self.outcome.status = self._loop()
         except UserError as fault:  # outside training, such as an environment's: it loses nothing that was learned
             if not self._not_finite():
-                self._save()
+                if self.crew.alone:  # else the others are not here to gather what is theirs
+                    self._save()
                 raise
             self.outcome.status = "nan"
             self.outcome.message += f"\nThen this happened: {fault}\n"
@@ -130,25 +146,30 @@ class Fit:
                 return status
             if self.trainer.step >= self.schedule.steps:
                 return "finished"
-            self._advance()
-            if self.interrupt.asked:  # what is due at this step is done after the resume
-                return "nan" if self._not_finite() else "stopped"
+            self._advance(self.crew.told(self._ahead()))
+            if self.crew.any(self.interrupt.asked):  # what is due at this step is done after the resume
+                return self._told("nan" if self._not_finite() else "") or "stopped"
 
     def _due_now(self) -> str:
         """Do what became due since the last time; the status that ends the run, or "" to go on."""
         every = self.schedule
         log, evaluate = self._due("log", every.log_every), self._due("evaluate", every.evaluate_every)
         save = self._due("save", every.checkpoint_every)
-        if (log or evaluate or save) and self._not_finite(variables=evaluate or save):
+        bad = (log or evaluate or save) and self._not_finite(variables=evaluate or save)
+        if self._told("nan" if bad else ""):
             return "nan"
         if log:
             self._log_scalars()
-        if evaluate and (status := self._evaluate()):
+        if evaluate and (status := self._told(self._evaluate())):
             return status
         if save:
             self._handled["save"] = self.trainer.step
             self._save()
         return ""
+
+    def _told(self, status: str) -> str:
+        """The chief's status."""
+        return _STATUS[self.crew.told(_STATUS.index(status))]
 
     def _due(self, what: str, interval: int) -> bool:
         step, before = self.trainer.step, self._handled[what]
@@ -156,13 +177,17 @@ class Fit:
 
     # ---- one sentence each ---------------------------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        """One call of about a second, not past the next thing that is due."""
-        every, step, first = self.schedule, self.trainer.step, self._pace == 0.0
+    def _ahead(self) -> int:
+        """The steps of the next call: about a second's, not past the next thing that is due."""
+        every, step = self.schedule, self.trainer.step
         intervals = (every.log_every, every.evaluate_every, every.checkpoint_every)
         ahead = min(every.steps, *((step // n + 1) * n for n in intervals)) - step
+        return max(1, min(ahead, int(self._pace * _CALL_SECONDS)))
+
+    def _advance(self, steps: int) -> None:
+        step, first = self.trainer.step, self._pace == 0.0
         started = time.perf_counter()
-        self.trainer.train(max(1, min(ahead, int(self._pace * _CALL_SECONDS))))
+        self.trainer.train(steps)
         seconds, steps = time.perf_counter() - started, self.trainer.step - step
         self._pace = steps / max(seconds, 1e-9)
         self.outcome.seconds["compilation" if first else "training"] += seconds
@@ -232,9 +257,10 @@ class Fit:
 
     def _save(self) -> None:
         """Save everything, unless the newest checkpoint holds it already."""
-        if self._saved != self._position() and self._save_to(
-            self.latest, self.trainer.checkpoint, self.trainer.host_state()
-        ):
+        if not self.crew.told(self._saved != self._position()):
+            return
+        self.crew.gather(self.trainer)
+        if self._save_to(self.latest, self.trainer.checkpoint, self.trainer.host_state()):
             self._saved = self._position()
 
     def _save_to(self, checkpoints: Checkpoints, tensors: tf.train.Checkpoint, host: Mapping[str, Any]) -> bool:
@@ -264,6 +290,30 @@ class Fit:
             seconds = time.perf_counter() - started
             self._since_log[part] += seconds
             self.outcome.seconds[total] += seconds
+
+
+class Follow(Fit):
+    """The run of a worker that is not the chief: it trains, does what it is told, and writes nothing."""
+
+    def _open(self) -> None:
+        pass
+
+    def _close(self) -> None:
+        pass
+
+    def _not_finite(self, variables: bool = True) -> bool:
+        return False  # the chief looks
+
+    def _log_scalars(self) -> None:
+        self.trainer.scalars(), self.trainer.timings()
+        self._handled["log"] = self.trainer.step
+
+    def _evaluate(self) -> str:
+        self._handled["evaluate"] = self.trainer.step
+        return ""
+
+    def _save_to(self, checkpoints: Checkpoints, tensors: tf.train.Checkpoint, host: Mapping[str, Any]) -> bool:
+        return True
 
 
 def model_only(trainer: Trainer) -> tf.train.Checkpoint:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from research import charts, philox
 from research.data import SPLITS, Pairs
 from research.errors import UserError
+from research.raw import Raw, Units
 from research.tasks import Regression, least_squares, needs, with_bias
 
 
@@ -16,7 +17,12 @@ class Windows(Pairs):
     """Windows [N, T, 1] of series and the value that follows each, [N, 1], in units of the train split's spread."""
 
     def __init__(
-        self, windows: Mapping[str, np.ndarray], following: Mapping[str, np.ndarray], seed: int, spread: float
+        self,
+        windows: Mapping[str, np.ndarray],
+        following: Mapping[str, np.ndarray],
+        seed: int,
+        spread: float,
+        mean: float = 0.0,
     ) -> None:
         super().__init__(
             {s: windows[s][..., None].astype(np.float32) for s in SPLITS},
@@ -24,6 +30,12 @@ class Windows(Pairs):
             seed,
         )
         self.spread = spread  # what 1 is in the series' own unit
+        self._units = Units(np.array([mean]), np.array([spread]))
+        self.raw = Raw("window", tf.TensorSpec(self.shape, tf.float32), self._units.scaled, self._units.unscaled)
+
+    def restored(self, outputs: tf.Tensor) -> tf.Tensor:
+        """In the series' own unit."""
+        return self._units.unscaled(outputs)
 
 
 def sines(
@@ -61,11 +73,13 @@ def sunspots(seed: int, window: int = 24, test_fraction: float = 0.2) -> Windows
     cut = len(numbers) - round(len(numbers) * test_fraction)
     if not window < cut < len(numbers):
         raise UserError(f"data.window={window}, data.test_fraction={test_fraction}: {len(numbers)} years are there.")
-    spread = float(numbers[:cut].std())
-    scaled = (numbers - numbers[:cut].mean()) / spread
+    mean, spread = float(numbers[:cut].mean()), float(numbers[:cut].std())
+    scaled = (numbers - mean) / spread
     windows = np.lib.stride_tricks.sliding_window_view(scaled, window + 1)  # [years - window, window + 1]
     parts = {"train": windows[: cut - window], "test": windows[cut - window :]}
-    return Windows({s: p[:, :-1] for s, p in parts.items()}, {s: p[:, -1] for s, p in parts.items()}, seed, spread)
+    return Windows(
+        {s: p[:, :-1] for s, p in parts.items()}, {s: p[:, -1] for s, p in parts.items()}, seed, spread, mean
+    )
 
 
 class Forecasting(Regression):

@@ -3,10 +3,24 @@
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _log = logging.getLogger("sparring")
+
+
+@contextlib.contextmanager
+def heard_by(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[None]:
+    """`handler(number, frame)` hears these signals while the context lasts; then they are given back as they were."""
+    old = {}
+    with contextlib.suppress(ValueError):  # not the main thread, as under some launchers: signals are not ours to take
+        for number in numbers:
+            old[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in old.items():
+            signal.signal(number, before)
 
 
 class Interrupt:
@@ -15,20 +29,9 @@ class Interrupt:
     def __init__(self) -> None:
         self.asked = False
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take the two signals while the context lasts, and give them back as they were."""
-        old = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                old[number] = signal.signal(number, self._heard)
-        except ValueError:  # not the main thread, as under some launchers: signals are not ours to take
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Hear the two signals while the context lasts."""
+        return heard_by(self._heard, signal.SIGINT, signal.SIGTERM)
 
     def _heard(self, number: int, frame: Any) -> None:
         name = signal.Signals(number).name

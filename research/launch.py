@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from research import config, launcher, mistakes, provenance, record, suites, sweep, targets
+from research import config, launcher, mistakes, provenance, record, suites, sweep, targets, workers
 from research.cli import STARTED, strict
 from research.errors import UserError
 
@@ -130,7 +130,7 @@ class _Run:
 
     def __init__(self, command: str, flags: Sequence[str], checked: DictConfig, places: Sequence[str]) -> None:
         self.command, self.flags = command, list(flags)
-        self.code, self.packages = 0, targets.named_by(places)
+        self.code, self.packages, self.writes = 0, targets.named_by(places), True
         folder = Path(str(checked.hydra.run.dir)).absolute()
         self.absent = [p for p in (folder, *folder.parents) if not p.exists()]  # the innermost first
 
@@ -140,6 +140,9 @@ class _Run:
         cfg.run.dir, cfg.run.name = str(folder.parent), folder.name
         cfg.packages = sorted({*cfg.packages, *self.packages})
         try:
+            self.writes = workers.number(cfg.strategy) == 0
+            if count := workers.wanted(cfg.strategy):
+                return self._start(count, folder)
             from research.train import train
 
             return train(cfg, folder, STARTED, self._origin())
@@ -158,6 +161,16 @@ class _Run:
         sys.stderr.flush()
         return None
 
+    def _start(self, count: int, folder: Path) -> float | None:
+        """Start the run's workers, which are what this command is for, and wait for them."""
+        typed = self._origin()["arguments"]
+        arguments = [self.command, *typed, "hydra.mode=RUN", f"hydra.run.dir={sweep.quoted(str(folder))}"]
+        self.code = workers.run(arguments, count)
+        if self.code == 2:
+            self._leave_nothing(folder)
+        value = record.read_json(folder / record.RESULT).get("objective", {}).get("value")
+        return value if self.code == 0 else None
+
     def _origin(self) -> dict[str, Any]:
         """What was typed, and what was chosen of each config group."""
         hydra_config: Any = HydraConfig.get()
@@ -168,6 +181,8 @@ class _Run:
 
     def _leave_nothing(self, folder: Path) -> None:
         """Remove the folders that this run was the first to need, if it left nothing but words in them."""
+        if not self.writes:
+            return
         if self.absent and not any(folder.glob("events.*")):
             for name in (record.CONFIG, record.RESULT, record.LOG, provenance.FILE):
                 (folder / name).unlink(missing_ok=True)

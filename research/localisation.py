@@ -43,6 +43,7 @@ class Localisation:
     """  # fmt: skip
 
     outputs, objective, maximize = 4, "eval/iou", True
+    answered: Mapping[str, str] = {"box": "top, left, bottom, right in shares of the image"}
     trained = {"train/iou": "Intersection over union of training boxes, mean over batches."}  # noqa: RUF012
     descriptions: Mapping[str, str] = {
         "eval/iou": "Intersection over union of the boxes of the test split with the true ones, mean.",
@@ -63,6 +64,10 @@ class Localisation:
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
         """As `Task.measures`."""
         return {"train/iou": overlaps(decode(outputs), targets)[0]}
+
+    def answers(self, outputs: tf.Tensor) -> Values:
+        """As `Task.answers`."""
+        return {"box": decode(outputs)}
 
     def evaluate(self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer) -> dict[str, float]:
         """As `Task.evaluate`."""

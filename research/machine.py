@@ -27,19 +27,26 @@ def killed_for_memory() -> int:
 
 
 def taken(group: int) -> float:
-    """Megabytes that the processes of a process group take together; memory that several share is counted once."""
-    total = 0.0
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit() and _group(place) == group:
-            total += (_field(place / "smaps_rollup", "Pss:") or _field(place / "status", "VmRSS:")) / 1024
-    return total
+    """Megabytes that a job's processes take together; memory that several share is counted once.
+
+    They are those of its process group, and of the groups that its children lead, as workers of one run do.
+    """
+    processes = {place: _family(place) for place in Path("/proc").iterdir() if place.name.isdigit()}
+    groups = {group} | {int(place.name) for place, (parent, _) in processes.items() if parent == group}
+    return sum(
+        (_field(place / "smaps_rollup", "Pss:") or _field(place / "status", "VmRSS:")) / 1024
+        for place, (_, own) in processes.items()
+        if own in groups
+    )
 
 
-def _group(place: Path) -> int:
+def _family(place: Path) -> tuple[int, int]:
+    """A process' parent and its process group; -1 where it has gone."""
     try:
-        return int((place / "stat").read_text().rpartition(")")[2].split()[2])
-    except (OSError, ValueError, IndexError):
-        return -1
+        parent, group = (place / "stat").read_text().rpartition(")")[2].split()[1:3]
+    except (OSError, ValueError):
+        return -1, -1
+    return int(parent), int(group)
 
 
 def _field(path: Path, name: str) -> float:

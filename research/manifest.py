@@ -45,7 +45,7 @@ def close(folder: Path, content: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+            files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
         fsync(path)
     content = {**content, "files": files}
     write(folder / MANIFEST, json.dumps({**content, "sha256": _own_digest(content)}, indent=1).encode())
@@ -55,8 +55,12 @@ def close(folder: Path, content: Mapping[str, Any]) -> None:
 def check(folder: Path) -> dict[str, Any]:
     """The manifest of a folder whose every listed file is as it was written; DamagedError with the first fault."""
     manifest = _read_manifest(folder)
-    for name, expected in manifest["files"].items():
-        _verify_file(folder / name, expected["size"], expected["sha256"])
+    try:
+        listed = [(str(name), int(of["size"]), str(of["sha256"])) for name, of in manifest["files"].items()]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DamagedError(f"its {MANIFEST} lists no files as it should") from None
+    for name, size, sha256 in listed:
+        _verify_file(folder / name, size, sha256)
     return manifest
 
 
@@ -182,7 +186,7 @@ def _verify_file(path: Path, size: int, sha256: str) -> None:
         found = path.stat().st_size
         if found < size:
             raise DamagedError(f"{path.name} is short of {size - found} of its {size} bytes")
-        if _sha256(path) != sha256:
+        if sha256_of(path) != sha256:
             raise DamagedError(f"{path.name} has changed since it was written (its SHA-256 differs)")
     except FileNotFoundError:
         raise DamagedError(f"{path.name} is missing") from None
@@ -190,7 +194,8 @@ def _verify_file(path: Path, size: int, sha256: str) -> None:
         raise DamagedError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

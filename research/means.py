@@ -36,6 +36,31 @@ class Means(tf.Module):
         self.total.assign(tf.zeros_like(self.total))
 
 
+class Measured:
+    """What a trainer says of the time between two points of the log, as `research.trainer.Trainer` has it.
+
+    A trainer that is one has `means`, and counts in `_seconds` what parts of its work on the host take.
+    """
+
+    means: Means
+    _seconds: dict[str, float]
+
+    def scalars(self) -> dict[str, float]:
+        """The means since the last call; starts a new interval."""
+        values = self.means.read()
+        self.means.reset()
+        return values
+
+    def peek(self) -> dict[str, float]:
+        """The means so far, which go on."""
+        return self.means.read()
+
+    def timings(self) -> dict[str, float]:
+        """Seconds by part since the last call."""
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
+        return seconds
+
+
 def _pair(value: tf.Tensor | tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     if isinstance(value, tuple):
         return tf.cast(value[0], tf.float32), tf.cast(value[1], tf.float32)

@@ -21,6 +21,7 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
 
     A trainer with `anatomy()` also says which share of an iteration each of its parts takes.
     """
+    from research import workers
     from research.train import build
 
     started = time.perf_counter()
@@ -38,7 +39,7 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
         "compile_seconds": compiled - built,
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    if hasattr(trainer, "anatomy"):
+    if hasattr(trainer, "anatomy") and not workers.several(cfg.strategy):  # which would have to keep step in it
         found |= {f"share_{part}": share for part, share in trainer.anatomy().items()}
     trainer.close()
     return found
@@ -75,6 +76,7 @@ def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Calla
     import tensorflow as tf
 
     from research import targets
+    from research.optimizers import another
 
     twin = targets.instantiate(cfg.model)(outputs=trainer.task.outputs)
     inputs, labels = trainer.data.examples("train")
@@ -82,7 +84,7 @@ def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Calla
     model = tf.keras.Model(source, twin(source))
     optimizer = trainer.stages[0].optimizers[0].keras
     model.compile(
-        type(optimizer).from_config(optimizer.get_config()),
+        another(optimizer),
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=trainer.mode == "xla",

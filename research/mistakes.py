@@ -27,6 +27,7 @@ _EVERY_COMBINATION = 24  # of a sweep are checked up to this many; beyond, every
 _READ = (
     "run",
     "strategy",
+    "device",
     "limits",
     "seed",
     "compile",

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from research import strategy
+from research.pruning import Magnitude
 from research.schedules import Schedule, as_schedule
+
+
+def another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
+    """A Keras optimizer of the same settings, without slots."""
+    return type(keras).from_config(keras.get_config())
 
 
 class Scheduled:
@@ -14,6 +20,7 @@ class Scheduled:
     Gradients are summed over replicas, and then clipped by the Keras optimizer itself (`global_clipnorm`). `build`
     fixes the order of its slots to the order of `variables`: TF-Agents would order them by Keras'
     generated names, which differ between processes, and a restored checkpoint would then swap moments silently.
+    `prune`, if given, says after every update which weights are zero (`research.pruning`).
     """
 
     def __init__(
@@ -21,11 +28,13 @@ class Scheduled:
         optimizer: tf.keras.optimizers.Optimizer,
         learning_rate: Schedule | float,
         schedule: Schedule | float | None = None,
+        prune: Magnitude | None = None,
     ) -> None:
         self.keras = optimizer
         rate, factor = as_schedule(learning_rate), as_schedule(1.0 if schedule is None else schedule)
         self.learning_rate: Schedule = rate if schedule is None else lambda progress: rate(progress) * factor(progress)
         self.variables: list[tf.Variable] = []
+        self.prune = prune
 
     def build(self, variables: Sequence[tf.Variable]) -> None:
         """Make the slots of `variables` now, in this order."""
@@ -45,6 +54,9 @@ class Scheduled:
             return {"gradient/norm": tf.zeros([]), "gradient/update_norm": tf.zeros([])}
         before = [tf.identity(v) for _, v in pairs]
         self.keras.apply_gradients(pairs, skip_gradients_aggregation=True)
+        if self.prune is not None:
+            for (_, v), b in zip(pairs, before, strict=True):
+                strategy.assign(v, self.prune.kept(tf.identity(v), b, progress, self.keras.iterations))
         change = [v - b for (_, v), b in zip(pairs, before, strict=True)]
         return {
             "gradient/norm": tf.linalg.global_norm([g for g, _ in pairs]),

@@ -3,12 +3,13 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from research import machine
 from research.errors import UserError
+from research.interrupt import heard_by
 from research.job import ENDED_WELL, Job
 from research.table import Table
 
@@ -116,7 +117,15 @@ class Pool:
             if self.observer is not None:
                 self.observer.ended(job)
             return
-        job.start(self._cores[slot])
+        try:
+            job.start(self._cores[slot])
+        except OSError as error:  # no room for its folder or its process: the others go on
+            job.status, job.reason = "failed", f"it could not be started: {error.strerror or error}"
+            job.write()
+            self.table.ended(job, "")
+            if self.observer is not None:
+                self.observer.ended(job)
+            return
         self.running[slot] = job
         self.table.started(job)
 
@@ -176,19 +185,10 @@ class Pool:
         for job in self.running.values():
             job.send(number)
 
-    @contextlib.contextmanager
-    def passing_signals(self) -> Iterator[None]:
+    def passing_signals(self) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, Ctrl-C and SIGTERM go to the running jobs, which save, and no other is started."""
 
         def heard(number: int, frame: Any) -> None:
             self.stop(signal.SIGTERM if number == signal.SIGHUP else number)
 
-        old = {}
-        with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to take
-            for number in _SIGNALS:
-                old[number] = signal.signal(number, heard)
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+        return heard_by(heard, *_SIGNALS)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from research import philox
 from research.data import SPLITS, Pairs
 from research.errors import UserError
+from research.raw import Raw
 from research.tasks import Values, log_softmax, needs
 
 
@@ -37,6 +38,10 @@ class Interactions(Pairs):
                 f"data.users={users}, data.items={items}, data.train={train}, data.test={test}: two users, more than "
                 f"{TOP} items and one interaction in each split at least."
             )
+        if taste <= 0:
+            raise UserError(
+                f"data.taste={taste}: above zero, or all users like the same, and there is nothing to learn."
+            )
         u, v = (philox.normal(n * dimension, 21, i).reshape(n, dimension) for i, n in enumerate((users, items)))
         offsets = popularity * philox.normal(items, 21, 2)
         self.truth = np.exp(log_softmax(taste / dimension**0.5 * u @ v.T + offsets))  # [U, I]
@@ -47,6 +52,7 @@ class Interactions(Pairs):
             who = (drawn[0] * users).astype(np.int64)
             taken[split] = (who, philox.choices(self.truth[who], drawn[1]))
         super().__init__({s: t[0] for s, t in taken.items()}, {s: t[1] for s, t in taken.items()}, seed)
+        self.raw = Raw("user", tf.TensorSpec([], tf.int64), limit=users)
 
 
 TOP = 10  # items that a user is recommended
@@ -60,6 +66,11 @@ class Recommendation:
     """
 
     objective, maximize = "eval/hit_rate", True
+    answered: Mapping[str, str] = {
+        "items": f"the {TOP} that the user most likely takes next, the likeliest first",
+        "probabilities": "of each of them",
+        "known": "whether there is such a user; if not, items are -1",
+    }
     trained: Mapping[str, str] = {
         "train/hit_rate": "Share of training interactions whose item is among the ten with the highest logits."
     }
@@ -97,6 +108,11 @@ class Recommendation:
         own = tf.gather(outputs, targets, batch_dims=1)[:, tf.newaxis]  # [B, 1]
         better = tf.reduce_sum(tf.cast(outputs > own, tf.float32), axis=1)  # [B]
         return {"train/hit_rate": tf.cast(better < float(TOP), tf.float32)}
+
+    def answers(self, outputs: tf.Tensor) -> Values:
+        """As `Task.answers`."""
+        _, items = tf.math.top_k(outputs, TOP)
+        return {"items": items, "probabilities": tf.gather(tf.nn.softmax(outputs), items, batch_dims=1)}
 
     def evaluate(self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer) -> dict[str, float]:
         """As `Task.evaluate`; hit rates are of all users, whatever the outputs are of."""

@@ -22,23 +22,12 @@ TRAINER = "trainer.json"
 SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
 HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
-_FREE = (
-    "run",
-    "strategy",
-    "actors",
-    "hparams",
-    "check_first",
-    "limits",
-    "packages",
-    "tasks",
-)  # may differ when a run is resumed
+# What may differ when a run is resumed.
+_FREE = ("run", "strategy", "device", "actors", "hparams", "check_first", "limits", "packages", "tasks")
 
 
-def begin(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:
-    """Write the run's config, or hold it against the one the folder has; and where this process comes from.
-
-    `origin`: the `command` and `arguments` that were typed, and the `choices` of config groups.
-    """
+def begin(folder: Path, cfg: DictConfig) -> None:
+    """Write the run's config, or hold it against the one the folder has."""
     path = folder / CONFIG
     new = OmegaConf.to_container(cfg, resolve=False)
     if path.is_file():
@@ -47,13 +36,20 @@ def begin(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None
             raise UserError(f"run.resume=never, and {folder} holds a run already: choose another run.name.")
     folder.mkdir(parents=True, exist_ok=True)
     replace(path, OmegaConf.to_yaml(OmegaConf.create(new)))
+
+
+def originate(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:
+    """Write where this process comes from.
+
+    `origin`: the `command` and `arguments` that were typed, and the `choices` of config groups.
+    """
     said = origin or {}
     process = provenance.entry(said.get("command", ""), said.get("arguments", ()), cfg.seed)
     provenance.add(folder, said.get("choices", {}), process, replace)
 
 
 def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
-    before, now = (_flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
+    before, now = (flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
     changed = [k for k in sorted({*before, *now}) if before.get(k, "absent") != now.get(k, "absent")]
     if changed:
         lines = "".join(f"\n  {k}: {before.get(k, 'absent')} -> {now.get(k, 'absent')}" for k in changed)
@@ -63,10 +59,16 @@ def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
         )
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested config as `{"agent.clip": 0.2}`."""
     if isinstance(node, dict) and node:
-        return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}{key}.").items()}
+        return {k: v for key, child in node.items() for k, v in flat(child, f"{prefix}{key}.").items()}
     return {prefix[:-1]: node}
+
+
+def plain(cfg: DictConfig) -> Any:
+    """A composed config as plain, resolved values, without Hydra's own."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
 
 
 def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
@@ -100,7 +102,7 @@ def hparams(cfg: DictConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for key in cfg.hparams:
         raw = OmegaConf.to_container(cfg[key], resolve=False)
-        chosen |= {f"{key}.{k}": v for k, v in _flat(raw).items() if not _hidden(k, v)}
+        chosen |= {f"{key}.{k}": v for k, v in flat(raw).items() if not _hidden(k, v)}
     return chosen | {f"{key}.name": _name(cfg[key]) for key in cfg.check_first}
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from research import launch, mistakes, provenance, record
+from research import launch, mistakes, provenance, record, workers
 from research.cli import STARTED, strict
 from research.errors import UserError
 from research.event_reader import read_curves
+from research.machine import cores
 
 _COMPARED = ("versions", "machine", "commit", "sparring_commit", "diffs")
 
@@ -28,6 +29,10 @@ def main(arguments: Sequence[str]) -> int:
     new = old.parent / (chosen.name or f"{old.name}-again")
     cfg.run.dir, cfg.run.name = str(new.parent), new.name
     mistakes.check_composed(cfg)
+    if workers.wanted(cfg.strategy):
+        raise UserError(
+            f"{old} ran in several processes, and rerun is one: run its command again under a new run.name."
+        )
     for line in changes(old):
         print(f"not as it was: {line}", file=sys.stderr)
     _pin(old)
@@ -61,7 +66,7 @@ def changes(old: Path) -> list[str]:
 def _pin(old: Path) -> None:
     """Use as many cores as the run did: on another number XLA and Eigen may add in another order."""
     machine = provenance.read(old)["starts"][0].get("machine", {})
-    available = sorted(os.sched_getaffinity(0))
+    available = cores()
     if 0 < machine.get("cores", 0) < len(available):
         os.sched_setaffinity(0, available[: machine["cores"]])
 

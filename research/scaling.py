@@ -1,5 +1,6 @@
 """What size costs: steps per second over numbers of environments and widths of network, measured and drawn."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -87,6 +88,8 @@ def draw(found: Mapping[str, Mapping[str, Any]], file: Path) -> str:
         for name in [name for name, points in drawn.items() if axis in points]:
             place.plot(*zip(*drawn[name][axis], strict=True), marker="o", label=name)
         place.set(xscale="log", yscale="log", xlabel=AXES[axis], ylabel="environment steps per second")
+        low, high = place.get_ylim()  # whole decades: a flat curve looks flat
+        place.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
         place.grid(alpha=0.3)
         place.legend()
     figure.savefig(file, dpi=150)

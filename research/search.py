@@ -63,7 +63,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     strict(parser)
-    parser.add_argument("kind", choices=("rl", "gan", "train"), help="the command that a trial runs")
+    parser.add_argument("kind", choices=("rl", "gan", "supervised", "train"), help="the command that a trial runs")
     parser.add_argument("overrides", nargs="*", help="its overrides, the same for all trials; search=NAME: the space")
     parser.add_argument("--trials", type=int, default=50, help="how many the study shall have; default 50")
     parser.add_argument("--seeds", type=int, default=1, help="runs of a trial, whose mean is its score; default 1")
@@ -127,8 +127,8 @@ class Search:
     def watch(self, job: Job) -> None:
         """Hand a trial's new evaluations to the pruner, and stop the trial if it says so."""
         number = _number(job)
-        if job is not self._jobs[number][0]:
-            return
+        if number not in self._trials or job.verdict or job is not self._jobs[number][0]:
+            return  # another seed's failure has ended the trial, or it is pruned already and saving
         trial = self._trials[number]
         told = self.study.study.get_trials(deepcopy=False)[number].intermediate_values
         for step, score in _evaluations(job):
@@ -187,7 +187,8 @@ def _evaluations(job: Job) -> list[tuple[int, float]]:
     """Step and score of every evaluation so far."""
     objective = _trainer(job).get("objective")
     steps, values = read_curves(job.folder).of(objective) if objective else (np.array([]), np.array([]))
-    return [(int(s), _sign(job) * float(v)) for s, v in zip(steps, values, strict=True) if np.isfinite(v)]
+    sign = _sign(job)
+    return [(int(s), sign * float(v)) for s, v in zip(steps, values, strict=True) if np.isfinite(v)]
 
 
 def conclude(study: Study, root: Path) -> int:

@@ -32,8 +32,8 @@ def tensorboard(arguments: Sequence[str]) -> list[str]:
     chosen, others = parser.parse_known_args(list(arguments))
     if not chosen.folder.is_dir():
         raise UserError(f"{chosen.folder}: there is no such folder.")
-    if any(flag.partition("=")[0] in ("--host", "--bind_all") for flag in others):
-        raise UserError(
+    if any(flag.startswith(("--ho", "--bi")) for flag in others):
+        raise UserError(  # TensorBoard takes the beginning of a flag for the flag
             "TensorBoard knows no passwords, so it is opened on this machine alone. From another one: "
             "ssh -L 6006:localhost:6006 this-machine."
         )

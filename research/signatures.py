@@ -4,7 +4,7 @@
 `research/edge.py` shrinks one of its functions and holds the result against the original.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 DEFAULT = "serving_default"  # TensorFlow Serving's name for the signature of a request that names none
+
+_PART = 250
 
 Arrays = Mapping[str, np.ndarray]
 Function = Callable[[Arrays], dict[str, np.ndarray]]  # named arrays [B, ...] to named arrays [B, ...]
@@ -45,6 +47,8 @@ class Export:
       samples: count -> that many inputs of `edge`, as they occur in the run: what a quantized function is fitted to.
       judge: (function in the place of `edge`, seed) -> scores of it, such as an evaluated return.
       notes: what else the manifest should say, as plain values.
+      resources: tables that the signatures look up.
+      drawn: whether `judge` says something else under another seed.
     """
 
     signatures: Mapping[str, Signature]
@@ -52,10 +56,12 @@ class Export:
     samples: Callable[[int], dict[str, np.ndarray]]
     judge: Callable[[Function, int], dict[str, float]]
     notes: Mapping[str, Any] = field(default_factory=dict)
+    resources: Sequence[Any] = ()
+    drawn: bool = True
 
     def module(self) -> "Exported":
         """The signatures traced, over the variables they read."""
-        return Exported({name: signature.trace() for name, signature in self.signatures.items()})
+        return Exported({name: signature.trace() for name, signature in self.signatures.items()}, self.resources)
 
 
 class Exported:
@@ -63,14 +69,14 @@ class Exported:
 
     Attributes:
       signatures: by name, the first one also by TensorFlow Serving's name for the default.
-      module: what the variables belong to.
+      module: what the variables and tables belong to.
     """
 
-    def __init__(self, functions: Mapping[str, Any]) -> None:
+    def __init__(self, functions: Mapping[str, Any], resources: Sequence[Any] = ()) -> None:
         self.signatures = {DEFAULT: next(iter(functions.values())), **functions}
         variables = {id(v): v for function in functions.values() for v in function.variables}
         self.module = tf.Module(name="exported")
-        self.module.weights = list(variables.values())
+        self.module.weights, self.module.resources = list(variables.values()), list(resources)
 
     def save(self, folder: str) -> None:
         """Write the SavedModel."""
@@ -89,6 +95,13 @@ def on_arrays(concrete: Any) -> Function:
         return {name: value.numpy() for name, value in outputs.items()}
 
     return call
+
+
+def in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
+    """What `function` makes of arrays [N, ...], a few hundred members at a time."""
+    count = len(next(iter(inputs.values())))
+    parts = [function({n: a[i : i + _PART] for n, a in inputs.items()}) for i in range(0, count, _PART)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def seed_spec() -> tf.TensorSpec:

@@ -3,14 +3,14 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from research import finite
+from research import finite, strategy
 from research.errors import UserError
-from research.optimizers import Scheduled
+from research.optimizers import Scheduled, another
 from research.schedules import Schedule
 
 
@@ -69,13 +69,13 @@ def plan(
         return [Active([optimizer], 0)]
     _check(stages)
     groups = _groups(names, stages)
-    keras = [optimizer.keras, *(_another(optimizer.keras) for _ in groups[1:])]
+    keras = [optimizer.keras, *(another(optimizer.keras) for _ in groups[1:])]
     planned = []
     for i, stage in enumerate(stages.values()):
         parts = []
         for one, group in zip(keras[: i + 1], groups, strict=False):
             rate = optimizer.learning_rate if stage.learning_rate is None else stage.learning_rate
-            part = Scheduled(one, rate)
+            part = Scheduled(one, rate, prune=optimizer.prune)
             part.build(group)
             parts.append(part)
         planned.append(Active(parts, math.ceil(round(stage.at * iterations, 6))))
@@ -100,14 +100,26 @@ def _groups(names: Mapping[str, tf.Variable], stages: Mapping[str, Stage]) -> li
     return groups
 
 
-def _another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
-    return type(keras).from_config(keras.get_config())
-
-
 def still(network: tf.keras.layers.Layer, weights: Iterable[tf.Variable]) -> None:
     """Have batch normalisation that has none of its own among `weights` run, and stay, at the statistics it has."""
     active = {id(v) for v in weights}
+    for layer in _normalisations(network):
+        own = [v for v in (layer.gamma, layer.beta) if v is not None]
+        layer.trainable = not own or any(id(v) in active for v in own)
+
+
+def coupled(network: tf.keras.layers.Layer) -> bool:
+    """Whether batch normalisation in it has one example's output depend on the others of its batch."""
+    return any(layer.trainable for layer in _normalisations(network))
+
+
+def _normalisations(network: tf.keras.layers.Layer) -> Iterator[tf.keras.layers.BatchNormalization]:
     for layer in network.submodules:
         if isinstance(layer, tf.keras.layers.BatchNormalization) and layer.built:
-            own = [v for v in (layer.gamma, layer.beta) if v is not None]
-            layer.trainable = not own or any(id(v) in active for v in own)
+            yield layer
+
+
+def synchronise(network: tf.keras.layers.Layer) -> None:
+    """Of several replicas, batch normalisation in a network goes by the statistics of all their shares of a batch."""
+    for layer in _normalisations(network) if strategy.count() > 1 else ():
+        layer.synchronized, layer.fused = True, False  # as if it had been made so

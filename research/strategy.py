@@ -14,20 +14,24 @@ On one device a part is called as it is and sums are what is summed: nothing is 
 
 import contextlib
 import functools
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy as _private
+from tensorflow.python.eager import context
 
+from research import cluster, random
 from research import compile as compilation
-from research import random
 from research.errors import UserError
 
 T = TypeVar("T")
 Make = Callable[[Callable[..., Any], str], Any]  # a program of a function and a mode
+_SHUTDOWN_SECONDS = 5.0  # that workers at their end wait for the others at theirs
 _thread = threading.local()  # replicas are traced in a thread each
 
 
@@ -87,6 +91,46 @@ def _connected(address: str) -> tf.distribute.Strategy:
     return tf.distribute.TPUStrategy(resolver)
 
 
+def multi_worker(workers: int | None = None, seconds: float = 60.0) -> tf.distribute.Strategy:
+    """The devices of several processes, on one host or on many: this process is one of them, see research.cluster.
+
+    Args:
+      workers: how many there are; null: as many as TF_CONFIG or Slurm say. (`research.workers` starts as many here.)
+      seconds: how long to wait for a worker that does not answer, at the start and later.
+
+    UserError where that is exceeded at the start, and for a TF_CONFIG that cannot be.
+    """
+    here = cluster.of_environment()
+    if here is None:
+        raise UserError("strategy=multi_worker: set strategy.workers=2, or more, or TF_CONFIG; docs/strategies.md")
+    count = len(here.addresses)
+    if workers not in (None, count):
+        raise UserError(f"strategy.workers={workers}: TF_CONFIG has {count} workers; leave strategy.workers out.")
+    if count == 1:
+        return one_device()
+    cluster.meet(here, seconds)
+    _coordinate(here, seconds)
+    os.environ["TF_CONFIG"] = here.text  # whoever said it: of TensorFlow's resolvers this one finds all local GPUs
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _coordinate(here: cluster.Cluster, seconds: float) -> None:
+    """Have a worker that is gone, or does not answer for `seconds`, end the others' waiting with an error."""
+    jobs = [
+        _private.coordination_config_pb2.CoordinatedJob(name=job, num_tasks=len(here.jobs[job]))
+        for job in cluster.JOBS
+        if here.jobs.get(job)
+    ]
+    context.context().configure_coordination_service(
+        "standalone",
+        service_leader=f"/job:{jobs[0].name}/replica:0/task:0",
+        cluster_register_timeout_in_ms=int(seconds * 1000),
+        heartbeat_timeout_in_ms=int(seconds * 1000),
+        shutdown_barrier_timeout_in_ms=int(_SHUTDOWN_SECONDS * 1000),
+        coordinated_jobs=jobs,
+    )
+
+
 def divide_cpu(count: int) -> None:
     """Make at least `count` logical devices of the CPU, which works only before TensorFlow has used it."""
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -98,6 +142,27 @@ def divide_cpu(count: int) -> None:
         raise UserError(
             f"strategy.devices={count}: TensorFlow is at work already in this process and can make no more devices."
         ) from error
+
+
+@contextlib.contextmanager
+def inside(place: tf.distribute.Strategy) -> Iterator[None]:
+    """The scope of a strategy, to make a trainer in.
+
+    Running statistics of Keras' layers are read of the first replica there: all have the same. Keras has them averaged
+    wherever they are read, for which all hosts would have to read them together.
+    """
+
+    def create(next_creator: Callable[..., tf.Variable], **settings: Any) -> tf.Variable:
+        if settings.get("synchronization") == tf.VariableSynchronization.ON_READ:
+            settings["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return next_creator(**settings)
+
+    with place.scope():
+        if place.num_replicas_in_sync == 1:
+            yield
+        else:
+            with tf.variable_creator_scope(create):
+                yield
 
 
 class Replicas:
@@ -253,48 +318,3 @@ def mine(variable: tf.Variable) -> tf.Variable:
         raise UserError("A replay buffer cannot be shared over the cores of a TPU yet: choose another strategy.")
     components = tf.distribute.get_strategy().experimental_local_results(variable)
     return components[index() % len(components)]
-
-
-class Sharded:
-    """A variable of which each replica has a part, cut along `axis`.
-
-    `whole` is what a checkpoint holds, whatever the number of replicas; between `spread` and `gather`, at the beginning
-    and the end of a program, the parts count. On one device both are one variable.
-    """
-
-    def __init__(self, initial: tf.Tensor, axis: int = 0) -> None:
-        self.axis, size = axis, int(initial.shape[axis])
-        self.whole = tf.Variable(initial, trainable=False)
-        self.part, self._size = self.whole, size // count()
-        if count() > 1:
-            self.part = replicated(tf.split(initial, count(), axis=axis)[0])
-
-    def spread(self) -> None:
-        """Every replica takes its part; called in a part of the program."""
-        if count() > 1:
-            begin = [0] * self.whole.shape.rank
-            begin[self.axis] = index() * self._size
-            self.part.assign(tf.slice(tf.convert_to_tensor(self.whole), begin, self.part.shape))
-
-
-def apart(replicas: Replicas, name: str, module: tf.Module) -> dict[str, Any]:
-    """A module of `replicated` variables whose values differ between replicas, as parts of a checkpoint, by name."""
-    if replicas.count == 1:
-        return {name: module}
-    variables = {k: v for k, v in vars(module).items() if isinstance(v, tf.Variable)}
-    own = {k: replicas.strategy.experimental_local_results(v) for k, v in variables.items()}
-    return {
-        f"{name}_of_replica_{i}": tf.train.Checkpoint(**{k: values[i] for k, values in own.items()})
-        for i in range(replicas.here)
-    }
-
-
-def gather(replicas: Replicas, shards: Sequence[Sharded]) -> None:
-    """Put the parts together again; called around parts."""
-    if replicas.count == 1:
-        return
-    for shard in shards:
-        small = shard.part.dtype in (tf.bool, tf.uint8, tf.uint32)  # which no gathering of hosts takes
-        wide = tf.int64 if small else shard.part.dtype
-        parts = replicas.run(lambda shard=shard, wide=wide: tf.cast(shard.part, wide))
-        shard.whole.assign(tf.cast(replicas.strategy.gather(parts, axis=shard.axis), shard.whole.dtype))

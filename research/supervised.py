@@ -11,10 +11,15 @@ import tensorflow as tf
 
 from research import compile as compilation
 from research import data as data_contract
-from research import optimizers, random, stages
+from research import optimizers, random, stages, strategy
+from research import precision as computing
+from research.charts import thumbnails
 from research.errors import UserError
-from research.means import Means
-from research.stages import Active, Stage
+from research.means import Means, Measured
+from research.predictor import predictor
+from research.projector import Embedding
+from research.signatures import Export
+from research.stages import Active, Stage, synchronise
 from research.tasks import Task
 from research.trainer import Evaluation
 
@@ -27,22 +32,26 @@ class EvaluationSettings:
 
     Args:
       batch_size: test examples that are predicted at once.
+      embedded: test examples of the projector, placed by what the model's head is shown of them; 0: none.
       pictures_every: pictures at every so many evaluations; 0: never.
     """
 
     batch_size: int = 256
+    embedded: int = 256
     pictures_every: int = 1
 
 
-class SupervisedTrainer:
+class SupervisedTrainer(Measured):
     """A model learns to say targets of inputs; satisfies `research.trainer.Trainer`.
 
-    One iteration is one step of the optimizer on one batch. A step of the run is a training example.
+    One iteration is one step of the optimizer on one batch, of which each replica has a share. A step of the run is a
+    training example.
 
     Args:
       data: a `research.data.Data`, whose labels may be targets of any shape.
       model: a factory, called with `outputs`, of a Keras layer from inputs [B, ...] to [B, outputs].
       task: a factory of a `research.tasks.Task`, called with the data.
+      precision: what the model computes in, float32 or bfloat16; weights, outputs and losses are float32 always.
       stages: what trains when, by any names, in order; none: everything, always.
     """
 
@@ -60,15 +69,21 @@ class SupervisedTrainer:
         stages: Mapping[str, Stage] | None = None,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        precision: str = "float32",
     ) -> None:
+        computing.check(precision, "precision")
         data_contract.check(data, batch_size)
         _check_images(data)
+        self.replicas = strategy.Replicas()
+        self.share = self.replicas.share(batch_size, "trainer.batch_size")  # examples of one replica
         self.data, self.batch_size, self.total_steps = data, batch_size, total_steps
         self.task: Task = task(data)
         self.objective, self.maximize = self.task.objective, self.task.maximize
-        self.network = model(outputs=self.task.outputs)
         self._inputs = data.examples("train", 2)[0]  # what inputs look like
-        self._check_outputs(self.network(tf.constant(self._inputs), training=False))
+        with computing.computing_in(precision):
+            self.network = model(outputs=self.task.outputs)
+            self._check_outputs(self.network(tf.constant(self._inputs), training=False))
+        synchronise(self.network)
         self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
         self.mode = compilation.resolve(compile, self.network.variables)
         self.settings = evaluation or EvaluationSettings()
@@ -77,6 +92,7 @@ class SupervisedTrainer:
         self._keys = random.stream(seed, "supervised")
         self._programs: dict[int, Callable[..., Any]] = {}
         self._predict = compilation.Direct(self._outputs, self.mode)
+        self._place = compilation.Direct(self._features, self.mode)
         self._done, self._evaluations = 0, 0
         self._seconds = {"plan": 0.0, "update": 0.0}
 
@@ -153,20 +169,8 @@ class SupervisedTrainer:
         stages.still(self.network, self.stages[stage].weights)  # before it is traced; eager code reads it each time
         if stage not in self._programs:
             iterate = functools.partial(self._iterate, self.stages[stage])
-            self._programs[stage] = compilation.function(iterate, self.mode)
+            self._programs[stage] = self.replicas.function(iterate, self.mode)
         return self._programs[stage]
-
-    def scalars(self) -> dict[str, float]:
-        values = self.means.read()
-        self.means.reset()
-        return values
-
-    def peek(self) -> dict[str, float]:
-        return self.means.read()
-
-    def timings(self) -> dict[str, float]:
-        seconds, self._seconds = self._seconds, dict.fromkeys(self._seconds, 0.0)
-        return seconds
 
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         """Scores of the test split, or of `episodes` examples of it; it is the same at every step."""
@@ -177,14 +181,31 @@ class SupervisedTrainer:
         every = self.settings.pictures_every
         if media and every and self._evaluations % every == 0:
             found.images = self.task.pictures(inputs, outputs, targets)
+            if self.settings.embedded and hasattr(self.network, "features"):
+                found.embeddings["eval/features"] = self._embedding()
         self._evaluations += 1
         return found
 
+    def _embedding(self) -> Embedding:
+        """Test examples by their features, with what was asked and what was answered; of images their pictures too."""
+        inputs, targets = self.data.examples("test", self.settings.embedded)
+        outputs = self.predict(inputs)
+        if targets.ndim == 1 and targets.dtype.kind == "i":
+            words = [[self.data.names[n] for n in numbers] for numbers in (targets, outputs.argmax(axis=1))]
+        else:
+            words = [[" ".join(f"{n:.4g}" for n in row) for row in np.atleast_2d(a)] for a in (targets, outputs)]
+        pictures = thumbnails(inputs) if inputs.ndim == 4 else None
+        labels = {"target": words[0], "output": words[1]}
+        return Embedding(self._in_batches(self._place, inputs), labels, pictures)
+
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Outputs [N, outputs] of inputs [N, ...]."""
+        return self._in_batches(self._predict, inputs)
+
+    def _in_batches(self, function: Callable[[np.ndarray], Any], inputs: np.ndarray) -> np.ndarray:
         size = self.settings.batch_size
         padded = np.concatenate([inputs, np.repeat(inputs[:1], -len(inputs) % size, axis=0)])  # one shape for all
-        parts = [np.asarray(self._predict(padded[i : i + size])) for i in range(0, len(padded), size)]
+        parts = [np.asarray(function(padded[i : i + size])) for i in range(0, len(padded), size)]
         return np.concatenate(parts)[: len(inputs)]
 
     def host_state(self) -> dict[str, Any]:
@@ -194,6 +215,10 @@ class SupervisedTrainer:
         self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
         return []
 
+    def export(self) -> Export:
+        """The model with its preprocessing."""
+        return predictor(self)
+
     def close(self) -> None:
         pass
 
@@ -202,11 +227,15 @@ class SupervisedTrainer:
     def _outputs(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.network(inputs, training=False), tf.float32)
 
+    def _features(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.network.features(inputs), tf.float32)
+
     def _iterate(self, stage: Active, plan: tf.Tensor, count: tf.Tensor) -> None:
-        start = tf.identity(self.iterations)
+        start, learn = tf.identity(self.iterations), functools.partial(self._learn, stage)
 
         def body(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, self.means.add(total, self._learn(stage, start + i, plan[i]))
+            values = self.replicas.first(self.replicas.run(learn, start + i, plan[i]))
+            return i + 1, self.means.add(total, values)
 
         _, total = tf.while_loop(
             lambda i, _: i < count,
@@ -220,10 +249,13 @@ class SupervisedTrainer:
 
     def _learn(self, stage: Active, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """One step on the batch of examples `rows` [B], iteration `number` of the run; what is logged of it."""
-        gradients, values = self.part(stage.weights, number, rows, 0, self.batch_size)
+        learn: Callable[..., Any] = functools.partial(self.part, stage.weights)
+        if not stages.coupled(self.network):  # replicas do not meet in it
+            learn = strategy.compiled(learn)
+        gradients, values = learn(number, rows, strategy.index() * self.share, self.share)
         examples = tf.cast((number + 1) * self.batch_size, tf.float32)
         progress = tf.minimum(examples / float(self.total_steps), 1.0)
-        return values | _step(stage, gradients, progress)
+        return strategy.total(values) | _step(stage, gradients, progress)
 
     def part(
         self, weights: list[tf.Variable], number: tf.Tensor, rows: tf.Tensor, first: tf.Tensor | int, size: int

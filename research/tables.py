@@ -1,14 +1,16 @@
 """Tables: rows of numbers, some of which are to be told from the others."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from research import philox
 from research.data import SPLITS, Pairs, split_off
 from research.errors import UserError
+from research.raw import Raw, Units
 
 
 def linear(seed: int, train: int = 1000, test: int = 200, features: int = 8, noise: float = 0.1) -> Pairs:
@@ -28,7 +30,27 @@ def linear(seed: int, train: int = 1000, test: int = 200, features: int = 8, noi
     )
 
 
-def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0.1) -> Pairs:
+class Table(Pairs):
+    """Rows of numbers: inputs [N, F] and targets [N, K], both scaled from the units that their columns are in."""
+
+    def __init__(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        targets: Mapping[str, np.ndarray],
+        seed: int,
+        units: tuple[Units, Units],
+        columns: tuple[Sequence[str], Sequence[str]],
+    ) -> None:
+        super().__init__(inputs, targets, seed)
+        self._targets_units, self.columns = units[1], columns
+        self.raw = Raw("inputs", tf.TensorSpec(self.shape, tf.float32), units[0].scaled, units[0].unscaled)
+
+    def restored(self, outputs: tf.Tensor) -> tf.Tensor:
+        """In the units of the targets' columns."""
+        return self._targets_units.unscaled(outputs)
+
+
+def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0.1) -> Table:
     """A .csv file with a head: the columns `targets` are told from all the others, every one of them numbers.
 
     Inputs and targets are scaled to mean 0 and spread 1 over the train split. Raises UserError for a file that is
@@ -48,7 +70,13 @@ def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0
     mean, spread = values[split["train"]].mean(axis=0), np.maximum(values[split["train"]].std(axis=0), 1e-12)
     scaled = ((values - mean) / spread).astype(np.float32)
     parts = {s: scaled[split[s]] for s in SPLITS}
-    return Pairs({s: p[:, others] for s, p in parts.items()}, {s: p[:, wanted] for s, p in parts.items()}, seed)
+    return Table(
+        {s: p[:, others] for s, p in parts.items()},
+        {s: p[:, wanted] for s, p in parts.items()},
+        seed,
+        (Units(mean[others], spread[others]), Units(mean[wanted], spread[wanted])),
+        ([head[i] for i in others], [head[i] for i in wanted]),
+    )
 
 
 def read_text(path: Path, source: str) -> str:

@@ -3,6 +3,7 @@
 A loss is a pure function of outputs and targets that gives one value per example; the trainer alone reduces it.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -25,12 +26,16 @@ class Task(Protocol):
     trained: Mapping[str, str]  # the tags of `measures`, and what they measure
     descriptions: Mapping[str, str]  # those of `evaluate`
     notes: Mapping[str, Any]  # how the scalars were computed, as plain values
+    answered: Mapping[str, str]  # the names of `answers`, and what they are
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """What outputs float32 [B, outputs] cost, float32 [B]."""
 
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
         """What else is logged of a batch while training: each [B], by tag."""
+
+    def answers(self, outputs: tf.Tensor) -> Values:
+        """What outputs [B, outputs] mean to whoever asks an exported model, each [B, ...] by name."""
 
     def evaluate(self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer) -> dict[str, float]:
         """Scores of the outputs [N, outputs] of the test split, by tag."""
@@ -50,6 +55,10 @@ class Classification:
     descriptions = {  # noqa: RUF012
         "eval/accuracy": "Share of the test split that is named rightly.",
         "eval/cross_entropy": "Cross-entropy of the test split, in nats, mean over examples.",
+    }
+    answered = {  # noqa: RUF012
+        "class": "the likeliest one's number",
+        "probabilities": "of each class",
     }
 
     def __init__(self, data: Any, label_smoothing: float = 0.0) -> None:
@@ -73,6 +82,10 @@ class Classification:
         """As `Task.measures`."""
         right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int64), targets)
         return {"train/accuracy": tf.cast(right, tf.float32)}
+
+    def answers(self, outputs: tf.Tensor) -> Values:
+        """As `Task.answers`."""
+        return {"class": tf.argmax(outputs, axis=-1), "probabilities": tf.nn.softmax(outputs)}
 
     def evaluate(self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer) -> dict[str, float]:
         """As `Task.evaluate`."""
@@ -103,17 +116,18 @@ class Regression:
 
     objective, maximize = "eval/rmse", False
     trained = {"train/squared_error": "Squared error of training examples, mean over batches."}  # noqa: RUF012
+    answered = {"values": "in the targets' own units"}  # noqa: RUF012
 
     def __init__(self, data: Any) -> None:
-        inputs, targets = data.examples("train")
+        _, targets = data.examples("train")
         if targets.ndim != 2 or targets.dtype.kind != "f":
             raise UserError(
                 f"task=regression: targets are {targets.dtype} {list(targets.shape)}, where float [N, K] are needed: "
                 "choose data=table, or another task."
             )
-        self.outputs, self.variance = targets.shape[1], targets.astype(np.float64).var(axis=0)  # [K]
+        self.outputs = targets.shape[1]
         self.names = [str(i) for i in range(self.outputs)]
-        self._train = (inputs, targets)
+        self._data, self._restored = data, getattr(data, "restored", lambda outputs: outputs)
         self.notes: dict[str, Any] = {"targets": self.outputs}
 
     @property
@@ -133,6 +147,10 @@ class Regression:
         """As `Task.measures`."""
         return {"train/squared_error": self.loss(outputs, targets)}
 
+    def answers(self, outputs: tf.Tensor) -> Values:
+        """As `Task.answers`."""
+        return {"values": self._restored(outputs)}
+
     def evaluate(self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer) -> dict[str, float]:
         """As `Task.evaluate`."""
         error = np.square(outputs - targets, dtype=np.float64)  # [N, K]
@@ -143,8 +161,12 @@ class Regression:
         }
         weights = network.linear_weights() if hasattr(network, "linear_weights") else None
         if weights is not None:
-            found["eval/weight_error"] = float(np.abs(weights - least_squares(*self._train)).max())
+            found["eval/weight_error"] = float(np.abs(weights - self._best).max())
         return found
+
+    @functools.cached_property
+    def _best(self) -> np.ndarray:
+        return least_squares(*self._data.examples("train"))
 
     def pictures(self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
         """Predictions over targets, for each of a target's numbers."""

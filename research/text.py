@@ -13,8 +13,11 @@ import tensorflow as tf
 from research import philox
 from research.data import SPLITS, Pairs, split_off
 from research.errors import UserError
+from research.raw import Raw
 from research.tables import read_text
 
+NOTHING, UNKNOWN = 0, 1  # ids that are no word's
+_PUNCTUATION = r"""[!"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~']"""
 _NOUNS = ("film", "plot", "music", "ending", "cast", "script", "camera", "story", "hero", "joke")
 _VERBS = ("was", "seemed", "felt", "is", "looked")
 _DEGREES = ("", "", "very", "rather", "quite")
@@ -22,11 +25,32 @@ _GOOD = ("good", "fine", "clever", "moving", "bright", "lovely", "witty", "stron
 _BAD = ("bad", "poor", "silly", "boring", "dull", "awful", "clumsy", "weak")
 
 
+class Tokeniser:
+    """Texts [B] -> ids int64 [B, length]: lower case, without punctuation, at white space; as Keras' TextVectorization.
+
+    Plain operations and one table, so that it leaves with a model, for where there is no Keras.
+
+    Args:
+      words: those that are known; the first has the id 2.
+      length: of every text, cut or filled up.
+    """
+
+    def __init__(self, words: Sequence[str], length: int) -> None:
+        self.words, self.length = list(words), length
+        ids = tf.range(UNKNOWN + 1, UNKNOWN + 1 + len(self.words), dtype=tf.int64)
+        pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(self.words, tf.string), ids)
+        self.table = tf.lookup.StaticHashTable(pairs, UNKNOWN)
+
+    def __call__(self, texts: tf.Tensor) -> tf.Tensor:
+        plain = tf.strings.regex_replace(tf.strings.lower(texts), _PUNCTUATION, "")
+        words = tf.strings.split(plain)[:, : self.length]
+        return words.with_values(self.table.lookup(words.values)).to_tensor(NOTHING, shape=[None, self.length])
+
+
 class Texts(Pairs):
     """Texts as ids int64 [N, length] (0: nothing, 1: a word that is not in the vocabulary) and their classes [N].
 
-    Tokenised by Keras' TextVectorization: lower case, without punctuation, at white space; the vocabulary is that of
-    the train split, the `vocabulary` most frequent words of it.
+    The vocabulary is the `vocabulary` most frequent words of the train split, as Keras' TextVectorization counts them.
     """
 
     def __init__(
@@ -40,11 +64,15 @@ class Texts(Pairs):
     ) -> None:
         if vocabulary < 3 or length < 1:
             raise UserError(f"data.vocabulary={vocabulary}, data.length={length}: 3 and 1 at least.")
-        self.tokeniser = tf.keras.layers.TextVectorization(vocabulary, output_sequence_length=length)
-        self.tokeniser.adapt(list(texts["train"]))
+        counted = tf.keras.layers.TextVectorization(vocabulary)
+        counted.adapt(list(texts["train"]))
+        self.tokeniser = Tokeniser(counted.get_vocabulary()[2:], length)  # the first are nothing and the unknown
         self.classes, self.names = len(names), tuple(names)
+        known = tf.TensorSpec([length], tf.int64)
+        self.raw = Raw("text", tf.TensorSpec([], tf.string), self.tokeniser, None, resources=[self.tokeniser.table])
+        self.ids = Raw("ids", known, lambda ids: tf.where((ids >= 0) & (ids < vocabulary), ids, UNKNOWN))
         super().__init__(
-            {s: self.tokeniser(tf.constant(list(texts[s]))).numpy().astype(np.int64) for s in SPLITS},
+            {s: self.tokeniser(tf.constant(list(texts[s]))).numpy() for s in SPLITS},
             {s: np.asarray(labels[s], np.int64) for s in SPLITS},
             seed,
         )

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from research import record, targets
+from research import record, targets, workers
 from research.errors import UserError
 from research.record import read_config, read_result
 
@@ -20,21 +20,42 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
     """Run one experiment in `folder`; returns its objective, which a sweeper optimises.
 
     A run that has nothing left to do ends at once. `started` is when the process began to work (`time.time()`), for
-    the seconds of imports; `origin` is what was typed, see `record.begin`. Raises UserError when training ran into NaN,
-    and when a run could not be saved at its end.
+    the seconds of imports; `origin` is what was typed, see `record.originate`. Raises UserError when training ran into
+    NaN, when a run could not be saved at its end, and when a worker of several (research.cluster) is gone. Of these,
+    all but the first compute their shares and write nothing.
     """
+    if cfg.run.profile and workers.several(cfg.strategy):
+        raise UserError("run.profile: a profile is of one process; leave out strategy=multi_worker, or the profile.")
     over = _over(cfg, folder)
+    if workers.number(cfg.strategy):
+        if over is None:
+            _follow(cfg, folder)
+        return None
     with _writable(folder):
-        record.begin(folder, cfg, origin)
+        record.begin(folder, cfg)
+        if over is None:
+            record.originate(folder, cfg, origin)
     if over is not None:
         print(f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose another run.name.")
         return over["objective"]["value"]
-    with record.logged(folder), record.failures(folder) as known:
-        trainer = build(cfg)
+    trainer, outcome = _lead(cfg, folder, started)
+    print(f"results: {folder / record.RESULT}\ncurves:  sparring tensorboard {folder.parent}")
+    if outcome.status == "nan" or outcome.unsaved:
+        error = UserError(outcome.message)
+        error.exit_code = 1
+        raise error
+    return outcome.final.get(trainer.objective)
+
+
+def _lead(cfg: DictConfig, folder: Path, started: float) -> tuple[Any, Any]:
+    """Train, and write what came of it: what the only worker does, or the first. The trainer, and the outcome."""
+    with record.logged(folder), record.failures(folder) as known, _meeting(cfg):
+        place = strategy(cfg)
+        trainer = build(cfg, place)
         if cfg.run.profile:
             trainer = _profiled(trainer, folder, cfg.run.profile)
         try:
-            fit = _fit(cfg, trainer, folder)
+            fit = _fit(cfg, trainer, folder, place)
             fit.outcome.seconds["imports"] += time.time() - started
             known |= {"outcome": fit.outcome, "objective": trainer.objective}
             outcome = fit.run()
@@ -44,12 +65,27 @@ def train(cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, An
         print(_said(record.summary(outcome, trainer.objective)))
         with _writable(folder):
             record.finish(folder, outcome, trainer.objective)
-    print(f"results: {folder / record.RESULT}\ncurves:  tensorboard --logdir {folder.parent}")
-    if outcome.status == "nan" or outcome.unsaved:
-        error = UserError(outcome.message)
-        error.exit_code = 1
-        raise error
-    return outcome.final.get(trainer.objective)
+    return trainer, outcome
+
+
+def _follow(cfg: DictConfig, folder: Path) -> None:
+    """What a worker does that is not the first."""
+    with _meeting(cfg):
+        place = strategy(cfg)
+        trainer = build(cfg, place)
+        try:
+            _fit(cfg, trainer, folder, place).run()
+        finally:
+            trainer.close()
+
+
+def _meeting(cfg: DictConfig) -> contextlib.AbstractContextManager[None]:
+    """Says it in a line if, of several workers, one is gone."""
+    if not workers.several(cfg.strategy):
+        return contextlib.nullcontext()
+    from research import crew
+
+    return crew.complete()
 
 
 def _over(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
@@ -73,15 +109,22 @@ def _writable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def build(cfg: DictConfig) -> Any:
-    """The trainer of a composed config, its variables made in the strategy's scope from `seed`."""
+def strategy(cfg: DictConfig) -> Any:
+    """The strategy of a composed config; before anything else has TensorFlow settle on its devices."""
+    targets.check_arguments(record.plain(cfg))
+    targets.instantiate(cfg.get("device"))  # None in a config from before there was one
+    return targets.instantiate(cfg.strategy)
+
+
+def build(cfg: DictConfig, place: Any = None) -> Any:
+    """The trainer of a composed config, its variables made in the strategy's scope (`place`) from `seed`."""
     import tensorflow as tf
 
-    config = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-    targets.check_arguments(OmegaConf.to_container(config, resolve=True))
-    strategy = targets.instantiate(cfg.strategy)  # before anything else has TensorFlow settle on its devices
+    from research.strategy import inside
+
+    place = place or strategy(cfg)
     tf.keras.utils.set_random_seed(cfg.seed)  # Keras' initialisers; everything later draws from keys
-    with strategy.scope():
+    with inside(place):
         return targets.instantiate(cfg.trainer)
 
 
@@ -91,16 +134,22 @@ def _profiled(trainer: Any, folder: Path, steps: int) -> Any:
     return Profiled(trainer, folder, steps)
 
 
-def _fit(cfg: DictConfig, trainer: Any, folder: Path) -> Any:
+def _fit(cfg: DictConfig, trainer: Any, folder: Path, place: Any) -> Any:
     """The run, ready to go on from where it was."""
-    from research.fit import Fit, Schedule
+    from research.crew import Alone, Crew
+    from research.fit import Fit, Follow, Schedule
     from research.progress import Progress
 
     run = cfg.run
     schedule = Schedule(run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target)
-    fit = Fit(trainer, schedule, folder, Progress(_headline(trainer)))
+    chief, several = workers.number(cfg.strategy) == 0, workers.several(cfg.strategy)
+    crew = Crew(place, chief) if several else Alone()
+    fit = (Fit if chief else Follow)(trainer, schedule, folder, Progress(_headline(trainer)), crew)
     _initialise(cfg, fit)
-    record.describe(folder, cfg, trainer)
+    if crew.any(trainer.step != crew.told(trainer.step)):
+        raise UserError(f"strategy=multi_worker: all workers need to see the folder of runs, {folder.parent}.")
+    if chief:
+        record.describe(folder, cfg, trainer)
     return fit
 
 

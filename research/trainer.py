@@ -99,6 +99,12 @@ class Trainer(Protocol):
     def export(self) -> Export:
         """What was learned, as functions of named tensors that need nothing of ours to be called."""
 
+    def gather(self) -> None:
+        """Have `checkpoint` hold what of it is on other hosts; called by all of them before a save.
+
+        Only a trainer that has anything there needs this method.
+        """
+
     def close(self) -> None:
         """Release processes and files."""
 

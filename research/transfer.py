@@ -14,7 +14,7 @@ from research import checkpoint, finite, stages
 from research.errors import UserError
 from research.models import Headed
 from research.object_graph import Leaf
-from research.optimizers import Scheduled, freeze
+from research.optimizers import Scheduled, another, freeze
 from research.supervised import SupervisedTrainer
 from research.tasks import Task
 
@@ -34,7 +34,7 @@ def learned(
     """A torso that has learned a task first, from `steps` examples of `data`, under a head that is then thrown away."""
 
     def train() -> tuple[list[np.ndarray], np.ndarray]:
-        own = Scheduled(type(optimizer.keras).from_config(optimizer.keras.get_config()), optimizer.learning_rate)
+        own = Scheduled(another(optimizer.keras), optimizer.learning_rate)
         model = functools.partial(Headed, torso=torso)
         trainer = SupervisedTrainer(data, model, task, own, batch_size, seed, steps, compile=compile)
         trainer.train(steps)

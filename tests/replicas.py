@@ -13,7 +13,7 @@ def pair(make: Callable[[], Any]) -> tuple[Any, Any]:
     """A trainer on one device, and the same on two replicas."""
     made = []
     for place in (strategy.one_device(), strategy.mirrored(2)):
-        with place.scope():
+        with strategy.inside(place):
             made.append(make())
     return made[0], made[1]
 

@@ -48,17 +48,17 @@ def test_a_peer_is_given_the_same_work(name: str, peer: str) -> None:
     same = _gan_work(cfg) if case["config"] == "gan" else _rl_work(cfg, case["peers"][peer]["kind"])
     told = given | ({"activation": given["activation"].lower()} if "activation" in given else {})
     assert {key: (value, same[key]) for key, value in told.items() if key in same and value != same[key]} == {}
-    assert told.keys() - same.keys() <= {"env", "filters"}
+    assert told.keys() - same.keys() <= {"env", "filters", "stored"}
 
 
 def _rl_work(cfg: DictConfig, kind: str) -> dict[str, Any]:
     trainer = cfg.trainer
     same = {"num_envs": trainer.num_envs, "units": cfg.network.units, "activation": cfg.network.activation}
+    same |= {"rollout_steps": trainer.rollout_steps, "learning_rate": cfg.optimizer.learning_rate}
     if kind != "ppo":
         return same | {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
     batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
-    same |= {"rollout_steps": trainer.rollout_steps, "epochs": trainer.epochs, "batch_size": batch}
-    same |= {"minibatches": trainer.minibatches, "learning_rate": cfg.optimizer.learning_rate}
+    same |= {"epochs": trainer.epochs, "batch_size": batch, "minibatches": trainer.minibatches}
     return same | {"entropy": cfg.agent.entropy_coefficient}
 
 
@@ -85,7 +85,8 @@ def test_the_median_counts_and_each_peer_is_taken_at_its_better_number_of_thread
             asked.append((script, threads))
             return {"steps_per_second": rates[script, threads], "threads": threads, "compile_seconds": threads}
         asked.append("ours")
-        return {"steps_per_second": next(ours), "share_collect": 0.25, "compile_seconds": 1.25}
+        where = {"device": "CPU", "precision": "float32", "strategy": "one_device", "compile": "xla"}
+        return {"steps_per_second": next(ours), "share_collect": 0.25, "compile_seconds": 1.25, "where": where}
 
     monkeypatch.setattr(benchmark, "_json_of", answer)
     code = benchmark.main(["ppo_cartpole", "--repeats", "4", "--peer-python", "/bin/true", "--out", str(tmp_path)])
@@ -101,7 +102,9 @@ def test_the_median_counts_and_each_peer_is_taken_at_its_better_number_of_thread
     table = (tmp_path / "benchmark.md").read_text()
     assert "| case | steps/s or seconds | sb3 | ratio | jax | ratio |" in table
     assert f"| ppo_cartpole: {CASES['ppo_cartpole']['about']} | 35 | 5 | 7.00 | 70 | 0.50 |" in table
-    assert "- ppo_cartpole: share collect 25%, compile seconds 1.2" in table
+    assert found["where"] == {"device": "CPU", "precision": "float32", "strategy": "one_device", "compile": "xla"}
+    place = "device CPU, precision float32, strategy one_device, compile xla"
+    assert f"- ppo_cartpole: share collect 25%, compile seconds 1.2; {place}\n" in table
     assert table in capsys.readouterr().out
 
 

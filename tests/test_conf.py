@@ -48,6 +48,7 @@ JUDGED_ELSEWHERE = (
     "metrics",
     "model",
     "network",
+    "prune",
     "stages",
     "task",
 )  # whose numbers their own classes check
@@ -122,7 +123,7 @@ def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES.keys() | PARTS
     files = {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
     assert set(OPTIONS) == {(group, name) for group, name in files if group != SEARCH}
-    shared = {"actors", "debug", "experiment", "network", "optimizer", "run", "search", "strategy"}
+    shared = {"actors", "debug", "experiment", "network", "optimizer", "prune", "run", "search", "strategy"}
     assert shared | {"agent", "env"} | set(GANS) | set(SUPERVISED) == set(GROUPS)
 
 
@@ -136,6 +137,13 @@ def test_every_option_composes_without_a_mistake_and_its_targets_take_what_they_
         assert keys <= set(limited(plain(cfg)["limits"])), "numbers without limits in conf/limits.yaml"
 
 
+@pytest.mark.parametrize("primary", PRIMARIES)
+def test_a_profile_is_for_any_training(primary: str) -> None:
+    found = composed(primary, *PRIMARIES[primary], "debug=profile")
+    targets.check_arguments(plain(found))
+    assert found.run.profile == 500
+
+
 def test_every_limit_is_of_a_key_that_some_config_has() -> None:
     keys: set[str] = set()
     for cfg in (cfg for group, name in OPTIONS for cfg in compositions(group, name)):
@@ -144,7 +152,7 @@ def test_every_limit_is_of_a_key_that_some_config_has() -> None:
 
 
 ANYWHERE = {
-    "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy"],
+    "rl": ["agent", "env", "network", "optimizer", "optimizer.optimizer", "trainer", "strategy", "device"],
     "gan": [
         "data", "network", "network.generator", "network.discriminator", "loss", "penalty.r1",
         "augmentation.instance_noise", "metrics.modes", "generator_optimizer", "discriminator_optimizer",

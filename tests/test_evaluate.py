@@ -1,5 +1,6 @@
 """`sparring evaluate`: the model of a run measured again, and the finding added to the run's result."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def test_the_same_episodes_have_the_returns_they_had_when_it_was_trained(run: Pa
     assert {**result, "evaluations": None} == {**before, "evaluations": None}  # the rest is as the run left it
     assert said[0] == f"{run}: latest checkpoint, step 96, 3 episodes"
     assert f"  eval/episode_return {entry['scalars']['eval/episode_return']:.4g}" in said
+
+
+def test_a_run_of_several_processes_is_evaluated_in_one(run: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "a"
+    shutil.copytree(run, copied)
+    cfg = OmegaConf.load(copied / "config.yaml")
+    cfg.strategy = {"_target_": "research.strategy.multi_worker", "workers": 2, "seconds": 60}
+    OmegaConf.save(cfg, copied / "config.yaml")
+    evaluate.evaluate(copied, episodes=3, checkpoint="latest", seed=None)
+    assert runs.result(copied)["evaluations"][-1]["scalars"] == {
+        tag: v for tag, v in runs.result(run)["final"].items() if tag.startswith("eval/")
+    }
 
 
 def test_the_best_model_is_evaluated_as_at_its_own_step(run: Path) -> None:

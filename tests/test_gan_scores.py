@@ -106,30 +106,33 @@ def test_scores_over_two_extractors_stand_beside_each_other():
 # ---- conf/metric ---------------------------------------------------------------------------------------------------
 
 DATA = {"modes": "grid", "stacked_modes": "stacked_digits"}
+KEYS = {"fid_trained": "fid_classifier"}  # where it is not the option's own name
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (CONF / "metric").glob("*.yaml")))
 def test_every_config_builds_and_its_metric_scores(name, tmp_path):
     short = {"modes": [], "fid": ["extractor.path=none", "extractor.sha256=00"]}
+    short["fid_trained"] = [f"extractor.run={tmp_path / 'none'}"]
+    key = KEYS.get(name, name)
     cache = [f"extractor.cache={tmp_path}", "extractor.steps=20"]
     launch.prepare()
     cfg = Composer("gan").compose([f"data={DATA.get(name, 'digits')}", f"metric={name}"])
-    assert list(cfg.metrics) == [name]
-    if "cache" in cfg.metrics[name].get("extractor", {}):
+    assert list(cfg.metrics) == [key]
+    if "cache" in cfg.metrics[key].get("extractor", {}):
         short.setdefault(name, cache)
     for override in short.get(name, []):
-        key, _, value = override.partition("=")
-        OmegaConf.update(cfg, f"metrics.{name}.{key}", value if key != "extractor.steps" else int(value))
-    plain = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in ("data", "metrics")}
+        part, _, value = override.partition("=")
+        OmegaConf.update(cfg, f"metrics.{key}.{part}", value if part != "extractor.steps" else int(value))
+    plain = {k: OmegaConf.to_container(cfg[k], resolve=True) for k in ("data", "metrics")}
     targets.check(plain, [])
     targets.check_arguments(plain)
     makers = targets.instantiate(cfg.metrics)
     data = targets.instantiate(cfg.data)
-    if name == "fid":
-        with pytest.raises(UserError, match=r"extractor=inception|extractor\.path=none"):
-            makers[name](data)
+    if name in ("fid", "fid_trained"):  # of files that are not there
+        with pytest.raises(UserError, match=r"extractor=inception|extractor\.path=none|extractor\.run"):
+            makers[key](data)
         return
-    metric = makers[name](data)
+    metric = makers[key](data)
     found = metric(lambda n: data.examples("test", min(n, 200)))
     assert found.keys() == metric.descriptions.keys()
     assert all(isinstance(v, float) and np.isfinite(v) for v in found.values())

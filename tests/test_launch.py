@@ -50,7 +50,7 @@ def test_ours_run_in_a_folder_with_packages_of_the_same_names(trained):
     folder, done = trained
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert f"results: {folder}/runs/a/result.json\ncurves:  tensorboard --logdir {folder}/runs\n" in done.stdout
+    assert f"results: {folder}/runs/a/result.json\ncurves:  sparring tensorboard {folder}/runs\n" in done.stdout
 
 
 def test_the_result_says_how_it_ended_when_and_on_what(trained):

@@ -109,7 +109,7 @@ EARLY = {
     "wrong while asking": (["--cfg", "job", "agent=pp0"], "agent=pp0: no such option"),
 }  # fmt: skip
 OTHER = {
-    "no such command": (["rll"], "sparring rll: no such command. There are: rl, gan, train, evaluate"),
+    "no such command": (["rll"], "sparring rll: no such command. There are: rl, gan, supervised, train, evaluate"),
     "train without a config": (["train"], "sparring train needs your config: --config-name"),
     "train from no such config": (["train", "--config-name", "mine"], "There is no config mine. There are: .*rl"),
     "evaluate nothing": (["evaluate"], "the following arguments are required: run"),

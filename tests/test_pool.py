@@ -104,6 +104,26 @@ def test_a_job_that_takes_too_much_memory_is_ended_with_a_word(tmp_path):
     assert 200 < int(said[1]) < 450
 
 
+def test_memory_is_counted_of_groups_that_a_job_s_children_lead():
+    """Workers of one run lead groups of their own: 200 MB there are the job's."""
+    held = "x = bytearray(200 * 2**20); x[::4096] = b'1' * len(x[::4096]); print(1, flush=True); input()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {held!r}], process_group=0)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+    ) as parent:
+        assert parent.stdout.readline() == b"1\n"
+        taken = machine.taken(parent.pid)
+        parent.stdin.close()
+    assert 200 < taken < 300
+
+
+def test_a_job_that_cannot_be_started_fails_alone(tmp_path, capsys):
+    (tmp_path / "a").write_text("a file, where its folder should be")
+    ended = run(tmp_path, {"a": "result()", "b": "result()"}, jobs=1)
+    assert {name: job.status for name, job in ended.items()} == {"a": "failed", "b": "finished"}
+    assert ended["a"].reason.startswith("it could not be started: ")
+
+
 def test_what_a_killed_job_started_ends_with_it(tmp_path):
     code = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); os._exit(1)"
     (job,) = run(tmp_path, {"a": code}).values()

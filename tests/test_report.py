@@ -9,8 +9,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG
 
 from research.errors import UserError
-from research.report import command, runs
+from research.event_reader import read_curves
+from research.report import charts, command, runs
+from research.report.analysis import Analysis
 from research.report.groups import groups
+from research.report.statistics import Bootstrap
 from tests import fake_runs
 from tests.board import loaded, points
 
@@ -117,6 +120,27 @@ def test_tensorboard_has_bands_tables_and_charts(reported):
     series = {chart.title: chart.margin.series[0] for chart in category.chart}
     assert (series["cartpole"].value, series["cartpole"].lower) == ("band/cartpole", "band/cartpole/low")
     assert not any(tag.startswith("_hparams_") for tag in board.Tags()["tensors"])  # rows are the runs' alone
+
+
+def test_a_chart_shows_every_seed_and_those_that_do_not_count(tmp_path):
+    root = fake_runs.sweep(tmp_path, {"ppo": 10.0}, ["cartpole"], 3)
+    fake_runs.run(root / "agent=ppo,env=cartpole,seed=3", 3, [1.0, 2.0], PPO, None)
+    found = runs.find([root]).runs
+    analysis = Analysis(groups(found), True, Bootstrap(0, 50))
+    (axes,) = charts.learning(analysis, {run.folder: read_curves(run.folder) for run in found}, fake_runs.TAG).axes
+    lines = sorted((float(line.get_ydata()[-1]), line.get_linestyle()) for line in axes.lines)
+    # Seeds end at 10, 11 and 12, the mean of the middle half of three is that of all: 11; the killed one at 2.
+    assert lines == [(2.0, ":"), (10.0, "-"), (11.0, "-"), (11.0, "-"), (12.0, "-")]
+
+
+def test_one_method_alone_is_not_normalised_by_its_own_runs(tmp_path):
+    root = fake_runs.sweep(tmp_path / "s", {"ppo": 10.0}, ["cartpole"], 3)
+    command.main([str(root), "--draws", "20"])
+    assert {p.name for p in (root / "report").glob("*.csv")} == {"results.csv", "runs.csv"}
+    (tmp_path / "scale.yaml").write_text("cartpole: [0, 20]")
+    command.main([str(root), "--draws", "20", "--scale", str(tmp_path / "scale.yaml")])
+    (row,) = rows(root / "report" / "aggregates.csv")
+    assert float(row["mean"]) == pytest.approx(11.0 / 20)  # of 10, 11 and 12
 
 
 def test_a_second_report_replaces_the_first_and_finds_no_runs_in_it(folder, reported):

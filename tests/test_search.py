@@ -16,6 +16,7 @@ from research import job as jobs
 from research import search
 from research.config import CONF, Composer
 from research.errors import UserError
+from research.job import Job
 from research.space import Space, override
 from research.study import Study
 from tests import runs
@@ -193,6 +194,13 @@ def test_a_trial_that_is_behind_is_pruned(space, monkeypatch):
     assert rows(space / "runs/s")[5]["state"] == "pruned"
     note = json.loads(next((space / "runs/s").glob("trial=0005*/job.json")).read_text())
     assert (note["status"], note["reason"]) == ("pruned", "others were better at the same step")
+
+
+def test_a_trial_that_another_seed_has_ended_is_watched_no_more(tmp_path):
+    jobs_of_trial = [Job(tmp_path / f"trial=0000,seed={seed}", "rl", []) for seed in (0, 1)]
+    watching = object.__new__(search.Search)
+    watching._trials, watching._jobs = {}, {0: jobs_of_trial}
+    watching.watch(jobs_of_trial[0])  # seed 1 has failed, and the study knows
 
 
 def test_a_search_that_is_killed_is_taken_up_by_another_process(space):

@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -177,20 +177,50 @@ def test_a_damaged_version_is_told_of_and_the_old_one_serves(
     assert factor(server) == 2.0
 
 
-def test_a_graph_that_writes_files_is_not_served(server: Running, models: Path, tmp_path: Path) -> None:
-    def spoil(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        tf.io.write_file(str(tmp_path / "written"), "x")
-        return {"y": x}
-
+def refusal(server: Running, models: Path, spoil: Callable[..., Any]) -> str:
+    """Why version 2, a sound model of this function, is not served, while version 1 goes on."""
     folder = models / "line/2"
     exported = Export({"x": Signature(spoil, {"x": tf.TensorSpec([2], tf.float32)}, "")}, "x", dict, dict)  # type: ignore[arg-type]
     exported.module().save(str(folder))
     manifest.close(folder, {"name": "line", "version": 2})
     server.scan()
     assert factor(server) == 1.0
-    state = server.ask("GET", "/v1/models/line/versions/2").json["model_version_status"][0]
-    assert "WriteFile" in state["status"]["error_message"]
+    (state,) = server.ask("GET", "/v1/models/line/versions/2").json["model_version_status"]
+    return str(state["status"]["error_message"])
+
+
+def test_a_graph_that_writes_files_is_not_served(server: Running, models: Path, tmp_path: Path) -> None:
+    def spoil(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.io.write_file(str(tmp_path / "written"), "x")
+        return {"y": x}
+
+    assert "WriteFile" in refusal(server, models, spoil)
     assert not (tmp_path / "written").exists()
+
+
+def test_a_signature_that_saves_is_not_served(server: Running, models: Path, tmp_path: Path) -> None:
+    """Every SavedModel can save its variables; a function that clients call may not."""
+
+    def spoil(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        tf.raw_ops.SaveV2(prefix=str(tmp_path / "written"), tensor_names=["x"], shape_and_slices=[""], tensors=[x])
+        return {"y": x}
+
+    assert "SaveV2" in refusal(server, models, spoil)
+    assert not list(tmp_path.glob("written*"))
+
+
+@pytest.mark.parametrize("listed", [None, [], {"saved_model.pb": {}}, {"saved_model.pb": {"size": "x", "sha256": ""}}])
+def test_a_manifest_that_lists_no_files_harms_its_version_alone(
+    server: Running, stock: Path, models: Path, listed: Any
+) -> None:
+    shutil.copytree(stock / "line/2", models / "line/2")
+    path = models / "line/2" / manifest.MANIFEST
+    content = {k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"} | {"files": listed}
+    path.write_text(json.dumps({**content, "sha256": manifest._own_digest(content)}))
+    server.scan()
+    assert factor(server) == 1.0
+    state = server.ask("GET", "/v1/models/line/versions/2").json["model_version_status"][0]
+    assert state["status"]["error_code"] == "DATA_LOSS"
 
 
 def test_requests_under_way_are_answered_while_versions_change(server: Running, stock: Path, models: Path) -> None:

@@ -105,6 +105,11 @@ def test_a_page_that_names_this_machine_otherwise_is_refused(tmp_path: Path) -> 
         shelve(server, "double", doubling())
         assert server.predict("double", ONE, Host="evil.example").code == 403
         assert server.predict("double", ONE, Host="localhost:8501").code == 200
+        # A page from elsewhere can have a browser ask localhost; the browser says whose page it is.
+        assert server.predict("double", ONE, Origin="https://evil.example").code == 403
+        assert server.predict("double", ONE, Origin="null").code == 403
+        assert server.predict("double", ONE, Sec_Fetch_Site="cross-site").code == 403
+        assert server.predict("double", ONE, Origin="http://localhost:6006", Sec_Fetch_Site="same-site").code == 200
     with running(replace(settings(tmp_path), own_only=False)) as server:
         shelve(server, "double", doubling())
         assert server.predict("double", ONE, Host="models.example").code == 200

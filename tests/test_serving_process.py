@@ -1,5 +1,6 @@
 """`sparring serve` as a process: without what trains, from its first word to SIGTERM."""
 
+import http.client
 import json
 import os
 import re
@@ -102,3 +103,59 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"sparring: 127.0.0.1:{port}: ")
     assert "Traceback" not in done.stderr
+
+
+def start(folder: Path, port: int) -> tuple[subprocess.Popen, str]:
+    """A server of `folder`/models that is ready, and where it is."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WITHOUT, "serve", "models", "--port", str(port)],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    url = process.stdout.readline().strip().removesuffix("/v1/models")
+    until(lambda: ready(url))
+    return process, url
+
+
+def test_after_sigkill_it_starts_again_in_its_place_and_serves_the_version_that_is_whole(tmp_path: Path) -> None:
+    write(tmp_path / "models", "line", 1, 2.0)
+    write(tmp_path / "models", "line", 2, 3.0)
+    process, url = start(tmp_path, 0)
+    answers: list[object] = []
+    lost: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            while True:
+                answers.append(fetch(f"{url}/v1/models/line:predict", {"instances": [[1, 2]]}))
+        except (OSError, http.client.HTTPException) as error:
+            lost.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        until(lambda: len(answers) > 20)
+        (tmp_path / "models/line/2/saved_model.pb").write_bytes(
+            b"damaged"
+        )  # too late for the one that has it in memory
+        before = len(answers)
+        until(lambda: len(answers) > before + 20)
+        process.kill()  # SIGKILL, in the middle of a request or between two
+        client.join(20)
+        assert process.wait(20) == -signal.SIGKILL
+        assert not client.is_alive()
+        assert len(lost) == 1
+        assert all(answer == {"predictions": [[3.0, 6.0]]} for answer in answers)
+        again, same = start(tmp_path, int(url.rpartition(":")[2]))
+        try:
+            assert same == url
+            assert fetch(f"{url}/v1/models/line:predict", {"instances": [[1, 2]]}) == {"predictions": [[2.0, 4.0]]}
+        finally:
+            again.terminate()
+            assert again.wait(60) == 0
+            again.stdout.close()
+    finally:
+        process.kill()
+        process.wait(20)
+        process.stdout.close()

@@ -186,10 +186,25 @@ def test_texts_become_ids(tmp_path):
     ids, labels = data.examples("train")
     assert (ids.shape, data.names, data.count) == ((16, 4), ("bad", "good"), 16)
     assert set(labels) == {0, 1}
-    vocabulary = data.tokeniser.get_vocabulary()
+    vocabulary = ["", "[UNK]", *data.tokeniser.words]
     words = [vocabulary[i] for i in ids[labels == 1][0]]
     assert words == ["[UNK]", "fine", "fine", "film"]  # five words are kept: nothing, unknown, film, fine, one more
     np.testing.assert_array_equal(ids[labels == 0][0][2:], 0)
+
+
+def test_ids_are_those_of_keras():
+    texts = [
+        'The plot -- was it "fine"?',
+        "",
+        "x",
+        "don't [stop] THE_plot\\now\tfine\n plot",
+        "ÄÖ fine £ plot plot plot",
+    ]
+    keras = tf.keras.layers.TextVectorization(8, output_sequence_length=6)
+    keras.adapt(["the plot was fine", "dont stop the plot", "äö fine"])
+    ours = text.Tokeniser(keras.get_vocabulary()[2:], 6)
+    np.testing.assert_array_equal(ours(tf.constant(texts)), keras(tf.constant(texts)))
+    assert ours(tf.constant(texts)).dtype == tf.int64
 
 
 def test_word_pieces_are_the_longest_that_are_there():

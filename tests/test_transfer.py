@@ -1,8 +1,10 @@
 """What was learned elsewhere, put to work: warm starts, frozen layers, encoders of agents, judges of GANs."""
 
 import functools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from envs.toys import Catch
 from gans.metrics.trained import TrainedClassifier
 from gans.networks import DCGANGenerator, Pair
 from gans.projected import ProjectedDiscriminator
-from research import finite, launch, transfer
+from research import finite, launch, strategy, transfer
 from research.config import Composer
 from research.data import Arrays
 from research.datasets import digits
@@ -204,9 +206,11 @@ def test_a_discriminator_looks_through_a_frozen_backbone(small) -> None:  # noqa
     assert all((v.numpy() != w).any() for v, w in zip(made.trainable_variables, weights, strict=True))
 
 
-def test_a_trained_classifier_is_the_extractor_of_a_metric(source: Path) -> None:
+@pytest.mark.parametrize("place", [strategy.one_device, partial(strategy.mirrored, 2)])
+def test_a_trained_classifier_is_the_extractor_of_a_metric(source: Path, place: Callable[[], Any]) -> None:
     data = digits(0, only=[0, 1, 2, 3, 4])
-    found = TrainedClassifier(data, str(source))
+    with place().scope():  # as a run builds it
+        found = TrainedClassifier(data, str(source))
     images, labels = data.examples("test")
     stored = weights(source)
     kernel, bias = (next(v for n, v in stored.items() if n.endswith(f"hidden/0/{p}")) for p in ("kernel", "bias"))

@@ -1,19 +1,27 @@
-"""A trainer small enough to see through: it fits a line, and can be told to misbehave at a known step."""
+"""A trainer small enough to see through, which fits a line and can be told to misbehave at a known step; runs of it."""
 
+import dataclasses
+import os
+import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from research.means import Means
+from research.errors import UserError
+from research.fit import Fit, Outcome, Schedule
+from research.means import Means, Measured
+from research.progress import Progress
 from research.trainer import Evaluation
+from tests.board import points
 
 BATCH = 4
 
 
-class Line:
+class Line(Measured):
     """Gradient descent with momentum on |w - (1, -2)|^2 along random directions; smaller is better.
 
     One batch is 4 examples. `at[s]` is called once the step s is done, in the middle of a call if it comes to that.
@@ -87,18 +95,6 @@ class Line:
         self.means.total.assign(self.means.add(self.means.total, {"loss/squared": loss}))
         self.batches.assign_add(1)
 
-    def scalars(self) -> dict[str, float]:
-        values = self.means.read()
-        self.means.reset()
-        return values
-
-    def peek(self) -> dict[str, float]:
-        return self.means.read()
-
-    def timings(self) -> dict[str, float]:
-        seconds, self._seconds = self._seconds, {"update": 0.0}
-        return seconds
-
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
         distance = float(np.linalg.norm(self.weights.numpy() - [1.0, -2.0]))
         value = distance if self.objectives is None else self.objectives(self.step if step is None else step)
@@ -114,3 +110,39 @@ class Line:
 
     def close(self) -> None:
         self.closed = True
+
+
+# ---- what may happen to it at a step -----------------------------------------------------------------------------
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def killed() -> None:
+    raise SystemExit  # nothing is saved on the way out, as if the process had been killed here
+
+
+def fault() -> None:
+    raise UserError("the environment broke")
+
+
+# ---- runs of it --------------------------------------------------------------------------------------------------
+
+SCHEDULE = Schedule(steps=100, log_every=10, evaluate_every=30, checkpoint_every=40)  # a batch is 4: see BATCH
+
+
+def fit(folder: Path, trainer: Line, **settings: Any) -> Fit:
+    """A run as a process finds it: resumed, if the folder has a checkpoint."""
+    one = Fit(trainer, dataclasses.replace(SCHEDULE, **settings), folder, Progress())
+    one.resume(one.latest)
+    return one
+
+
+def run(folder: Path, trainer: Line | None = None, **settings: Any) -> Outcome:
+    return fit(folder, trainer or Line(), **settings).run()
+
+
+def steps(folder: Path, tag: str = "loss/squared") -> list[int]:
+    """The steps of a curve in the order TensorBoard shows them."""
+    return [step for step, _ in points(folder, tag)]

@@ -1,6 +1,7 @@
 """A classifier that a supervised run has trained, as the extractor of a metric."""
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ class TrainedClassifier:
         folder = record.existing(run, "extractor.run")
         cfg = record.read_config(folder)
         mistakes.check_composed(cfg)
-        self._trainer = train.build(cfg)
+        with ThreadPoolExecutor(1) as elsewhere:  # a strategy's scope is a thread's: this is built in none
+            self._trainer = elsewhere.submit(lambda: train.build(cfg, tf.distribute.get_strategy())).result()
         if not (hasattr(self._trainer, "network") and hasattr(self._trainer.network, "features")):
             raise UserError(f"extractor.run={run}: that run trained no model with a head: take a supervised one.")
         if not hasattr(self._trainer.task, "names") or tuple(self._trainer.data.shape) != tuple(data.shape):

@@ -86,7 +86,8 @@ class Pretrained(tf.keras.layers.Layer):
                 **self.settings,
             )
         except ValueError as error:
-            raise UserError(f"{_KEY}.backbone={self.backbone}: {' '.join(str(error).split())}") from error
+            said = " ".join(str(error).split())
+            raise UserError(f"{_KEY}.backbone={self.backbone}: {said}. Its `size` resizes images.") from error
         except Exception as error:
             if not imagenet:
                 raise

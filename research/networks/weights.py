@@ -4,7 +4,6 @@ Only arrays are read. A whole model in an .h5 file would have Keras execute what
 built from its name, and the file gives weights alone.
 """
 
-import hashlib
 import logging
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from research.errors import UserError
+from research.manifest import sha256_of
 
 _log = logging.getLogger("sparring")
-_CHUNK = 2**20
 
 
 def locate(weights: str, sha256: str | None, key: str) -> Path:
@@ -31,7 +30,7 @@ def locate(weights: str, sha256: str | None, key: str) -> Path:
     path = Path(weights).expanduser()
     if not path.is_file():
         raise UserError(f"{key}.weights={weights}: there is no such file.")
-    found = _digest(path)
+    found = sha256_of(path)
     if sha256 is not None and found != sha256.lower():
         raise UserError(f"{key}.weights={weights} is not the file that was meant: its SHA-256 is {found}.")
     _log.info("Weights from %s, SHA-256 %s.", path, found)
@@ -47,18 +46,9 @@ def _fetched(address: str, sha256: str, key: str) -> Path:
     except Exception as error:  # Keras raises bare Exceptions
         said = " ".join(str(error).split())
         raise UserError(f"{key}.weights={address} cannot be had: {said}") from error
-    path = Path(found)
-    if _digest(path) != sha256.lower():
-        raise UserError(f"{key}.weights={address} is not the file that was meant: its SHA-256 is {_digest(path)}.")
-    return path
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+    if (digest := sha256_of(Path(found))) != sha256.lower():
+        raise UserError(f"{key}.weights={address} is not the file that was meant: its SHA-256 is {digest}.")
+    return Path(found)
 
 
 def load(model: tf.keras.Model, path: Path, key: str) -> None:

@@ -100,6 +100,11 @@ class Analysis:
         """The methods with any score."""
         return [m for m in self.methods if any(self.scores(m, t) for t in self.tasks)]
 
+    @property
+    def scalable(self) -> bool:
+        """Whether normalised scores say anything: one method, scaled by its own runs alone, has nothing beside it."""
+        return bool(self.common) and (len(self.compared) > 1 or all(task in self.given for task in self.common))
+
     @cached_property
     def scale(self) -> dict[str, tuple[float, float]]:
         """Task -> (worst, best), given or found."""

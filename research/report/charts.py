@@ -45,7 +45,7 @@ def band(group: Group, curves: Mapping[Path, Curves], tag: str, analysis: Analys
 
 
 def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Figure:
-    """A panel for each task: a band for each method, and thin lines of runs that do not count."""
+    """A panel for each task: a band for each method over a thin line for each run, dotted if it does not count."""
     figure, panels = _panels(len(analysis.tasks))
     for axes, task in zip(panels, analysis.tasks, strict=True):
         for color, method in zip(_colors(analysis.methods), analysis.methods, strict=True):
@@ -57,8 +57,9 @@ def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Fig
                 axes.plot(found.steps, found.middle, color=color, linewidth=1.4, label=method)
                 axes.fill_between(found.steps, found.low, found.high, color=color, alpha=0.2, linewidth=0)
             for run in group.runs:
-                if not run.counts and run.folder in curves:
-                    axes.plot(*curves[run.folder].of(tag), color=color, linewidth=0.7, linestyle=":")
+                if run.folder in curves:
+                    style = "-" if run.counts else ":"
+                    axes.plot(*curves[run.folder].of(tag), color=color, linewidth=0.6, alpha=0.5, linestyle=style)
         axes.set_title(task, fontsize=9)
         axes.set_xlabel("steps", fontsize=_SMALL)
         axes.set_ylabel(tag, fontsize=_SMALL)

@@ -100,14 +100,14 @@ def _scale(path: Path | None) -> dict[str, Sequence[float]]:
         return {}
     try:
         scale = record.read_yaml(path)
-        return {str(task): (float(ends[0]), float(ends[1])) for task, ends in scale.items() if len(ends) == 2 or 1 / 0}
-    except (OSError, AttributeError, TypeError, ValueError, ZeroDivisionError, KeyError) as error:
+        return {str(task): (float(worst), float(best)) for task, (worst, best) in scale.items()}
+    except (OSError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"--scale {path}: it must be a YAML of task: [worst, best] ({error}).") from error
 
 
 def _tables(analysis: Analysis, runs: Sequence[Run], tag: str) -> list[tables.Table]:
     made = [tables.results(analysis, tag)]
-    if analysis.common:
+    if analysis.scalable:
         made += [tables.aggregates(analysis), tables.comparisons(analysis), tables.pairs(analysis)]
     return [*made, tables.runs(runs)]
 
@@ -135,7 +135,7 @@ def _write(
     from research.report import board, charts
 
     figures: dict[str, Any] = {"curves": charts.learning(analysis, curves, tag)}
-    if analysis.common:
+    if analysis.scalable:
         figures |= {"aggregates": charts.aggregates(analysis), "profiles": charts.profiles(analysis)}
     if analysis.comparisons:
         figures["improvement"] = charts.improvement(analysis)

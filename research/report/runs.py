@@ -13,11 +13,11 @@ from typing import Any
 from research import provenance, record
 from research.errors import UserError
 from research.hparams import DECLARATION
+from research.job import ENDED_WELL as ENDED
 
 FOLDER = "report"  # where a report is kept; not searched for runs
-ENDED = ("finished", "target")
 _INNER = {"checkpoints", "best", FOLDER}  # folders of a run that hold no runs
-_NOT_SETTINGS = ("run", "seed", "limits", "packages", "check_first", "hparams", "tasks", "strategy")
+_NOT_SETTINGS = ("run", "seed", "limits", "packages", "check_first", "hparams", "tasks", "strategy", "device")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _run(place: Path, sweep: str, config: dict[str, Any]) -> Run:
         sweep=sweep,
         status=status,
         seed=int(config.get("seed", 0)),
-        settings={k: v for k, v in flat(config).items() if k.split(".")[0] not in _NOT_SETTINGS},
+        settings={k: v for k, v in record.flat(config).items() if k.split(".")[0] not in _NOT_SETTINGS},
         choices=origin.get("choices", {}),
         tasks=config.get("tasks") or config.get("check_first") or (),
         objective=str(objective.get("name", "")),
@@ -185,13 +185,6 @@ def _planned(folder: Path, runs: Sequence[Run]) -> list[Run]:
         absent = [plan.parent / name for name in names if plan.parent / name not in begun]
         found += [Run(job, _sweep(job, folder), "planned", problem="has not begun") for job in absent]
     return found
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as `{"agent.clip": 0.2}`."""
-    if isinstance(node, dict) and node:
-        return {k: v for key, child in node.items() for k, v in flat(child, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: node}
 
 
 def number(value: Any) -> float | None:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -83,7 +84,7 @@ class Guard:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         free = request.path in _OPEN
-        self._answering += not free
+        self._count(not free)
         try:
             if not free:
                 self._admit(request)
@@ -102,7 +103,11 @@ class Guard:
         except Exception as error:
             return self._failed(request, error)
         finally:
-            self._answering -= not free
+            self._count(-(not free))
+
+    def _count(self, change: int) -> None:
+        self._answering += change
+        self.counts.in_flight.values[()] = self._answering
 
     def _failed(self, request: web.Request, error: Exception) -> web.Response:
         """The model's refusal, if TensorFlow says whose fault it is; else ours, of which the client learns little."""
@@ -118,6 +123,8 @@ class Guard:
     def _admit(self, request: web.Request) -> None:
         if self.hosts is not None and _host(request) not in self.hosts:
             raise Refusal("PERMISSION_DENIED", "This server answers under localhost only")
+        if self.hosts is not None and _of_a_page(request, self.hosts):
+            raise Refusal("PERMISSION_DENIED", "This server answers programs of this machine, no web pages")
         if self.keys is not None:
             owner = self.keys.owner(_presented(request))
             about.note(key=owner)
@@ -130,7 +137,6 @@ class Guard:
         self, request: web.Request, response: web.StreamResponse, known: dict[str, Any], seconds: float
     ) -> None:
         self.counts.http.add(request.method if request.method in METHODS else "other", str(response.status))
-        self.counts.in_flight.values[()] = self._answering
         if "version" in known and request.path.endswith(":predict"):
             self.counts.requests.add(known["model"], known.get("status", "OK"))
             self.counts.latency.add(1e6 * seconds, known["model"], "Predict", "REST")
@@ -156,6 +162,13 @@ def _presented(request: web.Request) -> str:
 
 def _host(request: web.Request) -> str:
     return re.sub(r":[0-9]+\Z", "", request.headers.get("Host", "localhost")).lower()
+
+
+def _of_a_page(request: web.Request, hosts: frozenset[str]) -> bool:
+    """Whether a browser says that it asks for a page from elsewhere."""
+    origin = request.headers.get("Origin")
+    foreign = origin is not None and urlsplit(origin).hostname not in hosts
+    return foreign or request.headers.get("Sec-Fetch-Site") == "cross-site"
 
 
 def _identifier(request: web.Request) -> str:

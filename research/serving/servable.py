@@ -15,16 +15,22 @@ from research import manifest
 from research.compile import direct
 from research.serving.contract import TensorSpec
 
-# A SavedModel is a program. These operations reach beyond it: files, the interpreter, other machines. Saving and
-# restoring its own variables (SaveV2, RestoreV2) is part of the format, and only the latter is called.
+# A SavedModel is a program. These operations reach beyond it: files, the interpreter, other machines.
 FORBIDDEN = frozenset(
     (
         *("WriteFile", "ReadFile", "MatchingFiles", "WholeFileReader", "WholeFileReaderV2"),
         *("Save", "SaveSlices", "Restore", "RestoreSlice", "CreateSummaryFileWriter", "CreateSummaryDbWriter"),
         *("PyFunc", "PyFuncStateless", "EagerPyFunc", "Print", "PrintV2"),
-        *("RpcCall", "RpcClient", "RpcServer", "DebugIdentity", "DebugIdentityV2"),
+        *("RpcCall", "RpcClient", "RpcServer", "DebugIdentity", "DebugIdentityV2", "WriteSummary", "ImmutableConst"),
+        *("SaveDataset", "SaveDatasetV2", "CacheDataset", "CacheDatasetV2", "SnapshotDataset", "SnapshotDatasetV2"),
+        *("TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2", "FixedLengthRecordDataset"),
+        *("FixedLengthRecordDatasetV2", "TextLineReader", "TextLineReaderV2", "TFRecordReader", "TFRecordReaderV2"),
+        *("FixedLengthRecordReader", "FixedLengthRecordReaderV2", "LoadAndRemapMatrix", "GenerateVocabRemapping"),
+        *("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"),
     )
 )
+# Saving its own variables is part of the format, and of no signature: a function that is served may not.
+SAVING = frozenset(("SaveV2", "MergeV2Checkpoints", "ShardedFilename"))
 
 
 class Unfit(Exception):  # noqa: N818 - named for what it is
@@ -65,6 +71,8 @@ def load(folder: Path, name: str, version: int, unverified: bool = False) -> Ser
     try:
         loaded = tf.saved_model.load(str(folder))
         signatures = {key: _signature(key, concrete) for key, concrete in loaded.signatures.items()}
+    except Unfit:
+        raise
     except Exception as error:  # whatever TensorFlow makes of a file that is not what it seems
         raise Unfit(f"TensorFlow cannot load it: {' '.join(str(error).split())[:300]}") from error
     if not signatures:
@@ -107,6 +115,8 @@ def _operations(graph: Any) -> Iterable[str]:
 
 
 def _signature(name: str, concrete: Any) -> Signature:
+    if saving := SAVING.intersection(_operations(concrete.graph.as_graph_def())):
+        raise Unfit(f"its signature {name} has operations that write files: {', '.join(sorted(saving))}")
     takes = {key: _spec(key, s) for key, s in sorted(concrete.structured_input_signature[1].items())}
     gives = {key: _spec(key, s) for key, s in sorted(concrete.structured_outputs.items())}
     batched = bool(takes) and all(s.shape[:1] == (None,) for s in (*takes.values(), *gives.values()))

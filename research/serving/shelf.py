@@ -163,7 +163,7 @@ class Shelf:
         model.settings_mark = mark
         try:
             model.settings = Settings(keep=self.keep) if mark is None else _settings(path, self.keep)
-        except (OSError, ValueError) as error:  # what it said before still holds
+        except (OSError, ValueError, RecursionError) as error:  # what it said before still holds
             _log.error("settings unreadable", extra={"model": name, "error": f"{path}: {error}"})
 
 

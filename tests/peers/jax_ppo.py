@@ -1,26 +1,22 @@
 """JAX's side of a benchmark: `python jax_ppo.py ppo '{"num_envs": 4, ...}' steps threads` prints steps/s.
 
 PPO wholly inside one jit, in the manner of PureJaxRL (Lu et al. 2022): environments of gymnax, a scan over iterations.
-As there, a time limit ends an episode. `threads` 1 pins the process to one core, 2 leaves it all of them.
+As there, a time limit ends an episode.
 Run with the interpreter that `make peers` sets up. --learn also prints the mean return of the episodes that ended.
 """
 
-import json
-import os
-import sys
-import time
 from typing import NamedTuple
 
-if sys.argv[4] == "1":
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before JAX counts the cores
+from jax_parts import apply, measure, network  # before JAX, which counts the cores
+
+# isort: split
 
 import gymnax
 import jax
 import jax.numpy as jnp
 import optax
 
-CLIP, VALUE, DISCOUNT, GAE_LAMBDA, CHUNKS = 0.2, 0.5, 0.99, 0.95, 10
-ACTIVATIONS = {"Tanh": jnp.tanh, "ReLU": jax.nn.relu}
+CLIP, VALUE, DISCOUNT, GAE_LAMBDA = 0.2, 0.5, 0.99, 0.95
 
 
 class Step(NamedTuple):
@@ -32,37 +28,6 @@ class Step(NamedTuple):
     value: jax.Array
     reward: jax.Array
     done: jax.Array
-
-
-def dense(key: jax.Array, inputs: int, outputs: int, gain: float) -> dict:
-    return {"w": jax.nn.initializers.orthogonal(gain)(key, (inputs, outputs)), "b": jnp.zeros(outputs)}
-
-
-def network(key: jax.Array, shape: tuple, settings: dict, outputs: int, gain: float) -> list[dict]:
-    """Weights of a convolution of 3 x 3, if `filters` says so, of the dense layers, and of the head."""
-    keys, layers = list(jax.random.split(key, len(settings["units"]) + 2)), []
-    size = shape[-1]
-    if "filters" in settings:
-        layers.append(dense(keys.pop(), 9 * shape[-1], settings["filters"], 2**0.5))
-        size = (shape[0] - 2) * (shape[1] - 2) * settings["filters"]
-    for units in settings["units"]:
-        layers.append(dense(keys.pop(), size, units, 2**0.5))
-        size = units
-    return [*layers, dense(keys.pop(), size, outputs, gain)]
-
-
-def apply(layers: list[dict], x: jax.Array, settings: dict) -> jax.Array:
-    activation = ACTIVATIONS[settings["activation"]]
-    if "filters" in settings:
-        layer, layers = layers[0], layers[1:]
-        # as a matrix product of patches: in a loop XLA's own convolution is ten times slower on a CPU
-        rows, columns = x.shape[1] - 2, x.shape[2] - 2
-        x = jnp.concatenate([x[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=-1)
-        x = x @ layer["w"]
-        x = activation(x + layer["b"]).reshape(x.shape[0], -1)
-    for layer in layers[:-1]:
-        x = activation(x @ layer["w"] + layer["b"])
-    return x @ layers[-1]["w"] + layers[-1]["b"]
 
 
 def log_prob_of(logits: jax.Array, action: jax.Array) -> jax.Array:
@@ -145,22 +110,4 @@ def trainer(settings: dict) -> tuple:
     return opening(jax.random.key(0)), iteration
 
 
-def main() -> None:
-    settings, steps, threads = json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    started = time.perf_counter()
-    carry, iteration = trainer(settings)
-    count = max(steps // (settings["num_envs"] * settings["rollout_steps"] * CHUNKS), 1)
-    program = jax.jit(lambda c: jax.lax.scan(iteration, c, None, count), donate_argnums=0).lower(carry).compile()
-    compiled, ended = time.perf_counter(), []
-    for chunk in range(CHUNKS + 1):  # the first is the warm-up
-        carry, found = program(carry)
-        ended.append(found.sum(0).tolist())
-        if chunk == 0:
-            begun = time.perf_counter()
-    seconds, taken = time.perf_counter() - begun, CHUNKS * count * settings["num_envs"] * settings["rollout_steps"]
-    if "--learn" in sys.argv:
-        print([round(total / max(episodes, 1), 1) for total, episodes in ended])
-    print(json.dumps({"steps_per_second": taken / seconds, "threads": threads, "compile_seconds": compiled - started}))
-
-
-main()
+measure(trainer)
