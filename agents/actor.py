@@ -1,12 +1,13 @@
 """An actor: a process that steps its share of the environments with the learner's newest weights, as it is told."""
 
 import contextlib
+import logging
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ from research import finite
 from research.errors import UserError
 
 _POLL_SECONDS = 5.0
+_log = logging.getLogger("sparring")
+
+
+class SupersededError(UserError):
+    """The place is another's: this actor was given up, or came too late."""
 
 
 def play(
@@ -26,20 +32,41 @@ def play(
     """Do what the learner at HOST:PORT orders, until it says that it is over.
 
     `collector(number)` collects an actor's share; `model` is what it acts with. Without a `place`, its number and
-    generation, the actor waits until one is free.
+    generation, the actor waits until one is free, and again if that is given to another.
     """
-    lost = threading.Event()
-    threading.Thread(target=_watch, args=(address, lost), daemon=True).start()
+    threading.Thread(target=watch, args=(address,), daemon=True).start()
     line = wire.Line(address)
-    if place is None:
-        free = line.receive("places").head
-        place = int(free["number"]), int(free["generation"])
-    actor = Actor(line, *place, collector(place[0]), [v for _, v in sorted(finite.variables(model).items())])
+    variables = [v for _, v in sorted(finite.variables(model).items())]
+    while not _held(line, place, collector, variables):
+        pass
+
+
+def _held(
+    line: wire.Line, place: tuple[int, int] | None, collector: Callable[[int], Collector], variables: list[tf.Variable]
+) -> bool:
+    """Hold the place, or any that is free, as long as it lasts; whether that was to the end of the run."""
+    offer = line.receive("places").head if place is None else {}
+    number, generation = place or (int(offer["number"]), int(offer["generation"]))
+    mine = collector(number)
+    of = wire.likeness(mine.environment.name, mine.num_envs, mine.rollout_steps, mine.seed, variables)
+    if offer and offer["of"] != of:
+        line.send("places", offer)
+        raise UserError(f"The learner at {line.address} is of another run: {_differences(offer['of'], of)}.")
     try:
-        actor.run()
+        Actor(line, number, generation, mine, variables).run()
+    except SupersededError as error:
+        if not offer:
+            raise
+        _log.warning("%s Waiting for another.", error)
+        return False
     finally:
-        actor.collector.close()
-        line.hang_up()
+        mine.close()
+    line.hang_up()
+    return True
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {theirs.get(key)}, here {ours[key]}" for key in ours if theirs.get(key) != ours[key])
 
 
 class Actor:
@@ -64,7 +91,7 @@ class Actor:
             if (generation, turn) != (self.generation, self._turn):  # one given up has had it, and put it back
                 self.line.send(table, order.head, order.arrays)
             if generation > self.generation:
-                raise UserError(f"Place {self.number} is another actor's now: the learner had no word from this one.")
+                raise SupersededError(f"Place {self.number} is another actor's now: this one was late or silent.")
             if turn == self._turn:
                 self._turn += 1
                 if not self._obey(order):
@@ -119,15 +146,16 @@ class Actor:
         self.line.send("rollouts", head, arrays or [])
 
 
-def _watch(address: str, lost: threading.Event) -> None:
+def watch(address: str) -> None:
     """End this process once the learner's port has been closed for a while: Reverb itself would wait for ever."""
     host, _, port = address.rpartition(":")
     missed = 0
-    while not lost.wait(_POLL_SECONDS):
+    while True:
+        time.sleep(_POLL_SECONDS)
         reached = False
         with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), _POLL_SECONDS):
             reached = True
         missed = 0 if reached else missed + 1
         if missed > 2:
-            print(f"sparring: the learner at {address} does not answer any more.", file=sys.stderr, flush=True)
+            print(f"sparring: The learner at {address} {wire.GONE}.", file=sys.stderr, flush=True)
             os._exit(1)

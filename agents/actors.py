@@ -13,7 +13,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import tensorflow as tf
 
 from agents import places, wire
 from agents.host import Packed
-from agents.places import Place
+from agents.places import Place, Reverb
 from research import actor, finite, record
 from research.errors import UserError
 
@@ -32,30 +31,6 @@ ACTORS = {
     "actors/staleness": "Iterations that were learned from since the weights that a rollout was collected with, mean.",
     "actors/lost": "Actors lost, per iteration.",
 }
-
-
-@dataclass(frozen=True)
-class Reverb:
-    """How many actors there are, and how they are reached; see conf/actors/reverb.yaml. `folder` is the run's."""
-
-    folder: str
-    count: int = 2
-    here: int | None = None
-    port: int | None = None
-    ahead: int = 0
-    seconds: float = 60.0
-
-    def check(self, environment: Any, num_envs: int) -> None:
-        """UserError for what cannot be shared."""
-        if environment.compiled:
-            raise UserError(
-                "actors=reverb is for environments of the host, such as env=gymnasium: a compiled one is stepped on "
-                "the device, far faster than any actor could."
-            )
-        if num_envs % self.count:
-            raise UserError(f"actors.count={self.count} does not divide trainer.num_envs={num_envs}.")
-        if self.here is not None and self.here > self.count:
-            raise UserError(f"actors.here={self.here} is more than actors.count={self.count}.")
 
 
 class ActorsDriver:
@@ -80,6 +55,7 @@ class ActorsDriver:
         self.learn, self.settings, self.note = learn, settings, note
         self.share = num_envs // settings.count
         self.seconds = {"collect": 0.0, "update": 0.0}
+        wire.reverb()  # or it is missing, which is better known before anything is trained
         self._variables = [v for _, v in sorted(finite.variables(model).items())]
         self._exchange: Any = None
         self._places: list[Place] = []
@@ -137,7 +113,7 @@ class ActorsDriver:
             message = self._exchange.hear(_LOOK_SECONDS)
             if message is not None and self._places[message.head["number"]].heard(message):
                 self._note_down(message)
-            if time.monotonic() - self._looked > _LOOK_SECONDS:
+            if self._exchange.all_heard() and time.monotonic() - self._looked > _LOOK_SECONDS:
                 self._looked = time.monotonic()
                 self._look()
 
@@ -191,20 +167,31 @@ class ActorsDriver:
         record.replace(folder / actor.FILE, f'{{"address": "{address}"}}\n')
         here = settings.count if settings.here is None else settings.here
         for number in range(settings.count):
-            place = Place(number, self._exchange, folder, settings.seconds)
+            place = Place(number, self._exchange, settings, self._likeness(number))
             self._places.append(place)
             place.open(done * self.rollout_steps, [] if snapshot is None else wire.packed(self._part(snapshot, number)))
             place.start() if number < here else place.offer()
+        said = "Port %d of every interface of this host is open to actors, without a password, as Reverb has it."
+        _log.warning(said, self._exchange.port)
         if here < settings.count:
             said = "sparring actor %s --address %s steps environments for this run; %d more are awaited."
             _log.info(said, folder, address, settings.count - here)
 
+    def _likeness(self, number: int) -> dict[str, Any]:
+        return wire.likeness(
+            self.environment.name, self.share, self.rollout_steps, self.seed + number * self.share, self._variables
+        )
+
     def close(self) -> None:
         """Let the actors go."""
         if self._exchange is not None:
-            places.close(self._places)
-            self._exchange.close()
-            self._exchange, self._places = None, []
+            exchange, self._exchange = self._exchange, None
+            try:
+                places.close(self._places)
+            finally:
+                exchange.close()
+                self._places = []
+                (Path(self.settings.folder) / actor.FILE).unlink(missing_ok=True)
 
     # ---- saving --------------------------------------------------------------------------------------------------
 

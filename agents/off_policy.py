@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from agents import anatomy
-from agents.actors import Reverb
+from agents.places import Reverb
 from agents.replay import Ring, Transitions
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
 from agents import anatomy
-from agents.actors import Reverb
 from agents.normalizers import RewardNormalizer
+from agents.places import Reverb
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings

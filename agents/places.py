@@ -1,4 +1,4 @@
-"""The places of a learner's actors: who holds each, what they owe, and what happens when one is lost."""
+"""The places of a learner's actors: how many, who holds each, what they owe, and what happens when one is lost."""
 
 import contextlib
 import logging
@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,40 @@ _CLOSING_SECONDS = 5.0
 _ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1"}
 
 
-class Place:
-    """One actor's, whoever holds it: `generation` tells its holders apart, `owed` are the rollouts it was told to."""
+@dataclass(frozen=True)
+class Reverb:
+    """How many actors there are, and how they are reached; see conf/actors/reverb.yaml. `folder` is the run's."""
 
-    def __init__(self, number: int, exchange: wire.Exchange, folder: Path, seconds: float) -> None:
-        self.number, self.exchange, self.folder, self.seconds = number, exchange, folder, seconds
+    folder: str
+    count: int = 2
+    here: int | None = None
+    port: int | None = None
+    ahead: int = 0
+    seconds: float = 60.0
+    start_seconds: float = 300.0
+
+    def check(self, environment: Any, num_envs: int) -> None:
+        """UserError for what cannot be shared."""
+        if environment.compiled:
+            raise UserError(
+                "actors=reverb is for environments of the host, such as env=gymnasium: a compiled one is stepped on "
+                "the device, far faster than any actor could."
+            )
+        if num_envs % self.count:
+            raise UserError(f"actors.count={self.count} does not divide trainer.num_envs={num_envs}.")
+        if self.here is not None and self.here > self.count:
+            raise UserError(f"actors.here={self.here} is more than actors.count={self.count}.")
+
+
+class Place:
+    """One actor's, whoever holds it: `generation` tells its holders apart, `owed` are the rollouts it was told to.
+
+    `of` says what an actor that may hold it is like (`wire.likeness`).
+    """
+
+    def __init__(self, number: int, exchange: wire.Exchange, settings: Reverb, of: Mapping[str, Any]) -> None:
+        self.number, self.exchange, self.settings, self.of = number, exchange, settings, of
+        self.folder = Path(settings.folder)
         self.generation = time.time_ns() // 1000  # more than any holder's of an earlier learner at this address
         self.process: subprocess.Popen[bytes] | None = None
         self.owed: list[int] = []
@@ -50,7 +80,7 @@ class Place:
 
     def offer(self) -> None:
         """Let an actor of another host take the place."""
-        self.exchange.send("places", {"number": self.number, "generation": self.generation})
+        self.exchange.send("places", {"number": self.number, "generation": self.generation, "of": self.of})
 
     @property
     def log(self) -> Path:
@@ -59,7 +89,7 @@ class Place:
 
     def open(self, vector_step: int, state: Sequence[np.ndarray] = ()) -> None:
         """Have its environments opened: as they were saved, or, at a step past the first, in the place of lost ones."""
-        self.tell("open", state, vector_step=vector_step, seconds=self.seconds)
+        self.tell("open", state, vector_step=vector_step, seconds=self.settings.seconds)
 
     def owe(self, iteration: int) -> None:
         """Have it collect the rollout of an iteration."""
@@ -105,9 +135,12 @@ class Place:
         code = None if self.process is None else self.process.poll()
         if code is not None:
             return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        starting = self.process is not None and self.opened is None  # for as long as it takes
-        silent = self.expected and not starting and time.monotonic() - self._since > self.seconds
-        return f"has given no sign of life for {self.seconds:g} s" if silent else ""
+        silence, settings = time.monotonic() - self._since, self.settings
+        if self.opened is None:
+            slow = silence > settings.start_seconds
+            return f"was not there and ready after {settings.start_seconds:g} s (actors.start_seconds)" if slow else ""
+        silent = self.expected and silence > settings.seconds
+        return f"has given no sign of life for {settings.seconds:g} s (actors.seconds)" if silent else ""
 
     def replace(self, how: str, vector_step: int) -> None:
         """Give the place of a lost actor to another, its environments to open episodes anew."""
@@ -131,7 +164,7 @@ class Place:
         """End its process here, if there is one."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # with its environments' own processes
+                os.killpg(self.process.pid, signal.SIGKILL)  # its environments' processes end after their step
             self.process.wait()
 
     def wait(self, deadline: float) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from agents import actor, evaluation, export
-from agents.actors import ACTORS, ActorsDriver, Reverb
+from agents.actors import ACTORS, ActorsDriver
 from agents.compiled import CompiledDriver, CompiledEvaluation
 from agents.host import Collector, HostDriver, Packed
+from agents.places import Reverb
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
 from research import portions, random, strategy

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import json
 import queue
+import socket
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from research import manifest
 from research.errors import UserError
 
 _GOODBYE = {"kind": "goodbye"}
+_CLOSING_SECONDS = 5.0
+GONE = "does not answer any more"
 
 
 class Message(NamedTuple):
@@ -58,11 +61,27 @@ def unpacked(arrays: Sequence[np.ndarray]) -> dict[str, Any]:
     return manifest.decode_host(text, npz)
 
 
+def likeness(
+    environment: str, environments: int, rollout_steps: int, seed: int, variables: Sequence[tf.Variable]
+) -> dict[str, Any]:
+    """What an actor's share of the environments, and what acts in them, has in common with the learner's."""
+    return {
+        "environment": environment,
+        "environments": environments,
+        "rollout_steps": rollout_steps,
+        "seed": seed,
+        "weights": " ".join("x".join(map(str, v.shape)) for v in variables),
+    }
+
+
 class Line:
-    """One end: sends to tables and takes from them."""
+    """One end: sends to tables and takes from them.
+
+    Reverb waits for a server that has gone for ever: see `agents.actor.watch`.
+    """
 
     def __init__(self, address: str) -> None:
-        self.client = reverb().Client(address)
+        self.address, self.client = address, reverb().Client(address)
         self._writers: dict[str, Any] = {}
 
     def send(self, table: str, head: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
@@ -70,12 +89,15 @@ class Line:
         self.put(table, [np.frombuffer(json.dumps(head).encode(), np.uint8), *arrays])
 
     def put(self, table: str, arrays: Sequence[np.ndarray]) -> None:
-        """Put arrays into a table as one item."""
-        if table not in self._writers:  # a new stream costs ten times what an item costs
-            self._writers[table] = self.client.writer(max_sequence_length=1)
-        self._writers[table].append(list(arrays))
-        self._writers[table].create_item(table, 1, 1.0)
-        self._writers[table].flush()
+        """Put arrays into a table as one item. UserError if the server has just gone."""
+        try:
+            if table not in self._writers:  # a new stream costs ten times what an item costs
+                self._writers[table] = self.client.writer(max_sequence_length=1)
+            self._writers[table].append(list(arrays))
+            self._writers[table].create_item(table, 1, 1.0)
+            self._writers[table].flush()
+        except RuntimeError as error:
+            raise UserError(f"The learner at {self.address} {GONE} ({error})") from error
 
     def take(self, table: str) -> list[np.ndarray]:
         """The arrays of a table's next item; waits for it."""
@@ -105,6 +127,7 @@ class Exchange(Line):
         tables = [package.Table.queue(f"orders_{i}", room) for i in range(count)]
         tables += [package.Table.queue("rollouts", room * count), package.Table.queue("places", 4 * count)]
         tables.append(package.Table("weights", fifo(), fifo(), max_size=1, rate_limiter=one))
+        _check_free(port)
         with tempfile.TemporaryDirectory() as nothing:  # which is what Reverb would save there
             try:
                 self._server = package.Server(tables, port, saver.DefaultCheckpointer(nothing))
@@ -112,24 +135,34 @@ class Exchange(Line):
                 raise UserError(f"actors.port={port}: Reverb cannot listen there ({error}).") from error
         self.port = self._server.port
         super().__init__(f"127.0.0.1:{self.port}")
-        self._heard: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Message | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
-        client = reverb().Client(f"127.0.0.1:{self.port}")
-        for sample in client.sample("rollouts", 2**62, emit_timesteps=False):
-            head, *arrays = [column[0] for column in sample.data]
-            message = Message(json.loads(head.tobytes()), arrays)
-            if message.head == _GOODBYE:
-                return
-            self._heard.put(message)
+        try:
+            client = reverb().Client(self.address)
+            for sample in client.sample("rollouts", 2**62, emit_timesteps=False):
+                head, *arrays = [column[0] for column in sample.data]
+                message = Message(json.loads(head.tobytes()), arrays)
+                if message.head == _GOODBYE:
+                    return
+                self._heard.put(message)
+        except Exception as error:
+            self._heard.put(error)
 
     def hear(self, seconds: float) -> Message | None:
         """The next message of any actor, if there is one within so many seconds."""
         with contextlib.suppress(queue.Empty):
-            return self._heard.get(timeout=seconds)
+            found = self._heard.get(timeout=seconds)
+            if isinstance(found, Message):
+                return found
+            raise UserError(f"actors=reverb: what came at port {self.port} cannot be read ({found}).") from found
         return None
+
+    def all_heard(self) -> bool:
+        """Whether nothing waits to be heard."""
+        return self._heard.empty()
 
     def unread(self, table: str) -> int:
         """How many items of a table nobody has taken."""
@@ -138,6 +171,15 @@ class Exchange(Line):
     def close(self) -> None:
         """End the server."""
         self.send("rollouts", _GOODBYE)
-        self._thread.join()
+        self._thread.join(_CLOSING_SECONDS)
         self.hang_up()
         self._server.stop()
+
+
+def _check_free(port: int | None) -> None:
+    """UserError for a port that another listens at: a second Reverb would share it, and each get half of the calls."""
+    if port is not None:
+        try:
+            socket.create_server(("", port)).close()
+        except OSError as error:
+            raise UserError(f"actors.port={port} is taken: choose another.") from error

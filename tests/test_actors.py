@@ -1,6 +1,7 @@
 """Actors: what they compute, what they are told, what is lost with one. Whole runs: tests/test_actors_process.py."""
 
 import importlib.util
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from agents import actor as actors
 from agents import wire
 from agents.actor import Actor
-from agents.actors import ActorsDriver, Reverb
+from agents.actors import ActorsDriver
 from agents.host import Packed
-from agents.places import Place
+from agents.places import Place, Reverb
 from envs.bridge import Gymnasium
 from envs.classic import CartPole
 from research.errors import UserError
@@ -35,16 +37,19 @@ def test_what_cannot_be_shared_is_refused() -> None:
 
 @pytest.mark.parametrize(("version", "said"), [("2.15.1", r"sparring\[actors\]"), ("2.21.0", "vectorization=async")])
 def test_without_reverb_it_is_said_what_to_do(version: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(wire.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "reverb", None)
     monkeypatch.setattr(tf, "__version__", version)
     with pytest.raises(UserError, match=said):
-        wire.reverb()
+        driver()  # before anything is trained
 
 
 # ---- rollouts joined, snapshots cut ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reverb is not asked for: what is tested does not speak to it."""
+    monkeypatch.setattr("agents.wire.reverb", lambda: None)
 
 
 def driver(count: int = 2, num_envs: int = 4, learn: Any = None, folder: Path = Path()) -> ActorsDriver:
@@ -61,7 +66,7 @@ def share(number: int, value: float, iteration: int, version: int) -> wire.Messa
     return wire.Message(head, [observation, np.array([[0, 1]]) + number * 2, outcome, np.full((1, 2), value)])
 
 
-def test_shares_are_joined_in_the_order_of_actors_and_begin_where_the_last_rollout_ended() -> None:
+def test_shares_are_joined_in_the_order_of_actors_and_begin_where_the_last_rollout_ended(without: None) -> None:
     learner = driver()
     packed, staleness = learner._join([share(0, 10.0, 5, 5), share(1, 20.0, 5, 3)])
     np.testing.assert_array_equal(packed.observation[:, :, 0], [[10, 11, 20, 21], [12, 13, 22, 23]])
@@ -75,7 +80,7 @@ def test_shares_are_joined_in_the_order_of_actors_and_begin_where_the_last_rollo
     np.testing.assert_array_equal(packed.observation[:, :, 0], [[12, 13, 22, 23], [14, 15, 2, 3]])
 
 
-def test_rollouts_are_learned_from_in_their_order_whoever_is_first() -> None:
+def test_rollouts_are_learned_from_in_their_order_whoever_is_first(without: None) -> None:
     learner = driver()
     learner._places = [None, None]  # type: ignore[list-item]
     for number, iteration in ((1, 0), (1, 1), (0, 0)):
@@ -87,7 +92,7 @@ def test_rollouts_are_learned_from_in_their_order_whoever_is_first() -> None:
     np.testing.assert_array_equal(learner._joined[1][0].observation[0, :, 0], [2, 3, 2, 3])  # where the first ended
 
 
-def test_a_snapshot_is_what_one_process_saves_and_is_cut_for_any_number_of_actors() -> None:
+def test_a_snapshot_is_what_one_process_saves_and_is_cut_for_any_number_of_actors(without: None) -> None:
     vector = Gymnasium("tests.toy_envs:toy/Chain-v0").vector(4, seed=7)
     vector.reset()
     for actions in ([1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1]):
@@ -106,10 +111,10 @@ def test_a_snapshot_is_what_one_process_saves_and_is_cut_for_any_number_of_actor
     np.testing.assert_array_equal(np.concatenate([v.step(np.array([1, 1])).reward for v in moved]), straight.reward)
 
 
-def test_a_lost_actors_environments_are_saved_as_ones_that_open_new_episodes_each_another() -> None:
+def test_a_lost_actors_environments_are_saved_as_ones_that_open_new_episodes_each_another(without: None) -> None:
     learner = driver()
     learner._observation, learner._next, learner._failed = np.ones((4, 1), np.float32), 5, True
-    place = Place(1, None, Path(), 1.0)  # type: ignore[arg-type]
+    place = Place(1, None, Reverb(""), {})  # type: ignore[arg-type]
     vector = Gymnasium("tests.toy_envs:toy/Dice-v0").vector(2, seed=0)
     vector.name = "Chain-v0"
     complaints = vector.restore(learner._saved(place))
@@ -200,6 +205,68 @@ def test_an_actor_says_between_two_steps_that_it_lives_once_it_has_said_nothing_
     assert script.said == ["alive"]
 
 
+class Guest:
+    """An actor's line before it has a place: offers, and what it is told then."""
+
+    address = "learner:1"
+
+    def __init__(self, offers: list[dict[str, Any]]) -> None:
+        self.offers, self.over = offers, False
+
+    def receive(self, table: str) -> wire.Message:
+        assert table == "places"
+        return wire.Message(self.offers.pop(0), [])
+
+    def send(self, table: str, head: dict[str, Any]) -> None:
+        self.offers.append(head)
+
+    def hang_up(self) -> None:
+        self.over = True
+
+
+def guest(offers: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Guest:
+    """One that is superseded at any place but number 1."""
+
+    def run(actor: Actor) -> None:
+        if actor.number != 1:
+            raise actors.SupersededError("too late")
+
+    line = Guest(offers)
+    monkeypatch.setattr(wire, "Line", lambda address: line)
+    monkeypatch.setattr(actors, "watch", lambda address: None)
+    monkeypatch.setattr(Actor, "run", run)
+
+    def collector(number: int) -> Any:
+        environment = types.SimpleNamespace(name="Chain-v0")
+        return types.SimpleNamespace(
+            environment=environment, num_envs=2, rollout_steps=8, seed=7 + 2 * number, act=None, close=lambda: None
+        )
+
+    actors.play("learner:1", None, collector, tf.train.Checkpoint(w=tf.Variable(tf.zeros([3, 2]))))
+    return line
+
+
+def offer(number: int, **other: Any) -> dict[str, Any]:
+    of = {"environment": "Chain-v0", "environments": 2, "rollout_steps": 8, "seed": 7 + 2 * number, "weights": "3x2"}
+    return {"number": number, "generation": 3, "of": of | other}
+
+
+def test_who_comes_too_late_for_a_place_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = guest([offer(0), offer(1), offer(2)], monkeypatch)
+    assert line.over
+    assert line.offers == [offer(2)]
+
+
+@pytest.mark.parametrize(("key", "value"), [("environments", 4), ("weights", "3x3"), ("seed", 8)])
+def test_an_actor_of_another_config_leaves_the_place_to_others(
+    key: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = [offer(1, **{key: value})]
+    with pytest.raises(UserError, match=rf"learner:1 is of another run: {key} {value}, here "):
+        guest(offers, monkeypatch)
+    assert offers == [offer(1, **{key: value})]
+
+
 # ---- places ------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +293,7 @@ def opened(place: Place, kind: str = "opened", **more: Any) -> bool:
 
 def test_a_successor_is_told_all_that_a_lost_actor_owed_and_three_losses_in_a_row_end_the_run(tmp_path: Path) -> None:
     exchange = Orders()
-    place = Place(0, exchange, tmp_path, 60.0)  # type: ignore[arg-type]
+    place = Place(0, exchange, Reverb(str(tmp_path)), {"seed": 7})  # type: ignore[arg-type]
     first = place.generation
     place.open(0)
     for iteration in (0, 1, 2):
@@ -237,12 +304,15 @@ def test_a_successor_is_told_all_that_a_lost_actor_owed_and_three_losses_in_a_ro
     place.replace("was ended by SIGKILL", vector_step=4)
     assert said(exchange, first)[-1][1] == "void"
     assert said(exchange, first + 1) == [(0, "open", 4), (1, "collect", 1), (2, "collect", 2)]
-    assert exchange.sent[-1] == ("places", {"number": 0, "generation": first + 1})  # nobody of this host held it
+    offer = {"number": 0, "generation": first + 1, "of": {"seed": 7}}
+    assert exchange.sent[-1] == ("places", offer)  # nobody of this host held it
     late = wire.Message({"kind": "rollout", "generation": first, "iteration": 1}, [])
     assert not place.heard(late)  # of the one that was given up
     assert place.owed == [1, 2]
-    place.start = lambda: None  # type: ignore[method-assign]
-    place.replace("has given no sign of life", vector_step=4)
+    started: list[int] = []
+    place.start = lambda: started.append(place.generation)  # type: ignore[method-assign]
+    place.replace("was not there", vector_step=4)
+    assert started == [first + 2]  # here: nobody has taken it
     with pytest.raises(UserError, match=r"Actor 0 is gone, 3 times in a row"):
         place.replace("is gone", vector_step=4)
     place.losses = 2
@@ -253,9 +323,15 @@ def test_a_successor_is_told_all_that_a_lost_actor_owed_and_three_losses_in_a_ro
 def test_silence_is_trouble_only_where_something_is_expected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     now = [100.0]
     monkeypatch.setattr("agents.places.time.monotonic", lambda: now[0])
-    place = Place(0, Orders(), tmp_path, 60.0)  # type: ignore[arg-type]
+    place = Place(0, Orders(), Reverb(str(tmp_path), seconds=60.0, start_seconds=300.0), {})  # type: ignore[arg-type]
     place.open(0)
+    place.owe(0)
+    now[0] += 299.0  # it is starting
+    assert place.trouble() == ""
+    now[0] += 2.0
+    assert place.trouble() == "was not there and ready after 300 s (actors.start_seconds)"
     opened(place)
+    opened(place, "rollout", iteration=0)
     now[0] += 1000.0  # the learner evaluates
     assert place.trouble() == ""
     place.owe(0)
@@ -265,7 +341,7 @@ def test_silence_is_trouble_only_where_something_is_expected(monkeypatch: pytest
     now[0] += 59.0
     assert place.trouble() == ""
     now[0] += 2.0
-    assert place.trouble() == "has given no sign of life for 60 s"
+    assert place.trouble() == "has given no sign of life for 60 s (actors.seconds)"
     opened(place, "rollout", iteration=0)
     place.save()
     now[0] += 61.0
@@ -301,17 +377,46 @@ def test_messages_arrive_as_they_were_sent_and_in_order() -> None:
     exchange.close()
 
 
+@here
+def test_a_port_that_is_taken_and_words_that_are_none_are_told_in_a_line() -> None:
+    """Two Reverbs would share the port, and each get half of the calls."""
+    exchange = wire.Exchange(count=1, port=None, ahead=0)
+    with pytest.raises(UserError, match=rf"actors.port={exchange.port} is taken"):
+        wire.Exchange(count=1, port=exchange.port, ahead=0)
+    assert exchange.all_heard()
+    exchange.put("rollouts", [np.frombuffer(b"{", np.uint8)])
+    with pytest.raises(UserError, match=rf"what came at port {exchange.port} cannot be read"):
+        exchange.hear(10)
+    exchange.close()
+
+
 # ---- learning ---------------------------------------------------------------------------------------------------
 
 
-def test_an_environment_that_raises_in_an_actor_ends_the_run_with_its_words() -> None:
+def test_an_environment_that_raises_in_an_actor_ends_the_run_with_its_words(without: None) -> None:
     learner = driver()
     message = wire.Message({"kind": "failed", "number": 1, "text": "environment 0 (Chain-v0) failed: no"}, [])
     with pytest.raises(UserError, match=r"Actor 1: environment 0 \(Chain-v0\) failed: no"):
         learner._note_down(message)
 
 
-def test_what_actors_were_ahead_is_learned_from_after_a_resume() -> None:
+def test_what_has_come_meanwhile_is_heard_before_anybody_is_given_up(without: None) -> None:
+    """The learner evaluates for an hour: then signs of life are waiting, of which it hears one at a time."""
+    learner, order = driver(), []
+    waiting = [wire.Message({"kind": "alive", "number": 0, "generation": 1}, [])] * 3
+
+    def hear(seconds: float) -> wire.Message | None:
+        order.append("hear")
+        return waiting.pop()
+
+    learner._exchange = types.SimpleNamespace(hear=hear, all_heard=lambda: not waiting)
+    learner._places = [types.SimpleNamespace(heard=lambda message: True)]  # type: ignore[list-item]
+    learner._look = lambda: order.append("look")  # type: ignore[method-assign]
+    learner._hear_until(lambda: "look" in order)
+    assert order == ["hear", "hear", "hear", "look"]
+
+
+def test_what_actors_were_ahead_is_learned_from_after_a_resume(without: None) -> None:
     learned: list[float] = []
     learner = driver(learn=lambda packed, step: learned.append(float(packed.observation[0, 0, 0])))
     rows = [share(0, value, 0, 0).arrays for value in (3.0, 4.0)]
