@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from agents import memory
 from agents.rollout import Rollout
+from research.errors import UserError
 
 
 class Packed(NamedTuple):
@@ -27,13 +28,11 @@ class Packed(NamedTuple):
         return Rollout(self.observation, self.action, reward, over, cut, opened, self.extras, self.memory)
 
 
-class HostDriver:
+class Collector:
     """Collects rollouts from an environment's host vector, which is opened at the first use.
 
-    `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function, and so is
-    `learn(packed, vector_step)`, which learns from a rollout, then acts on the state it ended in, and returns the same:
-    one call less per iteration, which at one step per update is half of them. `known` is the agent's state at the start
-    (see agents.memory).
+    `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function. `known` is the agent's state
+    at the start (see agents.memory).
     """
 
     def __init__(
@@ -43,27 +42,14 @@ class HostDriver:
         rollout_steps: int,
         seed: int,
         act: Callable[..., Any],
-        learn: Callable[..., Any],
         known: memory.State = (),
     ) -> None:
         self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
-        self.act, self.learn = act, learn
-        self.seconds = {"collect": 0.0, "update": 0.0}
+        self.act = act
         self._vector: Any = None
         self._observation = np.zeros(0)
         self._known = known  # before the observation is seen
         self._decided: Any = None  # what `act` says about the state the last iteration ended in
-
-    def iterate(self, done: int, count: int) -> None:
-        """Iterations `done`, done + 1, ... `count` of them."""
-        self._open()
-        for iteration in range(done, done + count):
-            started = time.perf_counter()
-            packed = self.collect(iteration * self.rollout_steps)
-            collected = time.perf_counter()
-            self._decided = self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
-            self.seconds["collect"] += collected - started
-            self.seconds["update"] += time.perf_counter() - collected
 
     def collect(self, vector_step: int) -> Packed:
         """T vector steps, from number `vector_step` of the run on."""
@@ -87,7 +73,13 @@ class HostDriver:
             tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
         )
 
-    def _open(self) -> None:
+    @property
+    def observation(self) -> np.ndarray:
+        """What the next step acts on, [B, ...]."""
+        return self._observation
+
+    def open(self) -> None:
+        """Open the environments, if they are not."""
         if self._vector is None:
             self._vector = self.environment.vector(self.num_envs, self.seed)
             self._observation = self._vector.reset()
@@ -98,8 +90,16 @@ class HostDriver:
             return None
         return self._vector.snapshot() | {"memory": [np.asarray(known) for known in tf.nest.flatten(self._known)]}
 
+    def restart(self, vector_step: int) -> None:
+        """Open environments in the place of lost ones: step `vector_step` of the run resets them all."""
+        self.close()
+        self._vector = self.environment.vector(self.num_envs, self.seed)
+        self._observation, self._decided = self._vector.restart(vector_step), None
+
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
         """Put the environments back; one sentence for each that could not be."""
+        if snapshot.get("pending"):
+            raise UserError("The checkpoint holds rollouts that actors were ahead: resume with actors=reverb.")
         if self._vector is None:
             self._vector = self.environment.vector(self.num_envs, self.seed)
         self._decided = None
@@ -113,3 +113,36 @@ class HostDriver:
         if self._vector is not None:
             self._vector.close()
             self._vector = None
+
+
+class HostDriver(Collector):
+    """Collects and learns by turns, here.
+
+    `learn(packed, vector_step)` is compiled too; it learns from a rollout, then acts on the state it ended in, and returns
+    the same as `act`: one call less per iteration, which at one step per update is half of them.
+    """
+
+    def __init__(
+        self,
+        environment: Any,
+        num_envs: int,
+        rollout_steps: int,
+        seed: int,
+        act: Callable[..., Any],
+        learn: Callable[..., Any],
+        known: memory.State = (),
+    ) -> None:
+        super().__init__(environment, num_envs, rollout_steps, seed, act, known)
+        self.learn = learn
+        self.seconds = {"collect": 0.0, "update": 0.0}
+
+    def iterate(self, done: int, count: int) -> None:
+        """Iterations `done`, done + 1, ... `count` of them."""
+        self.open()
+        for iteration in range(done, done + count):
+            started = time.perf_counter()
+            packed = self.collect(iteration * self.rollout_steps)
+            collected = time.perf_counter()
+            self._decided = self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
+            self.seconds["collect"] += collected - started
+            self.seconds["update"] += time.perf_counter() - collected

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from agents import anatomy
+from agents.places import Reverb
 from agents.replay import Ring, Transitions
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
@@ -38,6 +39,7 @@ class OffPolicyTrainer(AgentTrainer):
         n_step: int = 1,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
     ) -> None:
         if capacity < num_envs * (rollout_steps + n_step):
             raise UserError(
@@ -47,11 +49,17 @@ class OffPolicyTrainer(AgentTrainer):
         self.updates, self.batch_size, self.n_step = updates, batch_size, n_step
         self.learning_starts = max(learning_starts, num_envs * n_step)
         built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
-        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
+        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation, actors)
         self.batch_share = self.replicas.share(batch_size, "trainer.batch_size")
-        spaces = environment.observation_space, environment.action_space
-        self.replay = Ring(-(-capacity // self.replicas.count), self.share, *spaces)
+        self._capacity = -(-capacity // self.replicas.count)
         self._sampling = random.stream(seed, "replay")
+
+    @functools.cached_property
+    def replay(self) -> Ring:
+        """Made at its first use: an actor, which only acts, has no need of so much memory."""
+        with self.replicas.scope():
+            spaces = self.environment.observation_space, self.environment.action_space
+            return Ring(self._capacity, self.share, *spaces)
 
     def _learning_state(self) -> dict[str, tf.Module]:
         return self._replays.parts

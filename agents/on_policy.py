@@ -8,6 +8,7 @@ from tf_agents.trajectories import time_step as ts
 
 from agents import anatomy, memory
 from agents.normalizers import RewardNormalizer
+from agents.places import Reverb
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
 from agents.trainer import AgentTrainer, EvaluationSettings
@@ -38,6 +39,7 @@ class OnPolicyTrainer(AgentTrainer):
         normalize_rewards: bool = False,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
     ) -> None:
         built = agent(environment.observation_space, environment.action_space, network=network, optimizer=optimizer)
         self.epochs, self.minibatches = epochs, minibatches
@@ -46,7 +48,7 @@ class OnPolicyTrainer(AgentTrainer):
         self.drawn = share if self.sequences else share * rollout_steps  # from which a replica's minibatches are drawn
         _check_minibatches(self.drawn, minibatches, self.sequences)
         self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
-        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation)
+        super().__init__(built, environment, num_envs, rollout_steps, seed, total_steps, compile, evaluation, actors)
         self._shuffle = random.stream(seed, "minibatches")
 
     def _scalar_names(self) -> list[str]:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from agents import evaluation, export, memory
+from agents import actor, evaluation, export, memory
+from agents.actors import ACTORS, ActorsDriver
 from agents.compiled import CompiledDriver, CompiledEvaluation
-from agents.host import HostDriver, Packed
+from agents.host import Collector, HostDriver, Packed
+from agents.places import Reverb
 from agents.rollout import EpisodeStatistics, Rollout
 from research import compile as compilation
 from research import portions, random, strategy
@@ -61,7 +63,11 @@ class AgentTrainer(Measured, abc.ABC):
         total_steps: int,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
     ) -> None:
+        if actors is not None:
+            actors.check(environment, num_envs)
+            _check_forgetful(agent)
         self.replicas = strategy.Replicas()
         self.share = self.replicas.share(num_envs, "trainer.num_envs")  # environments of one replica
         if self.replicas.here < self.replicas.count and not environment.compiled:
@@ -69,7 +75,7 @@ class AgentTrainer(Measured, abc.ABC):
                 "strategy=multi_worker: environments of the host are stepped by one process: choose a compiled one, "
                 "such as env=cartpole, or strategy=mirrored."
             )
-        self.agent, self.environment = agent, environment
+        self.agent, self.environment, self.actors = agent, environment, actors
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
         self.seed, self.settings = seed, evaluation or EvaluationSettings()
         self.mode = compilation.resolve(compile, agent.trainable)
@@ -79,6 +85,7 @@ class AgentTrainer(Measured, abc.ABC):
         self._keys = random.stream(seed, "policy")
         self._done = 0  # iterations, as a plain number
         self._evaluations = 0
+        self._noted: dict[str, tuple[float, float]] = {}  # tag -> sum and weight since the last point
         self._seconds = {"evaluate": 0.0}
 
     # ---- the two methods a kind of agent adds --------------------------------------------------------------------
@@ -112,6 +119,7 @@ class AgentTrainer(Measured, abc.ABC):
         return {
             **self.agent.descriptions,
             **EpisodeStatistics.descriptions,
+            **({} if self.actors is None else ACTORS),
             "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, mean.",
             "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
             "eval/episode_length": "Length in steps of the greedy evaluation episodes, mean.",
@@ -168,6 +176,15 @@ class AgentTrainer(Measured, abc.ABC):
         finally:  # an environment that fails leaves whole iterations behind it, which are saved
             self._done = int(self.iterations.numpy())
 
+    def scalars(self) -> dict[str, float]:
+        values = self.peek()
+        self.means.reset()
+        self._noted = {}
+        return values
+
+    def peek(self) -> dict[str, float]:
+        return self.means.read() | {tag: total / weight for tag, (total, weight) in self._noted.items()}
+
     def timings(self) -> dict[str, float]:
         seconds = super().timings() | self.driver.seconds
         self.driver.seconds = dict.fromkeys(self.driver.seconds, 0.0)
@@ -175,10 +192,12 @@ class AgentTrainer(Measured, abc.ABC):
 
     def host_state(self) -> dict[str, Any]:
         environments = self.driver.snapshot() if self._done else None
-        return {"done": self._done, "evaluations": self._evaluations, "environments": environments}
+        state = {"done": self._done, "evaluations": self._evaluations, "environments": environments}
+        return state | ({"noted": dict(self._noted)} if self._noted else {})
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
+        self._noted = {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
         if state["environments"] is None:
             return [] if self._done == 0 else ["The environments' state was not saved: their episodes start anew."]
         return self.driver.restore(state["environments"])
@@ -193,8 +212,9 @@ class AgentTrainer(Measured, abc.ABC):
     # ---- the program ---------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def driver(self) -> HostDriver | CompiledDriver:
-        """What steps the environments: on the device if they are compiled, else from here."""
+    def driver(self) -> HostDriver | CompiledDriver | ActorsDriver:
+        """What steps the environments: on the device if they are compiled, else from here or from actors."""
+        self._learning_state()  # made before a program is traced that uses it
         shared = (self.environment, self.num_envs, self.rollout_steps, self.seed)
         known = memory.start(self.agent, self.num_envs)
         if self.environment.compiled:
@@ -202,13 +222,34 @@ class AgentTrainer(Measured, abc.ABC):
             with self.replicas.scope():
                 return CompiledDriver(*shared, self.mode, self._act, self._learn_from, *counted, known)
         learn = self.replicas.function(self._learn_once, self.mode, Direct)
+        if self.actors is not None:
+            return ActorsDriver(*shared, learn, self.model, self._note, self.actors)
         return HostDriver(*shared, Direct(self._act, self.mode), learn, known)
 
+    def play(self, address: str, place: tuple[int, int] | None = None) -> None:
+        """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and generation."""
+        assert self.actors is not None, "a config without actors"
+        actor.play(address, place, self._collector, self.model)
+
+    def _collector(self, number: int) -> Collector:
+        """What collects actor `number`'s share of a rollout."""
+        assert self.actors is not None
+        share = self.num_envs // self.actors.count
+        act = Direct(functools.partial(self._act, first=number * share), self.mode)
+        return Collector(self.environment, share, self.rollout_steps, self.seed + number * share, act)
+
+    def _note(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Add sums and weights to what is logged; beside the means, for runs with and without actors to share those."""
+        for tag, pair in values.items():
+            before = self._noted.get(tag, (0.0, 0.0))
+            self._noted[tag] = (before[0] + pair[0], before[1] + pair[1])
+
     def _act(
-        self, observation: tf.Tensor, known: memory.State, vector_step: tf.Tensor
+        self, observation: tf.Tensor, known: memory.State, vector_step: tf.Tensor, first: int | None = None
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], memory.State]:
-        count = observation.shape[0]  # a replica's environments; on the host, all of them
-        keys = random.members(random.fold(self._keys, vector_step), count, strategy.index() * count)
+        count = observation.shape[0]  # a replica's environments, or an actor's; else all of them
+        first = strategy.index() * count if first is None else first
+        keys = random.members(random.fold(self._keys, vector_step), count, first)
         seen, known = memory.see(self.agent, observation, known)
         return *self.act(seen, keys, vector_step * self.num_envs), known
 
@@ -315,6 +356,14 @@ class AgentTrainer(Measured, abc.ABC):
     def _play_on_host(self, act: Direct, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
         player = evaluation.Player(lambda *step: act(*step, *arguments), self._start)
         return evaluation.episodes(self.environment, player, count, seed, forget=player.forget)
+
+
+def _check_forgetful(agent: Any) -> None:
+    """UserError for an agent that remembers: what it knows would have to travel with the rollouts."""
+    if tf.nest.flatten(memory.start(agent, 1)):
+        raise UserError(
+            "actors=reverb: actors cannot step environments for an agent with a memory; leave one of the two out."
+        )
 
 
 def _evaluation_seed(seed: int, step: int) -> int:

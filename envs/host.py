@@ -98,6 +98,16 @@ class HostVector:
         self._steps += 1
         return Step(observation, reward, np.array(terminated, bool), np.array(truncated, bool), first)
 
+    def restart(self, steps: int) -> np.ndarray:
+        """In the place of a vector that was lost after so many steps: the next step opens an episode everywhere.
+
+        Their seeds are other than those of the episodes before. Returns what to act on, to no effect: zeros [B, ...].
+        """
+        self._steps, self._instead = steps, self._restart_step
+        space = self.observation_space
+        self._observation = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
+        return self._observation.copy()
+
     def _restart_step(self) -> Step:
         """All environments open an episode at once, in the place of a step."""
         self._instead = None

@@ -46,6 +46,7 @@ COMMANDS = {
     "export": Command("research.export:main", "export a run's model: sparring export runs/my_run --name cart"),
     "serve": Command("research.serve:main", "serve exported models over HTTP: sparring serve models --port 8501"),
     "keys": Command("research.serving.keys:main", "who may ask a server: sparring keys keys.json add alice"),
+    "actor": Command("research.actor:main", "step environments for a run elsewhere: sparring actor runs/my_run"),
     "benchmark": Command("research.benchmark:main", "measure speed: sparring benchmark --repeats 5"),
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from research import config, record
+from research import config, machine, record
 
 FILE, OUTPUT = "job.json", "output.log"
 ENDED_WELL = ("finished", "target")
@@ -29,7 +29,7 @@ _NAMES_ONLY = ("hydra", "limits", "packages", "check_first", "hparams", "tasks")
 # hears SIGTERM (prctl's PR_SET_PDEATHSIG): it saves and stops, and the same command goes on from there.
 _PROGRAM = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); "
-    "os.getppid() == int(sys.argv.pop(1)) or sys.exit('the sweep has gone'); "
+    "os.getppid() == int(sys.argv.pop(1)) or sys.exit('who started this has gone'); "
     f"sys.path.append({str(config.CONF.parent)!r}); from research.cli import main; main()"
 )
 
@@ -77,10 +77,11 @@ class Job:
         self.attempts, self.status, self.started = self.attempts + 1, "running", time.time()
         command = program([self.command, *self.arguments])
         threads = {"OMP_NUM_THREADS": str(len(cores))} if cores else {}
-        # In a process group of its own, the job hears of Ctrl-C through us, once, and not from the terminal as well.
+        # In a session of its own, the job hears of Ctrl-C through us, once, and not from the terminal as well; and what
+        # it starts, in process groups of their own or not, can be found when it has ended.
         with (self.folder / OUTPUT).open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, process_group=0,
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
                 env={**os.environ, **threads},
             )  # fmt: skip
         with contextlib.suppress(OSError):
@@ -99,8 +100,7 @@ class Job:
         """Note how its process has ended, by the verdict, else by what it left; ends what it left running."""
         assert self.process is not None
         self.code = self.process.wait()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # an environment's processes, if it was killed before them
+        machine.end(self.process.pid)  # workers, environments, if it was killed: they save, or hold its folder's lock
         self.process, self.seconds = None, time.time() - self.started
         result = self.result(since=self.started)
         message = str(result.get("message") or "").strip().splitlines()

@@ -1,7 +1,12 @@
-"""What this machine can give to jobs, cores and memory, and what a job takes of it, as Linux says."""
+"""What this machine can give to jobs, cores and memory, and what a job takes of it, as Linux says.
+
+A job leads a session (setsid). What it starts is of that session, in whatever process groups, and stays so without it.
+"""
 
 import contextlib
 import os
+import signal
+import time
 from pathlib import Path
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -26,27 +31,34 @@ def killed_for_memory() -> int:
     return int(_field(Path("/proc/vmstat"), "oom_kill"))
 
 
-def taken(group: int) -> float:
-    """Megabytes that a job's processes take together; memory that several share is counted once.
-
-    They are those of its process group, and of the groups that its children lead, as workers of one run do.
-    """
-    processes = {place: _family(place) for place in Path("/proc").iterdir() if place.name.isdigit()}
-    groups = {group} | {int(place.name) for place, (parent, _) in processes.items() if parent == group}
+def taken(session: int) -> float:
+    """Megabytes that a session's processes take together; memory that several share is counted once."""
     return sum(
         (_field(place / "smaps_rollup", "Pss:") or _field(place / "status", "VmRSS:")) / 1024
-        for place, (_, own) in processes.items()
-        if own in groups
+        for place in (Path("/proc") / str(number) for number in processes(session))
     )
 
 
-def _family(place: Path) -> tuple[int, int]:
-    """A process' parent and its process group; -1 where it has gone."""
-    try:
-        parent, group = (place / "stat").read_text().rpartition(")")[2].split()[1:3]
-    except (OSError, ValueError):
-        return -1, -1
-    return int(parent), int(group)
+def end(session: int, seconds: float = 5.0) -> None:
+    """Kill what is left of a session, and return when it is gone; after so many seconds at most."""
+    deadline = time.monotonic() + seconds
+    while (left := processes(session)) and time.monotonic() < deadline:
+        for number in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def processes(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    found = []
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):  # it has gone meanwhile
+            if place.name.isdigit():
+                state, _, _, own = (place / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(own) == session and state != "Z":
+                    found.append(int(place.name))
+    return found
 
 
 def _field(path: Path, name: str) -> float:

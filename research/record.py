@@ -23,7 +23,7 @@ SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
 HPARAM_METRICS = {"hparam/objective": "The run's last objective."}
 _log = logging.getLogger("sparring")
 # What may differ when a run is resumed.
-_FREE = ("run", "strategy", "device", "hparams", "check_first", "limits", "packages", "tasks")
+_FREE = ("run", "strategy", "device", "actors", "hparams", "check_first", "limits", "packages", "tasks")
 
 
 def begin(folder: Path, cfg: DictConfig) -> None:

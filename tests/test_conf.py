@@ -123,7 +123,7 @@ def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES.keys() | PARTS
     files = {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
     assert set(OPTIONS) == {(group, name) for group, name in files if group != SEARCH}
-    shared = {"debug", "experiment", "memory", "network", "optimizer", "prune", "run", "search", "strategy"}
+    shared = {"actors", "debug", "experiment", "memory", "network", "optimizer", "prune", "run", "search", "strategy"}
     assert shared | {"agent", "env"} | set(GANS) | set(SUPERVISED) == set(GROUPS)
 
 

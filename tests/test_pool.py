@@ -104,12 +104,12 @@ def test_a_job_that_takes_too_much_memory_is_ended_with_a_word(tmp_path):
     assert 200 < int(said[1]) < 450
 
 
-def test_memory_is_counted_of_groups_that_a_job_s_children_lead():
-    """Workers of one run lead groups of their own: 200 MB there are the job's."""
+def test_memory_is_counted_of_groups_that_what_a_job_started_leads():
+    """Workers of one run, and environments' processes, lead groups of their own: 200 MB there are the job's."""
     held = "x = bytearray(200 * 2**20); x[::4096] = b'1' * len(x[::4096]); print(1, flush=True); input()"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {held!r}], process_group=0)"
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as parent:
         assert parent.stdout.readline() == b"1\n"
         taken = machine.taken(parent.pid)
@@ -132,6 +132,30 @@ def test_what_a_killed_job_started_ends_with_it(tmp_path):
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(pid)
+
+
+HELD = """
+import fcntl
+lock = os.open(".", os.O_RDONLY)
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    result("failed", message="another process is training there"); sys.exit(2)
+if os.path.exists("tried"):
+    result(); sys.exit()
+open("tried", "w"); os.close(lock)
+worker = "import fcntl, os, signal, time; signal.signal(15, signal.SIG_IGN); "
+worker += "fcntl.flock(os.open('.', os.O_RDONLY), fcntl.LOCK_EX); print('saving', flush=True); time.sleep(60)"
+import subprocess
+subprocess.Popen([sys.executable, "-c", worker], stdout=subprocess.PIPE, process_group=0).stdout.readline()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_retry_finds_none_of_the_first_try_s_workers_still_saving(tmp_path):
+    """A worker leads a process group, outlives the job that was killed, and holds the folder's lock while it saves."""
+    (job,) = run(tmp_path, {"a": HELD}, retries=1).values()
+    assert (job.status, job.attempts, job.reason) == ("finished", 2, "")
 
 
 def _runs(pid: int) -> bool:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,15 @@ gym.register("toy/Chain-v0", "tests.toy_envs:Chain", max_episode_steps=5)
 gym.register("toy/Chain-v1", "tests.toy_envs:Chain", max_episode_steps=5)
 DICE: Any = Dice
 gym.register("toy/Dice-v0", DICE, max_episode_steps=12)  # registered by its class, not by name
+
+
+class Slow(gym.Wrapper):
+    """Every step takes so many seconds longer."""
+
+    def __init__(self, env: gym.Env, seconds: float) -> None:
+        super().__init__(env)
+        self.seconds = seconds
+
+    def step(self, action: Any):
+        time.sleep(self.seconds)
+        return self.env.step(action)

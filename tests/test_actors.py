@@ -1,0 +1,434 @@
+"""Actors: what they compute, what they are told, what is lost with one. Whole runs: tests/test_actors_process.py."""
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from agents import actor as actors
+from agents import wire
+from agents.actor import Actor
+from agents.actors import ActorsDriver
+from agents.host import Packed
+from agents.places import Place, Reverb
+from envs.bridge import Gymnasium
+from envs.classic import CartPole
+from research.errors import UserError
+
+here = pytest.mark.skipif(importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone")
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(UserError, match="is for environments of the host"):
+        Reverb("", count=2).check(CartPole(), 4)
+    with pytest.raises(UserError, match=r"actors.count=3 does not divide trainer.num_envs=4"):
+        Reverb("", count=3).check(Gymnasium("CartPole-v1"), 4)
+    with pytest.raises(UserError, match=r"actors.here=3 is more than actors.count=2"):
+        Reverb("", count=2, here=3).check(Gymnasium("CartPole-v1"), 4)
+
+
+@pytest.mark.parametrize(("version", "said"), [("2.15.1", r"sparring\[actors\]"), ("2.21.0", "vectorization=async")])
+def test_without_reverb_it_is_said_what_to_do(version: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "reverb", None)
+    monkeypatch.setattr(tf, "__version__", version)
+    with pytest.raises(UserError, match=said):
+        driver()  # before anything is trained
+
+
+# ---- rollouts joined, snapshots cut ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reverb is not asked for: what is tested does not speak to it."""
+    monkeypatch.setattr("agents.wire.reverb", lambda: None)
+
+
+def driver(count: int = 2, num_envs: int = 4, learn: Any = None, folder: Path = Path()) -> ActorsDriver:
+    settings = Reverb(str(folder), count=count)
+    environment = Gymnasium("tests.toy_envs:toy/Chain-v0")
+    return ActorsDriver(environment, num_envs, 1, 7, learn, tf.train.Checkpoint(), lambda values: None, settings)
+
+
+def share(number: int, value: float, iteration: int, version: int) -> wire.Message:
+    """A rollout of one step of two environments, every number of it told from the others."""
+    head = {"kind": "rollout", "number": number, "iteration": iteration, "version": version, "extras": ["value"]}
+    observation = np.array([[[value], [value + 1]], [[value + 2], [value + 3]]], np.float32)  # [T + 1, B, 1]
+    outcome = np.arange(8, dtype=np.float32).reshape(1, 4, 2) + value  # [T, 4, B]
+    return wire.Message(head, [observation, np.array([[0, 1]]) + number * 2, outcome, np.full((1, 2), value)])
+
+
+def test_shares_are_joined_in_the_order_of_actors_and_begin_where_the_last_rollout_ended(without: None) -> None:
+    learner = driver()
+    packed, staleness = learner._join([share(0, 10.0, 5, 5), share(1, 20.0, 5, 3)])
+    np.testing.assert_array_equal(packed.observation[:, :, 0], [[10, 11, 20, 21], [12, 13, 22, 23]])
+    np.testing.assert_array_equal(packed.action, [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(packed.outcome[0, 0], [10, 11, 20, 21])  # rewards
+    np.testing.assert_array_equal(packed.outcome[0, 3], [16, 17, 26, 27])  # first
+    np.testing.assert_array_equal(packed.extras["value"], [[10, 10, 20, 20]])
+    assert staleness == 1.0  # of 0 and 2 iterations
+    # Actor 1's successor knows nothing of where its predecessor's environments ended: 22 and 23.
+    packed, _ = learner._join([share(0, 12.0, 6, 6), share(1, 0.0, 6, 6)])
+    np.testing.assert_array_equal(packed.observation[:, :, 0], [[12, 13, 22, 23], [14, 15, 2, 3]])
+
+
+def test_rollouts_are_learned_from_in_their_order_whoever_is_first(without: None) -> None:
+    learner = driver()
+    learner._places = [None, None]  # type: ignore[list-item]
+    for number, iteration in ((1, 0), (1, 1), (0, 0)):
+        learner._note_down(share(number, 10.0 * iteration, iteration, 0))
+    assert list(learner._joined) == [0]
+    learner._note_down(share(0, 10.0, 1, 0))
+    assert list(learner._joined) == [0, 1]
+    assert learner._joined[1][1] == 1.0  # an iteration stale
+    np.testing.assert_array_equal(learner._joined[1][0].observation[0, :, 0], [2, 3, 2, 3])  # where the first ended
+
+
+def test_a_snapshot_is_what_one_process_saves_and_is_cut_for_any_number_of_actors(without: None) -> None:
+    vector = Gymnasium("tests.toy_envs:toy/Chain-v0").vector(4, seed=7)
+    vector.reset()
+    for actions in ([1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1]):
+        vector.step(np.array(actions))
+    whole = vector.snapshot()
+    for count in (1, 2, 4):
+        learner = driver(count)
+        parts = [learner._part(whole, number) for number in range(count)]
+        assert [part["seed"] for part in parts] == [7 + i * 4 // count for i in range(count)]
+        again = learner._whole(parts)
+        np.testing.assert_equal(again, whole)
+    moved = [Gymnasium("tests.toy_envs:toy/Chain-v0").vector(2, seed=0) for _ in range(2)]
+    learner = driver(2)
+    assert [v.restore(learner._part(whole, i)) for i, v in enumerate(moved)] == [[], []]
+    straight = vector.step(np.array([1, 1, 1, 1]))
+    np.testing.assert_array_equal(np.concatenate([v.step(np.array([1, 1])).reward for v in moved]), straight.reward)
+
+
+def test_a_lost_actors_environments_are_saved_as_ones_that_open_new_episodes_each_another(without: None) -> None:
+    learner = driver()
+    learner._observation, learner._next, learner._failed = np.ones((4, 1), np.float32), 5, True
+    place = Place(1, None, Reverb(""), {})  # type: ignore[arg-type]
+    vector = Gymnasium("tests.toy_envs:toy/Dice-v0").vector(2, seed=0)
+    vector.name = "Chain-v0"
+    complaints = vector.restore(learner._saved(place))
+    assert len(complaints) == 2
+    assert "starts a new episode" in complaints[0]
+    step = vector.step(np.zeros((2, 1), np.float32))
+    assert step.first.all()
+    assert step.observation[0, 1] != step.observation[1, 1]
+
+
+def test_environments_in_the_place_of_lost_ones_begin_with_a_reset_and_with_other_seeds() -> None:
+    vectors = [Gymnasium("tests.toy_envs:toy/Dice-v0").vector(2, seed=5) for _ in range(3)]
+    opened = vectors[0].reset()
+    np.testing.assert_array_equal(vectors[1].restart(40), np.zeros((2, *opened.shape[1:])))
+    vectors[2].restart(44)
+    steps = [v.step(np.zeros((2, 1), np.float32)) for v in vectors[1:]]
+    for step in steps:
+        assert step.first.all()
+        np.testing.assert_array_equal(step.reward, [0, 0])
+        assert not (step.terminated | step.truncated).any()
+        assert not np.array_equal(step.observation, opened)
+    assert not np.array_equal(steps[0].observation, steps[1].observation)
+    assert not vectors[1].step(np.zeros((2, 1), np.float32)).first.any()
+
+
+# ---- orders ------------------------------------------------------------------------------------------------------
+
+
+class Script:
+    """A line that hands out orders in a queue's order, and keeps what is said."""
+
+    def __init__(self, orders: list[tuple[str, int, int | None]]) -> None:
+        self.orders = [{"kind": kind, "generation": g, "turn": turn} for kind, g, turn in orders]
+        self.said: list[str] = []
+
+    def receive(self, table: str) -> wire.Message:
+        assert table == "orders_1"
+        assert self.orders, "waits for ever"
+        return wire.Message(self.orders.pop(0), [])
+
+    def send(self, table: str, head: dict[str, Any], arrays: Any) -> None:
+        if table == "orders_1":
+            self.orders.append(head)
+        else:
+            self.said.append(head["kind"])
+
+
+class Obeying(Actor):
+    """Keeps what it obeys."""
+
+    def _obey(self, order: wire.Message) -> bool:
+        self.__dict__.setdefault("obeyed", []).append(order.head["turn"])
+        return order.head["kind"] != "close"
+
+
+def obeying(script: Script) -> Any:
+    class Nothing:
+        act = None
+
+    return Obeying(script, 1, 3, Nothing(), [])  # type: ignore[arg-type]  # place 1, generation 3
+
+
+def test_orders_are_obeyed_in_turn_and_those_to_a_predecessor_dropped() -> None:
+    script = Script([("void", 2, 7), ("collect", 2, 1), ("collect", 3, 1), ("open", 3, 0), ("close", 3, 2)])
+    actor = obeying(script)
+    actor.run()
+    assert actor.obeyed == [0, 1, 2]  # though one given up put the first two back in another order
+
+
+def test_an_actor_that_was_given_up_puts_its_successors_order_back_and_leaves() -> None:
+    script = Script([("open", 3, 0), ("void", 3, 9), ("open", 4, 0), ("collect", 4, 1)])
+    actor = obeying(script)
+    with pytest.raises(UserError, match="Place 1 is another actor's now"):
+        actor.run()
+    assert actor.obeyed == [0]
+    assert sorted((o["generation"], o["turn"]) for o in script.orders) == [(4, 0), (4, 1)]
+
+
+def test_an_actor_says_between_two_steps_that_it_lives_once_it_has_said_nothing_for_a_while() -> None:
+    script = Script([])
+    actor = obeying(script)
+    actor._act = lambda *arguments: arguments
+    actor._patience = 3600.0
+    assert actor._beating(1, 2) == (1, 2)
+    assert script.said == []
+    actor._patience = -1.0
+    actor._beating(1, 2)
+    assert script.said == ["alive"]
+
+
+class Guest:
+    """An actor's line before it has a place: offers, and what it is told then."""
+
+    address = "learner:1"
+
+    def __init__(self, offers: list[dict[str, Any]]) -> None:
+        self.offers, self.over = offers, False
+
+    def receive(self, table: str) -> wire.Message:
+        assert table == "places"
+        return wire.Message(self.offers.pop(0), [])
+
+    def send(self, table: str, head: dict[str, Any]) -> None:
+        self.offers.append(head)
+
+    def hang_up(self) -> None:
+        self.over = True
+
+
+def guest(offers: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Guest:
+    """One that is superseded at any place but number 1."""
+
+    def run(actor: Actor) -> None:
+        if actor.number != 1:
+            raise actors.SupersededError("too late")
+
+    line = Guest(offers)
+    monkeypatch.setattr(wire, "Line", lambda address: line)
+    monkeypatch.setattr(actors, "watch", lambda address: None)
+    monkeypatch.setattr(Actor, "run", run)
+
+    def collector(number: int) -> Any:
+        environment = types.SimpleNamespace(name="Chain-v0")
+        return types.SimpleNamespace(
+            environment=environment, num_envs=2, rollout_steps=8, seed=7 + 2 * number, act=None, close=lambda: None
+        )
+
+    actors.play("learner:1", None, collector, tf.train.Checkpoint(w=tf.Variable(tf.zeros([3, 2]))))
+    return line
+
+
+def offer(number: int, **other: Any) -> dict[str, Any]:
+    of = {"environment": "Chain-v0", "environments": 2, "rollout_steps": 8, "seed": 7 + 2 * number, "weights": "3x2"}
+    return {"number": number, "generation": 3, "of": of | other}
+
+
+def test_who_comes_too_late_for_a_place_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = guest([offer(0), offer(1), offer(2)], monkeypatch)
+    assert line.over
+    assert line.offers == [offer(2)]
+
+
+@pytest.mark.parametrize(("key", "value"), [("environments", 4), ("weights", "3x3"), ("seed", 8)])
+def test_an_actor_of_another_config_leaves_the_place_to_others(
+    key: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = [offer(1, **{key: value})]
+    with pytest.raises(UserError, match=rf"learner:1 is of another run: {key} {value}, here "):
+        guest(offers, monkeypatch)
+    assert offers == [offer(1, **{key: value})]
+
+
+# ---- places ------------------------------------------------------------------------------------------------------
+
+
+class Orders:
+    """An exchange that keeps what is sent."""
+
+    port = 1
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def send(self, table: str, head: dict[str, Any], arrays: Any = ()) -> None:
+        self.sent.append((table, head))
+
+
+def said(exchange: Orders, generation: int) -> list[Any]:
+    ours = [head for table, head in exchange.sent if table == "orders_0" and head["generation"] == generation]
+    return [(h["turn"], h["kind"], h.get("iteration", h.get("vector_step"))) for h in ours]
+
+
+def opened(place: Place, kind: str = "opened", **more: Any) -> bool:
+    return place.heard(wire.Message({"kind": kind, "generation": place.generation, "complaints": [], **more}, []))
+
+
+def test_a_successor_is_told_all_that_a_lost_actor_owed_and_three_losses_in_a_row_end_the_run(tmp_path: Path) -> None:
+    exchange = Orders()
+    place = Place(0, exchange, Reverb(str(tmp_path)), {"seed": 7})  # type: ignore[arg-type]
+    first = place.generation
+    place.open(0)
+    for iteration in (0, 1, 2):
+        place.owe(iteration)
+    assert opened(place)
+    assert opened(place, "rollout", iteration=0)
+    assert place.owed == [1, 2]
+    place.replace("was ended by SIGKILL", vector_step=4)
+    assert said(exchange, first)[-1][1] == "void"
+    assert said(exchange, first + 1) == [(0, "open", 4), (1, "collect", 1), (2, "collect", 2)]
+    offer = {"number": 0, "generation": first + 1, "of": {"seed": 7}}
+    assert exchange.sent[-1] == ("places", offer)  # nobody of this host held it
+    late = wire.Message({"kind": "rollout", "generation": first, "iteration": 1}, [])
+    assert not place.heard(late)  # of the one that was given up
+    assert place.owed == [1, 2]
+    started: list[int] = []
+    place.start = lambda: started.append(place.generation)  # type: ignore[method-assign]
+    place.replace("was not there", vector_step=4)
+    assert started == [first + 2]  # here: nobody has taken it
+    with pytest.raises(UserError, match=r"Actor 0 is gone, 3 times in a row"):
+        place.replace("is gone", vector_step=4)
+    place.losses = 2
+    opened(place, "rollout", iteration=1)
+    assert place.losses == 0
+
+
+def test_silence_is_trouble_only_where_something_is_expected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = [100.0]
+    monkeypatch.setattr("agents.places.time.monotonic", lambda: now[0])
+    place = Place(0, Orders(), Reverb(str(tmp_path), seconds=60.0, start_seconds=300.0), {})  # type: ignore[arg-type]
+    place.open(0)
+    place.owe(0)
+    now[0] += 299.0  # it is starting
+    assert place.trouble() == ""
+    now[0] += 2.0
+    assert place.trouble() == "was not there and ready after 300 s (actors.start_seconds)"
+    opened(place)
+    opened(place, "rollout", iteration=0)
+    now[0] += 1000.0  # the learner evaluates
+    assert place.trouble() == ""
+    place.owe(0)
+    now[0] += 59.0
+    assert place.trouble() == ""
+    opened(place, "alive")
+    now[0] += 59.0
+    assert place.trouble() == ""
+    now[0] += 2.0
+    assert place.trouble() == "has given no sign of life for 60 s (actors.seconds)"
+    opened(place, "rollout", iteration=0)
+    place.save()
+    now[0] += 61.0
+    assert place.trouble() != ""
+
+
+# ---- Reverb itself -----------------------------------------------------------------------------------------------
+
+
+@here
+def test_messages_arrive_as_they_were_sent_and_in_order() -> None:
+    exchange = wire.Exchange(count=1, port=None, ahead=0)
+    line = wire.Line(f"127.0.0.1:{exchange.port}")
+    arrays = [np.arange(6, dtype=np.uint8).reshape(2, 3), np.zeros((0, 2), np.float32), np.array([True, False])]
+    line.send("rollouts", {"kind": "a", "text": "\N{GREEK SMALL LETTER ALPHA}"}, arrays)
+    line.send("rollouts", {"kind": "b"}, wire.packed({"seed": 2**70, "x": np.ones(3)}))
+    first, second = exchange.hear(10), exchange.hear(10)
+    assert first is not None
+    assert second is not None
+    assert first.head == {"kind": "a", "text": "\N{GREEK SMALL LETTER ALPHA}"}
+    for one, other in zip(first.arrays, arrays, strict=True):
+        assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+    np.testing.assert_equal(wire.unpacked(second.arrays), {"seed": 2**70, "x": np.ones(3)})
+    assert exchange.hear(0.01) is None
+    for version in (1, 2):
+        exchange.put("weights", [np.int64(version), np.full(2, version, np.float32)])
+    assert [line.take("weights")[0] for _ in range(2)] == [2, 2]  # the newest, as often as it is asked for
+    exchange.send("orders_0", {"kind": "collect"})
+    assert exchange.unread("orders_0") == 1
+    assert line.receive("orders_0").head == {"kind": "collect"}
+    assert exchange.unread("orders_0") == 0
+    line.hang_up()
+    exchange.close()
+
+
+@here
+def test_a_port_that_is_taken_and_words_that_are_none_are_told_in_a_line() -> None:
+    """Two Reverbs would share the port, and each get half of the calls."""
+    exchange = wire.Exchange(count=1, port=None, ahead=0)
+    with pytest.raises(UserError, match=rf"actors.port={exchange.port} is taken"):
+        wire.Exchange(count=1, port=exchange.port, ahead=0)
+    assert exchange.all_heard()
+    exchange.put("rollouts", [np.frombuffer(b"{", np.uint8)])
+    with pytest.raises(UserError, match=rf"what came at port {exchange.port} cannot be read"):
+        exchange.hear(10)
+    exchange.close()
+
+
+# ---- learning ---------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_that_raises_in_an_actor_ends_the_run_with_its_words(without: None) -> None:
+    learner = driver()
+    message = wire.Message({"kind": "failed", "number": 1, "text": "environment 0 (Chain-v0) failed: no"}, [])
+    with pytest.raises(UserError, match=r"Actor 1: environment 0 \(Chain-v0\) failed: no"):
+        learner._note_down(message)
+
+
+def test_what_has_come_meanwhile_is_heard_before_anybody_is_given_up(without: None) -> None:
+    """The learner evaluates for an hour: then signs of life are waiting, of which it hears one at a time."""
+    learner, order = driver(), []
+    waiting = [wire.Message({"kind": "alive", "number": 0, "generation": 1}, [])] * 3
+
+    def hear(seconds: float) -> wire.Message | None:
+        order.append("hear")
+        return waiting.pop()
+
+    learner._exchange = types.SimpleNamespace(hear=hear, all_heard=lambda: not waiting)
+    learner._places = [types.SimpleNamespace(heard=lambda message: True)]  # type: ignore[list-item]
+    learner._look = lambda: order.append("look")  # type: ignore[method-assign]
+    learner._hear_until(lambda: "look" in order)
+    assert order == ["hear", "hear", "hear", "look"]
+
+
+def test_what_actors_were_ahead_is_learned_from_after_a_resume(without: None) -> None:
+    learned: list[float] = []
+    learner = driver(learn=lambda packed, step: learned.append(float(packed.observation[0, 0, 0])))
+    rows = [share(0, value, 0, 0).arrays for value in (3.0, 4.0)]
+    pending = [{**Packed(*r[:3], {"value": r[3]})._asdict(), "staleness": 2.0} for r in rows]
+    learner._restored = {"pending": pending}
+    learner._begin(8)
+    assert (learner._asked, learner._next) == (10, 10)
+    assert sorted(learner._joined) == [8, 9]
+    asked: list[int] = []
+    learner._ask = asked.append  # type: ignore[method-assign]
+    learner._open = lambda done: None  # type: ignore[method-assign]
+    learner._exchange = types.SimpleNamespace(put=lambda table, arrays: None)
+    learner.iterate(8, 2)
+    assert learned == [3.0, 4.0]
+    assert asked == [8, 9]  # `ahead` is 0 now: nothing beyond what was there
