@@ -108,6 +108,8 @@ class Composer:
                 return self.hydra.compose_config(self.name, list(overrides), mode, from_shell=False)
         except (yaml.YAMLError, ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
             raise UserError(self._explain(error, overrides)) from error
+        except ValueError as error:  # Hydra's for an option that is null or a number
+            raise UserError(self._no_option(overrides) or str(error)) from error
 
     def help(self, overrides: Sequence[str]) -> str:
         """What `--help` says: `hydra.help` of the config, filled in; of groups those that the config is made of."""
@@ -149,6 +151,13 @@ class Composer:
         if lost:
             return self._unknown_key(lost[1], overrides)
         return text
+
+    def _no_option(self, overrides: Sequence[str]) -> str | None:
+        for override in self.parse(overrides):
+            group = override.key_or_group
+            if self.is_group(group) and not isinstance(override.value(), str | list | dict):
+                return f"{override.input_line}: {group} is the name of an option. {listed(self.options(group))}"
+        return None
 
     def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
         choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]

@@ -69,6 +69,8 @@ def _check(chosen: argparse.Namespace) -> None:
     for flag in ("versions", "batch_rows", "threads", "max_body", "max_depth", "max_rows", "max_concurrency"):
         if getattr(chosen, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(chosen, flag)}: at least 1.")
+    if not 0 <= chosen.port <= 65535:
+        raise UserError(f"--port {chosen.port}: 1 to 65535, or 0 for any free one.")
     for flag in ("poll", "timeout", "idle"):
         if not getattr(chosen, flag) > 0.0:
             raise UserError(f"--{flag} {getattr(chosen, flag):g}: more than 0 seconds.")

@@ -56,7 +56,10 @@ def begin_with(model: tf.train.Checkpoint, source: Path, layers: Sequence[str] |
     Raises UserError that lists the weights that do not fit, having assigned nothing.
     """
     if layers is None:
-        checkpoint.restore_into(tf.train.Checkpoint(model=model), source)
+        try:
+            checkpoint.restore_into(tf.train.Checkpoint(model=model), source)
+        except UserError as error:
+            raise UserError(f"{error} Or name what to take of it: run.warm_layers=['PATTERN', ...].") from error
         return
     here = {f"model/{name}": v for name, v in finite.variables(model).items()}
     there = checkpoint.contents(source)

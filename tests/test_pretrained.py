@@ -86,8 +86,8 @@ def test_a_real_backbone_gives_features():
 @pytest.mark.parametrize(
     ("settings", "shape", "said"),
     [
-        ({"backbone": "InceptionV3"}, (32, 32, 3), "network.backbone=InceptionV3: Input size must be at least 75x75"),
-        ({"backbone": "VGG16"}, (16, 16, 3), "network.backbone=VGG16: Input size must be at least 32x32"),
+        ({"backbone": "InceptionV3"}, (32, 32, 3), "^backbone=InceptionV3: Input size must be at least 75x75"),
+        ({"backbone": "VGG16"}, (16, 16, 3), "^backbone=VGG16: Input size must be at least 32x32"),
         ({"backbone": "VGG61"}, (32, 32, 3), "backbone=VGG61: there is none of that name. There are: .*VGG16"),
         ({"backbone": "VGG16"}, (32, 32, 4), "these images have 4 channels: drop the alpha channel"),
         ({"backbone": "VGG16"}, (7,), r"looks at images \[H, W, C\], and an input here is \[7\]"),
@@ -135,7 +135,7 @@ def test_weights_come_from_an_address_with_a_checksum(small, tmp_path, offline):
     encoder(tf.zeros([1, 32, 32, 3]))
     np.testing.assert_array_equal(encoder.network.get_weights()[0], model.get_weights()[0])
     assert [p.name for p in offline.iterdir()] == [f"{digest[:16]}_toy.h5"]
-    with pytest.raises(UserError, match=r"an address needs a checksum: set network\.sha256"):
+    with pytest.raises(UserError, match=r"an address needs a checksum: give its `sha256`"):
         small(weights=path.as_uri())(tf.zeros([1, 32, 32, 3]))
     with pytest.raises(UserError, match="cannot be had"):
         small(weights=path.as_uri(), sha256="0" * 64)(tf.zeros([1, 32, 32, 3]))
@@ -163,7 +163,7 @@ def test_weights_of_another_architecture_are_listed_and_nothing_is_assigned(tmp_
     other = tf.keras.Model(inputs, tf.keras.layers.Conv2D(6, 3, name="third")(x))
     before = other.get_weights()
     with pytest.raises(UserError, match="does not fit this backbone") as caught:
-        files.load(other, path, "network")
+        files.load(other, path)
     assert str(caught.value).splitlines()[1:] == [
         "  differs: first is [(3, 3, 3, 4), (4,)] in the file, [(3, 3, 3, 5), (5,)] here",
         "  not in the file: third",
@@ -234,14 +234,14 @@ def test_weights_that_keras_has_not_or_that_are_none_are_one_line(offline, conte
     elif content:
         other = tf.keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=SHAPE, **content)
         other.save_weights(offline / file)
-    with pytest.raises(UserError, match=r"^network\.weights=imagenet: .*MobileNetV2 .*~/\.keras/models") as caught:
+    with pytest.raises(UserError, match=r"^weights=imagenet: .*MobileNetV2 .*~/\.keras/models") as caught:
         Pretrained("MobileNetV2", "imagenet", settings=settings)(tf.zeros([1, *SHAPE]))
     assert re.search(said, str(caught.value))
     assert "\n" not in str(caught.value)
 
 
 def test_too_small_an_image_is_told_of_before_weights_that_are_not_there(offline):
-    with pytest.raises(UserError, match=r"network\.backbone=VGG16: Input size must be at least 32x32"):
+    with pytest.raises(UserError, match=r"^backbone=VGG16: Input size must be at least 32x32"):
         Pretrained("VGG16", "imagenet")(tf.zeros([1, 16, 16, 3]))
 
 

@@ -92,6 +92,7 @@ def test_beyond_this_machine_keys_and_tls_are_needed(tmp_path: Path, certificate
         (["--max-body", "0"], "--max-body 0: at least 1"),
         (["--timeout", "nan"], "--timeout nan: more than 0"),
         (["--batch-delay", "-1"], "0 to 1000"),
+        (["--port", "99999"], "--port 99999: 1 to 65535"),
         (["--keys", str(tmp_path / "none")], "sparring keys"),
     ):
         with pytest.raises(UserError, match=said):

@@ -87,6 +87,7 @@ def test_layers_that_do_not_fit_are_listed(tmp_path: Path, source: Path) -> None
         run(tmp_path, "a", f"run.warm_start={source}", "model.torso.units=[9]")
     for layer in ("head/bias", "head/kernel", "torso/hidden/0/bias", "torso/hidden/0/kernel"):
         assert f"network/{layer}" in str(caught.value)
+    assert str(caught.value).endswith("Or name what to take of it: run.warm_layers=['PATTERN', ...].")
     with pytest.raises(UserError, match=r"differs: model/network/torso/hidden/0/kernel is float32 \(64, 8\) in the"):
         run(tmp_path, "b", f"run.warm_start={source}", "model.torso.units=[9]", "run.warm_layers=['network/torso/.*']")
     with pytest.raises(UserError, match=r"not in the checkpoint: model/network/torso/hidden/1/kernel"):
@@ -229,5 +230,5 @@ def test_a_backbone_that_is_too_large_for_its_images_is_one_line() -> None:
     data = Arrays({s: np.zeros((8, 8, 8, 1), np.uint8) for s in ("train", "test")},
                   {s: np.arange(8) % 2 for s in ("train", "test")}, 0)  # fmt: skip
     model = partial(Headed, torso=partial(Pretrained, "MobileNetV2", None))
-    with pytest.raises(UserError, match=r"network\.backbone=MobileNetV2: Input size must be at least 32x32"):
+    with pytest.raises(UserError, match=r"^backbone=MobileNetV2: Input size must be at least 32x32"):
         SupervisedTrainer(data, model, Classification, adam(1e-3), 4, 0, 100)

@@ -12,7 +12,6 @@ from research.networks.mlp import MLP
 
 _log = logging.getLogger("sparring")
 IMAGENET = "imagenet"
-_KEY = "network"
 
 
 class Pretrained(tf.keras.layers.Layer):
@@ -67,10 +66,10 @@ class Pretrained(tf.keras.layers.Layer):
 
     def _sides(self, shape: tf.TensorShape) -> tuple[int, int]:
         if shape.rank != 4:
-            raise UserError(f"{_KEY}=pretrained looks at images [H, W, C], and an input here is {list(shape[1:])}.")
+            raise UserError(f"A backbone looks at images [H, W, C], and an input here is {list(shape[1:])}.")
         if shape[-1] not in (1, 3):
             raise UserError(
-                f"{_KEY}=pretrained: {self.backbone} looks at three colours, these images have {shape[-1]} channels: "
+                f"backbone={self.backbone} looks at three colours, these images have {shape[-1]} channels: "
                 "drop the alpha channel (data.channels=3), or stack no frames."
             )
         return self.size or (int(shape[1]), int(shape[2]))
@@ -82,7 +81,7 @@ class Pretrained(tf.keras.layers.Layer):
         if self.source is None:
             _log.warning("%s begins with random weights, as weights=null says.", self.backbone)
         else:
-            files.load(network, files.locate(self.source, self.sha256, _KEY), _KEY)
+            files.load(network, files.locate(self.source, self.sha256))
         return network
 
     def _from_keras(self, shape: tuple[int, int, int]) -> tf.keras.Model:
@@ -91,7 +90,7 @@ class Pretrained(tf.keras.layers.Layer):
         except Exception as error:  # no file and no network, a file that is none, weights of another network
             self._built(shape)  # unless it is the images' size that is wrong, which Keras raises alike
             raise UserError(
-                f"{_KEY}.weights=imagenet: Keras has no weights for {self.backbone} that can be used in "
+                f"weights=imagenet: Keras has no weights for {self.backbone} that can be used in "
                 f"~/.keras/models, and can fetch none: {' '.join(str(error).split())[:300]}"
             ) from error
 
@@ -101,7 +100,7 @@ class Pretrained(tf.keras.layers.Layer):
             return self._called(shape, None)
         except ValueError as error:
             said = " ".join(str(error).split())
-            raise UserError(f"{_KEY}.backbone={self.backbone}: {said}. Its `size` resizes images.") from error
+            raise UserError(f"backbone={self.backbone}: {said}. Have images enlarged, by `size` beside it.") from error
 
     def _called(self, shape: tuple[int, int, int], weights: str | None) -> tf.keras.Model:
         return self.made(include_top=False, weights=weights, input_shape=shape, pooling=self.pooling, **self.settings)
@@ -124,5 +123,5 @@ def application(name: str) -> tuple[Callable[..., tf.keras.Model], Callable[[tf.
         known = [
             n for n in dir(tf.keras.applications) if callable(getattr(tf.keras.applications, n)) and n[0].isupper()
         ]
-        raise UserError(f"{_KEY}.backbone={name}: there is none of that name. There are: {', '.join(sorted(known))}.")
+        raise UserError(f"backbone={name}: there is none of that name. There are: {', '.join(sorted(known))}.")
     return made, sys.modules[made.__module__].preprocess_input

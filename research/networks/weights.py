@@ -17,7 +17,7 @@ from research.manifest import sha256_of
 _log = logging.getLogger("sparring")
 
 
-def locate(weights: str, sha256: str | None, key: str) -> Path:
+def locate(weights: str, sha256: str | None) -> Path:
     """The file behind a path or an address, whose SHA-256 is as given.
 
     An address (https, http or file) needs one; what was fetched is kept where Keras keeps its own, ~/.keras/models.
@@ -25,19 +25,19 @@ def locate(weights: str, sha256: str | None, key: str) -> Path:
     """
     if "://" in weights:
         if sha256 is None:
-            raise UserError(f"{key}.weights={weights}: an address needs a checksum: set {key}.sha256.")
-        return _fetched(weights, sha256, key)
+            raise UserError(f"weights={weights}: an address needs a checksum: give its `sha256` beside it.")
+        return _fetched(weights, sha256)
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise UserError(f"{key}.weights={weights}: there is no such file.")
+        raise UserError(f"weights={weights}: there is no such file.")
     found = sha256_of(path)
     if sha256 is not None and found != sha256.lower():
-        raise UserError(f"{key}.weights={weights} is not the file that was meant: its SHA-256 is {found}.")
+        raise UserError(f"weights={weights} is not the file that was meant: its SHA-256 is {found}.")
     _log.info("Weights from %s, SHA-256 %s.", path, found)
     return path
 
 
-def _fetched(address: str, sha256: str, key: str) -> Path:
+def _fetched(address: str, sha256: str) -> Path:
     name = f"{sha256[:16].lower()}_{address.rpartition('/')[2]}"
     try:
         found = tf.keras.utils.get_file(
@@ -45,13 +45,13 @@ def _fetched(address: str, sha256: str, key: str) -> Path:
         )
     except Exception as error:  # Keras raises bare Exceptions
         said = " ".join(str(error).split())
-        raise UserError(f"{key}.weights={address} cannot be had: {said}") from error
+        raise UserError(f"weights={address} cannot be had: {said}") from error
     if (digest := sha256_of(Path(found))) != sha256.lower():
-        raise UserError(f"{key}.weights={address} is not the file that was meant: its SHA-256 is {digest}.")
+        raise UserError(f"weights={address} is not the file that was meant: its SHA-256 is {digest}.")
     return Path(found)
 
 
-def load(model: tf.keras.Model, path: Path, key: str) -> None:
+def load(model: tf.keras.Model, path: Path) -> None:
     """Assign the weights in an .h5 file, written by `save_weights` or `save`, to the layers they have the names of.
 
     Raises UserError that lists what does not fit: layers that are missing on either side, or of another shape; nothing
@@ -62,7 +62,7 @@ def load(model: tf.keras.Model, path: Path, key: str) -> None:
             found = _layers(file.get("model_weights", file))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{key}.weights={path} holds no weights by layer: {error}. Write them by model.save_weights('name.h5')."
+            f"weights={path} holds no weights by layer: {error}. Write them by model.save_weights('name.h5')."
         ) from error
     here = {layer.name: layer for layer in model.layers if layer.weights}
     faults = [f"only in the file: {n}" for n in found if n not in here]
@@ -75,7 +75,7 @@ def load(model: tf.keras.Model, path: Path, key: str) -> None:
         shown = "".join(f"\n  {f}" for f in sorted(faults)[:20]) + (
             f"\n  and {len(faults) - 20} more" * (len(faults) > 20)
         )
-        raise UserError(f"{key}.weights={path} does not fit this backbone:{shown}")
+        raise UserError(f"weights={path} does not fit this backbone:{shown}")
     for name, layer in here.items():
         layer.set_weights(found[name])
 

@@ -86,7 +86,7 @@ class Server:
             )
         except OSError as error:
             raise UserError(
-                f"{self.settings.host}:{self.settings.port}: {error.strerror}: choose another --port."
+                f"{self.settings.host}:{self.settings.port}: {error.strerror}: choose another --port, or --host."
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 
