@@ -53,6 +53,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--max-concurrency", type=int, default=256, help="requests answered at a time; default 256")
     add("--timeout", type=float, default=30.0, help="seconds for a request; default 30")
     add("--idle", type=float, default=60.0, help="seconds a connection may stay without a request; default 60")
+    add("--sessions", type=int, default=10_000, help="sessions of policies that remember; default 10000")
+    add("--session-idle", type=float, default=900.0, help="seconds after which one is forgotten; default 900")
     add("--allow-nan", action="store_true", help="accept NaN and infinities as inputs")
     add("--unverified", action="store_true", help="serve models without our manifest too: a SavedModel is a program")
     add(
@@ -66,14 +68,23 @@ def _check(chosen: argparse.Namespace) -> None:
         raise UserError(
             f"{chosen.models}: there is no such folder. `sparring export RUN --out {chosen.models}` makes it."
         )
-    for flag in ("versions", "batch_rows", "threads", "max_body", "max_depth", "max_rows", "max_concurrency"):
+    for flag in (
+        "versions",
+        "batch_rows",
+        "threads",
+        "max_body",
+        "max_depth",
+        "max_rows",
+        "max_concurrency",
+        "sessions",
+    ):
         if getattr(chosen, flag) < 1:
             raise UserError(f"--{flag.replace('_', '-')} {getattr(chosen, flag)}: at least 1.")
     if not 0 <= chosen.port <= 65535:
         raise UserError(f"--port {chosen.port}: 1 to 65535, or 0 for any free one.")
-    for flag in ("poll", "timeout", "idle"):
+    for flag in ("poll", "timeout", "idle", "session_idle"):
         if not getattr(chosen, flag) > 0.0:
-            raise UserError(f"--{flag} {getattr(chosen, flag):g}: more than 0 seconds.")
+            raise UserError(f"--{flag.replace('_', '-')} {getattr(chosen, flag):g}: more than 0 seconds.")
     if not 0.0 <= chosen.batch_delay <= 1000.0:
         raise UserError(f"--batch-delay {chosen.batch_delay:g}: 0 to 1000 milliseconds.")
     if bool(chosen.tls_cert) != bool(chosen.tls_key):
@@ -166,6 +177,6 @@ def _settings(chosen: argparse.Namespace) -> Any:
         log_all=chosen.log == "json",
         limits=Limits(
             chosen.max_body, chosen.max_depth, chosen.max_rows, chosen.max_concurrency, chosen.timeout, chosen.idle,
-            chosen.allow_nan,
+            chosen.allow_nan, chosen.sessions, chosen.session_idle,
         ),
     )  # fmt: skip

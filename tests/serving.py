@@ -141,3 +141,23 @@ def write(models: Path, name: str, version: int, factor: float = 2.0) -> Path:
     Export(signatures, "double", lambda n: {}, lambda f, s: {}).module().save(str(folder))
     manifest.close(folder, {"name": name, "version": version})
     return folder
+
+
+def write_counter(models: Path, version: int, first: float = 0.0) -> Path:
+    """A model that remembers: y = 10 * (steps so far) + x, where the first episode is `first` steps old already."""
+
+    def count(x: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": 10.0 * state + x, "state": state + 1.0}
+
+    def initial_state(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"state": tf.zeros_like(x) + first}
+
+    x = {"x": tf.TensorSpec([1], tf.float32)}
+    signatures = {
+        "count": Exportable(count, {**x, "state": tf.TensorSpec([1], tf.float32)}, "Counts."),
+        "initial_state": Exportable(initial_state, x, "The first."),
+    }
+    folder = models / "counter" / str(version)
+    Export(signatures, "count", lambda n: {}, lambda f, s: {}).module().save(str(folder))
+    manifest.close(folder, {"name": "counter", "version": version})
+    return folder

@@ -12,6 +12,11 @@ def begin(**known: Any) -> dict[str, Any]:
     return known
 
 
+def known(name: str) -> Any:
+    """What has been noted of the request under a name; None if nothing was."""
+    return _KNOWN.get().get(name)
+
+
 def note(**known: Any) -> None:
     """More about the request."""
     _KNOWN.get().update(known)

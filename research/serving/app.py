@@ -17,6 +17,7 @@ from research.serving.instruments import Instruments
 from research.serving.limits import Limits, read_body
 from research.serving.refusal import Refusal
 from research.serving.servable import Servable, Signature
+from research.serving.sessions import STATE, Sessions, remembers
 from research.serving.shelf import Shelf
 
 _log = logging.getLogger("sparring.serve")
@@ -41,6 +42,7 @@ class Service:
         self.shelf, self.limits, self.counts, self.batch = shelf, limits, counts, batch
         self.executor = ThreadPoolExecutor(threads, "model")
         self._batchers: weakref.WeakKeyDictionary[Servable, dict[str, Batcher]] = weakref.WeakKeyDictionary()
+        self.sessions = Sessions(limits, self.call)
         self.draining = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -69,6 +71,7 @@ class Service:
     async def _metrics(self, request: web.Request) -> web.Response:
         loaded = {name: sorted(model.loaded) for name, model in list(self.shelf.models.items())}
         self.counts.versions.values = instruments.versions(loaded)
+        self.counts.sessions.values[()] = len(self.sessions)
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         return web.Response(text=self.counts.text(), headers=headers)
 
@@ -107,12 +110,17 @@ class Service:
         else:
             query, signature, arrays = await asyncio.to_thread(self._read, servable, body)
         about.note(signature=signature.name)
-        outputs = await self.call(servable, signature, arrays)
+        headers = {}
+        if query.session is None:
+            outputs = await self.call(servable, signature, arrays)
+        else:
+            outputs, step = await self.sessions.step(servable, signature, arrays, query)
+            headers["X-Session-Step"] = str(step)
         if sum(array.nbytes for array in outputs.values()) <= _LARGE:
             text = contract.reply(outputs, query.rows)
         else:
             text = await asyncio.to_thread(contract.reply, outputs, query.rows)
-        return web.Response(body=text, content_type="application/json")
+        return web.Response(body=text, content_type="application/json", headers=headers)
 
     def _read(self, servable: Servable, body: bytes) -> tuple[contract.Query, Signature, Arrays]:
         query = contract.read(body, self.limits.depth)
@@ -121,7 +129,12 @@ class Service:
             raise Refusal(
                 "INVALID_ARGUMENT", f'Serving signature name: "{query.signature[:64]}" not found in signature def'
             )
-        return query, signature, contract.inputs(query, signature.takes, not self.limits.nonfinite)
+        takes = signature.takes
+        if query.session is not None:
+            if not remembers(servable, signature):
+                raise Refusal("INVALID_ARGUMENT", f"{signature.name} has no state that a session could keep")
+            takes = {name: spec for name, spec in takes.items() if name != STATE}
+        return query, signature, contract.inputs(query, takes, not self.limits.nonfinite)
 
     async def call(self, servable: Servable, signature: Signature, arrays: Arrays) -> dict[str, np.ndarray]:
         """The outputs of a signature, in a batch with other requests if there are any."""

@@ -4,7 +4,8 @@
     {"signature_name": "greedy", "inputs": {"observation": [[0.1, 0, 0, 0]]}}  ->  {"outputs": [1]}  (columns)
 
 Two differences, both settings of `Limits`: NaN and infinities among the inputs are refused unless allowed, and how
-deeply lists may be nested is bounded.
+deeply lists may be nested is bounded. One addition: beside "instances" or "inputs" a request may name a "session", and
+ask for its "reset"; see research/serving/sessions.py.
 """
 
 import base64
@@ -19,6 +20,7 @@ import numpy as np
 
 from research.serving.refusal import Refusal
 
+SESSION = 128  # characters of a session's name
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # an unterminated one runs to the end: linear time
 
 
@@ -36,12 +38,15 @@ class Query:
     """A request to predict, read: which signature, its inputs, and whether the reply is to be in rows.
 
     `truths`: whether true or false may be among the inputs, which numpy would take for 1 and 0 beside a number.
+    `session` is the name of the session whose next step it is, if it is one's, and `reset` whether that begins anew.
     """
 
     signature: str
     value: Any
     rows: bool
     truths: bool = False
+    session: str | None = None
+    reset: bool = False
 
 
 def read(body: bytes, depth: int) -> Query:
@@ -63,7 +68,18 @@ def read(body: bytes, depth: int) -> Query:
     if len(given) != 1:
         raise Refusal("INVALID_ARGUMENT", "Give either 'instances' (rows) or 'inputs' (columns), one of the two")
     truths = b"true" in body or b"false" in body
-    return Query(name or "serving_default", content[given[0]], given[0] == "instances", truths)
+    return Query(name or "serving_default", content[given[0]], given[0] == "instances", truths, *_session(content))
+
+
+def _session(content: dict[str, Any]) -> tuple[str | None, bool]:
+    if "session" not in content and "reset" not in content:
+        return None, False
+    session, reset = content.get("session"), content.get("reset", False)
+    if not isinstance(session, str) or not 1 <= len(session) <= SESSION:
+        raise Refusal("INVALID_ARGUMENT", f"'session' must be a string of 1 to {SESSION} characters")
+    if not isinstance(reset, bool):
+        raise Refusal("INVALID_ARGUMENT", "'reset' must be true or false")
+    return session, reset
 
 
 def nesting(body: bytes) -> int:

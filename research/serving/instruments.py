@@ -77,6 +77,7 @@ class Instruments:
         self.warm_up = Histogram(f"{serving}model_warmup_latency", "Microseconds to warm up.", ["model_path", "status"])
         self.http = Counter("sparring_http_requests_total", "Requests.", ["method", "code"])
         self.in_flight = Counter("sparring_requests_in_flight", "Requests being answered.", [], "gauge")
+        self.sessions = Counter("sparring_sessions", "Sessions in memory.", [], "gauge")
         self.versions = Counter("sparring_model_loaded", "One if in memory.", ["model_name", "version"], "gauge")
 
     def text(self) -> str:

@@ -23,6 +23,8 @@ class Limits:
       seconds: from a request's first byte to its answer.
       idle: seconds in which a connection has to send a request's head, and those in which it may stay unused.
       nonfinite: whether NaN and infinities are accepted as inputs, as TensorFlow Serving does.
+      sessions: in memory at a time; one more is told to come again.
+      session_idle: seconds after which a session that is not used is forgotten.
     """
 
     body: int = 6 * 2**20
@@ -32,6 +34,8 @@ class Limits:
     seconds: float = 30.0
     idle: float = 60.0
     nonfinite: bool = False
+    sessions: int = 10_000
+    session_idle: float = 900.0
 
 
 async def read_body(request: web.Request, limits: Limits) -> bytes:

@@ -1,0 +1,89 @@
+"""What policies that remember know of their clients' episodes: a state for each session, kept between requests.
+
+A session is a name that a client chooses, of one version of a model and of one owner of keys. Its first step, and one
+that asks for a reset, begins with the model's `initial_state`. A step that fails leaves it as it was.
+"""
+
+import asyncio
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from research.serving import about
+from research.serving.batching import Arrays
+from research.serving.contract import Query
+from research.serving.limits import Limits
+from research.serving.refusal import Refusal
+from research.serving.servable import Servable, Signature
+
+STATE, INITIAL = "state", "initial_state"  # the tensor, and the signature that gives the first
+
+Call = Callable[[Servable, Signature, Arrays], Awaitable[dict[str, np.ndarray]]]
+
+
+@dataclass
+class _Session:
+    state: np.ndarray | None = None
+    steps: int = 0
+    used: float = 0.0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one step after the other, in the order they came
+
+
+class Sessions:
+    """At most `limits.sessions` of them, each forgotten `limits.session_idle` seconds after its last step."""
+
+    def __init__(self, limits: Limits, call: Call) -> None:
+        self.limits, self._call = limits, call
+        # of a version, and gone with it; the one that was used last comes last
+        self._of: weakref.WeakKeyDictionary[Servable, dict[tuple[str, str], _Session]] = weakref.WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    async def step(
+        self, servable: Servable, signature: Signature, arrays: Arrays, query: Query
+    ) -> tuple[dict[str, np.ndarray], int]:
+        """The outputs of a session's next step, the state left out, and the step's number, from 1."""
+        if any(len(array) != 1 for array in arrays.values()):
+            raise Refusal("INVALID_ARGUMENT", "A session takes one instance at a time")
+        session = self._find(servable, query.session or "")
+        async with session.turn:
+            state, steps = session.state, session.steps
+            if state is None or query.reset:
+                opening = servable.signatures[INITIAL]
+                given = {name: arrays[name] for name in opening.takes}
+                state, steps = (await self._call(servable, opening, given))[STATE], 0
+            outputs = dict(await self._call(servable, signature, {**arrays, STATE: state}))
+            session.state, session.steps = outputs.pop(STATE).copy(), steps + 1  # of its own, not of the whole batch
+            return outputs, session.steps
+
+    def _find(self, servable: Servable, name: str) -> _Session:
+        known, key = self._of.setdefault(servable, {}), (about.known("key") or "", name)
+        now = time.monotonic()
+        session = known.pop(key, None)
+        if session is None or self._idle(session, now):
+            self._make_room(now)
+            session = _Session()
+        session.used = now
+        known[key] = session  # last
+        return session
+
+    def _idle(self, session: _Session, now: float) -> bool:
+        return now - session.used > self.limits.session_idle and not session.turn.locked()
+
+    def _make_room(self, now: float) -> None:
+        for known in self._of.values():
+            while known and self._idle(next(iter(known.values())), now):
+                del known[next(iter(known))]
+        if len(self) >= self.limits.sessions:
+            raise Refusal("RESOURCE_EXHAUSTED", f"{self.limits.sessions} sessions are in use: come again")
+
+
+def remembers(servable: Servable, signature: Signature) -> bool:
+    """Whether a signature takes a state and gives the next, and its model says what the first one is."""
+    opening = servable.signatures.get(INITIAL)
+    known = opening is not None and STATE in opening.gives and opening.takes.keys() <= signature.takes.keys()
+    return known and STATE in signature.takes and STATE in signature.gives
