@@ -1,9 +1,9 @@
-"""Actors: other processes, here or on other hosts, step a slow environment for one learner, through Reverb.
+"""The learner of actors: processes here or on other hosts that step a slow environment for it, through Reverb.
 
 Each actor has an equal share of the environments. For every iteration it collects a rollout of them, with weights that
 have learned from `ahead` iterations less at most, and sends it; the learner joins the shares, in the order of the
 iterations, and learns as it does from environments of its own. With ahead=0 nobody is ahead: that is what one process
-computes, up to the rounding of smaller batches. Every rollout is learned from once, none is dropped, and a queue holds
+computes, up to the rounding of batches of one. Every rollout is learned from once, none is dropped, and a queue holds
 no more than ahead + 1 of an actor: what is learned per step collected is as exact as in one process.
 
 The learner's own replay is sampled, not Reverb's: its keys make a run repeatable, and it is saved with the weights.

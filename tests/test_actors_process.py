@@ -62,9 +62,10 @@ def actors_of(run: Path) -> dict[int, int]:
     return found
 
 
-def test_actors_compute_what_one_process_does_to_the_last_bit_and_either_goes_on_with_the_others_run(
+def test_actors_compute_what_one_process_does_to_the_last_bit_and_others_go_on_from_what_they_saved(
     tmp_path: Path,
 ) -> None:
+    """Stopped, and brought to its end by actors that put its environments back."""
     ppo = [*SIZES, "agent=ppo", "trainer.rollout_steps=16", "trainer.minibatches=4", "trainer.epochs=2"]
     ppo += ["run.steps=8192", "agent.normalize_observations=true", "trainer.normalize_rewards=true"]
     alone = runs.sparring(tmp_path, *ppo, "run.name=alone")
@@ -76,7 +77,7 @@ def test_actors_compute_what_one_process_does_to_the_last_bit_and_either_goes_on
     assert runs.result(run)["status"] == "stopped"
     assert 0 < runs.result(run)["step"] < 8192
     assert actors_of(run) == {}
-    rest = runs.sparring(tmp_path, *ppo, "run.name=shared")
+    rest = runs.sparring(tmp_path, *ppo, "run.name=shared", *TWO)
     assert rest.returncode == 0, rest.stderr
     assert "episode" not in rest.stderr.replace("episode_return", "")  # all environments were put back
     ours, theirs = runs.tensors(run), runs.tensors(tmp_path / "runs" / "alone")
@@ -190,3 +191,17 @@ def test_an_environment_that_fails_in_an_actor_ends_the_run_in_a_line_and_what_w
     assert runs.newest(run).name != "step_000000000000"
     assert "the simulator is jammed" in runs.result(run)["message"]
     assert gone(actors_of(run).values())
+
+
+EXPERIMENTS = {"gym_ppo_cartpole": [], "gym_dqn_cartpole": ["trainer.num_envs=2", "trainer.rollout_steps=128"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_agents_learn_from_actors_that_are_a_rollout_ahead(experiment: str, tmp_path: Path) -> None:
+    command = ["rl", f"experiment={experiment}", *EXPERIMENTS[experiment], *TWO, "actors.ahead=1"]
+    done = runs.sparring(tmp_path, *command, "run.name=learned", "trainer.evaluation.video_every=0", timeout=1200)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "learned"
+    assert runs.result(run)["best"]["eval/episode_return"] >= 475.0
+    assert 0.9 < max(runs.scalars(run)["actors/staleness"].values()) <= 1.0
