@@ -31,8 +31,8 @@ class Packed(NamedTuple):
 class Collector:
     """Collects rollouts from an environment's host vector, which is opened at the first use.
 
-    `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function. `known` is the agent's state
-    at the start (see agents.memory).
+    `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function. `known` is the agent's
+    state at the start (see agents.memory).
     """
 
     def __init__(
@@ -118,8 +118,8 @@ class Collector:
 class HostDriver(Collector):
     """Collects and learns by turns, here.
 
-    `learn(packed, vector_step)` is compiled too; it learns from a rollout, then acts on the state it ended in, and returns
-    the same as `act`: one call less per iteration, which at one step per update is half of them.
+    `learn(packed, vector_step)` is compiled too; it learns from a rollout, then acts on the state it ended in, and
+    returns the same as `act`: one call less per iteration, which at one step per update is half of them.
     """
 
     def __init__(

@@ -18,7 +18,9 @@ from agents.host import Packed
 from agents.places import Place, Reverb
 from envs.bridge import Gymnasium
 from envs.classic import CartPole
+from research.config import Composer
 from research.errors import UserError
+from research.train import build
 
 here = pytest.mark.skipif(importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone")
 
@@ -33,6 +35,9 @@ def test_what_cannot_be_shared_is_refused() -> None:
         Reverb("", count=3).check(Gymnasium("CartPole-v1"), 4)
     with pytest.raises(UserError, match=r"actors.here=3 is more than actors.count=2"):
         Reverb("", count=2, here=3).check(Gymnasium("CartPole-v1"), 4)
+    remembers = ["env=gymnasium", "env.id=CartPole-v1", "agent=ppo", "memory=lstm", "actors=reverb", "run.name=x"]
+    with pytest.raises(UserError, match="actors cannot step environments for an agent with a memory"):
+        build(Composer("rl").compose([*remembers, "trainer.minibatches=1"]))
 
 
 @pytest.mark.parametrize(("version", "said"), [("2.15.1", r"sparring\[actors\]"), ("2.21.0", "vectorization=async")])
@@ -97,7 +102,7 @@ def test_a_snapshot_is_what_one_process_saves_and_is_cut_for_any_number_of_actor
     vector.reset()
     for actions in ([1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 1]):
         vector.step(np.array(actions))
-    whole = vector.snapshot()
+    whole = vector.snapshot() | {"memory": []}  # of an agent that remembers nothing
     for count in (1, 2, 4):
         learner = driver(count)
         parts = [learner._part(whole, number) for number in range(count)]

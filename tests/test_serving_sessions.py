@@ -154,7 +154,7 @@ def test_two_owners_of_keys_share_no_session_and_a_state_is_its_own_memory() -> 
     async def play(owner: str) -> list[int]:
         about.begin(key=owner)
         given = {"x": np.zeros((1, 1), np.float32), "state": np.zeros((1, 3), np.float32)}
-        steps = [await sessions.step(fake, "count", given, Query("count", None, True, "a")) for _ in range(2)]
+        steps = [await sessions.step(fake, "count", given, Query("count", None, True, session="a")) for _ in range(2)]
         return [number for _, number in steps]
 
     async def both() -> list[list[int]]:
