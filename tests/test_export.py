@@ -14,10 +14,11 @@ import tensorflow as tf
 from omegaconf import OmegaConf
 
 from gans.networks import DCGANDiscriminator, DCGANGenerator, Pair
-from research import cli, export, launch, manifest
+from research import cli, edge, export, launch, manifest
 from research.compile import Direct
 from research.config import Composer
 from research.errors import UserError
+from research.export import Small
 from research.signatures import DEFAULT, Signature, on_arrays
 from research.train import build, train
 from tests.toy_gans import Images, make
@@ -99,6 +100,39 @@ def test_a_process_without_our_code_acts_as_the_trainer_to_the_bit(run: Path, tm
         np.testing.assert_array_equal(found[name], value, err_msg=name)
         assert found[name].dtype == value.dtype
     assert 0 < found["greedy/action"].mean() < 1 or 0 < found["sampled/action"].mean() < 1
+
+
+def test_a_policy_that_remembers_takes_its_state_and_gives_the_next(tmp_path: Path) -> None:
+    trainer = build(composed(*PPO, "env=memory", "memory=lstm", "agent.memory.units=[5]"))
+    trainer.train(64)
+    exports, agent = trainer.export(), trainer.agent
+    assert list(exports.signatures) == ["greedy", "sampled", "scores", "value", "initial_state"]
+    exports.module().save(str(tmp_path / "recall"))
+    observation = np.random.default_rng(0).uniform(size=(7, 5)).astype(np.float32)
+    met = exports.samples(400)
+    assert (met["observation"].shape, met["state"].shape) == ((400, 5), (400, 20))
+    assert not met["state"][:16].any()  # the first steps of 16 environments
+    assert met["state"][16:32].any(axis=1).all()
+    seen = {"observation": observation, "state": met["state"][20:27]}
+    asked: dict[str, Any] = dict.fromkeys(("greedy", "scores", "value"), seen)
+    asked |= {"sampled": {**seen, "seed": np.arange(7)}, "initial_state": {"observation": observation}}
+    found = elsewhere(tmp_path / "recall", asked, tmp_path)
+    shown, after = Direct(agent.see, "graph")(observation, seen["state"])
+    expected = {
+        "greedy/action": np.asarray(Direct(agent.act_greedy, "graph")(shown)),
+        "scores/logits": np.asarray(Direct(agent.scores, "graph")(shown)["logits"]),
+        "value/value": np.asarray(Direct(agent.value, "graph")(shown)),
+        "initial_state/state": np.zeros((7, 20), np.float32),
+        **{f"{name}/state": np.asarray(after) for name in ("greedy", "scores", "value", "sampled")},
+    }
+    assert found.keys() == expected.keys() | {"sampled/action", "scores/action"}
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    small = Small(("float32", "int8"), False, 300, 2)
+    report = edge.write(tmp_path / "small", exports, exports.module(), small)
+    assert report["formats"]["float32"]["error"].keys() == {"logits", "state"}
+    assert report["formats"]["float32"]["error"]["state"]["largest"] < 1e-5
+    assert report["formats"]["float32"]["scores"] == report["original"]["scores"]
 
 
 def test_the_manifest_says_where_it_is_from_and_vouches_for_every_file(run: Path, tmp_path: Path) -> None:
