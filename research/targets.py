@@ -212,8 +212,15 @@ def instantiate(node: Any) -> Any:
         chain = list(_chain(error))
         for cause in chain:
             if isinstance(cause, UserError):
-                raise cause from None
+                raise _without_places(cause) from None
         raise _explained(node, error, chain[-1]) from error
+
+
+def _without_places(error: UserError) -> UserError:
+    """Gin, which TF-Agents' classes are wrapped in, passes errors on with a line for each class they went through."""
+    lines = str(error).splitlines()
+    plain = [line for line in lines if not line.startswith("  In call to configurable ")]
+    return error if plain == lines else UserError("\n".join(plain))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

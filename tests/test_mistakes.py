@@ -123,6 +123,11 @@ OTHER = {
 
 # These are found in what only imports with TensorFlow, or by it; still before it does any work.
 LATE = {
+    "a network that sees no such thing": (["network=cnn"], r"network=cnn looks at boards \[H, W, C\]"),
+    "a backbone of boards": (
+        ["env=breakout", "network=pretrained", "network.weights=null"],
+        r"backbone=MobileNetV2 looks at three colours, these images have 4 channels: .*take network=cnn\.$",
+    ),
     "argument of an agent": (["+agent.discont=1"], r"agent.discont: .*PPO takes no discont. Did you mean discount\?"),
     "argument of an optimizer": (["+optimizer.rate=1"], r"optimizer.rate: research.optimizers.Scheduled takes no rate"),
     "argument of a library's": (["+optimizer.optimizer.lr_=1"], "optimizer: .*Adam refuses its arguments: .*lr_"),

@@ -34,7 +34,7 @@ from research.stages import Stage
 from research.supervised import SupervisedTrainer
 from research.tasks import Classification
 from research.train import train
-from tests import runs, toy_gans
+from tests import runs, test_strategy_rl, toy_gans
 from tests.test_pretrained import small  # noqa: F401  a fixture
 
 LITTLE = ["data=digits", "model=mlp", "model.torso.units=[8]", "run.steps=640", "run.log_every=320"]
@@ -118,6 +118,19 @@ def test_a_player_of_a_gan_can_be_frozen() -> None:
     moved = {n for n, v in finite.variables(trainer.model).items() if (v.numpy() != before[n]).any()}
     assert {n for n in before if n.startswith("generator/")} - moved == {n for n in before if "generator/hidden" in n}
     assert any(n.startswith("discriminator/") for n in moved)
+
+
+@pytest.mark.parametrize("make", [test_strategy_rl.ppo, test_strategy_rl.dqn])
+def test_layers_of_an_agent_can_be_frozen(make: Callable[..., Any]) -> None:
+    trainer = make(compile="graph")
+    transfer.hold(trainer.model, [".*hidden/0/.*"])
+    before = {n: v.numpy() for n, v in finite.variables(trainer.model).items() if n.endswith(("kernel", "bias"))}
+    trainer.train(80)
+    moved = {n for n, v in finite.variables(trainer.model).items() if n in before and (v.numpy() != before[n]).any()}
+    held = {n for n in before if "hidden/0/" in n}
+    assert len(held) >= 2
+    assert before.keys() - moved == held
+    trainer.close()
 
 
 HEAD = {"head": Stage(["head/.*"])}

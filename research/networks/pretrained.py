@@ -70,7 +70,7 @@ class Pretrained(tf.keras.layers.Layer):
         if shape[-1] not in (1, 3):
             raise UserError(
                 f"backbone={self.backbone} looks at three colours, these images have {shape[-1]} channels: "
-                "drop the alpha channel (data.channels=3), or stack no frames."
+                "drop the alpha channel (data.channels=3), stack no frames, or take network=cnn."
             )
         return self.size or (int(shape[1]), int(shape[2]))
 
