@@ -274,7 +274,7 @@ def test_a_vector_of_thousands_is_its_members():
 
 PRESETS = {
     **{"cartpole": 500, "acrobot": 500, "mountain_car": 200, "mountain_car_continuous": 999, "pendulum": 200},
-    **{"catch": None, "deep_sea": None, "memory": None, "frozen_lake": 100, "point_mass": 50},
+    **{"cartpole_masked": 500, "catch": None, "deep_sea": None, "memory": None, "frozen_lake": 100, "point_mass": 50},
 }
 
 
