@@ -48,7 +48,7 @@ def check(data: Data, batch_size: int, labelled: bool = False) -> None:
     """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs them (`labelled`)."""
     if 0 < data.count < batch_size:
         raise UserError(
-            f"data: {data.count} training examples do not fill a batch of {batch_size}: lower trainer.batch_size."
+            f"data: {data.count} training examples do not fill a batch of {batch_size}: lower its batch_size."
         )
     if labelled and data.classes == 0:
         raise UserError(

@@ -77,7 +77,7 @@ class Pretrained(tf.keras.layers.Layer):
     def _make(self, shape: tuple[int, int, int]) -> tf.keras.Model:
         if self.source == IMAGENET:
             return self._from_keras(shape)
-        network = self._built(shape)
+        network = self._random_network(shape)
         if self.source is None:
             _log.warning("%s begins with random weights, as weights=null says.", self.backbone)
         else:
@@ -86,23 +86,23 @@ class Pretrained(tf.keras.layers.Layer):
 
     def _from_keras(self, shape: tuple[int, int, int]) -> tf.keras.Model:
         try:
-            return self._called(shape, IMAGENET)
+            return self._network_of(shape, IMAGENET)
         except Exception as error:  # no file and no network, a file that is none, weights of another network
-            self._built(shape)  # unless it is the images' size that is wrong, which Keras raises alike
+            self._random_network(shape)  # unless it is the images' size that is wrong, which Keras raises alike
             raise UserError(
                 f"weights=imagenet: Keras has no weights for {self.backbone} that can be used in "
                 f"~/.keras/models, and can fetch none: {' '.join(str(error).split())[:300]}"
             ) from error
 
-    def _built(self, shape: tuple[int, int, int]) -> tf.keras.Model:
+    def _random_network(self, shape: tuple[int, int, int]) -> tf.keras.Model:
         """With random weights."""
         try:
-            return self._called(shape, None)
+            return self._network_of(shape, None)
         except ValueError as error:
             said = " ".join(str(error).split())
             raise UserError(f"backbone={self.backbone}: {said}. Have images enlarged, by `size` beside it.") from error
 
-    def _called(self, shape: tuple[int, int, int], weights: str | None) -> tf.keras.Model:
+    def _network_of(self, shape: tuple[int, int, int], weights: str | None) -> tf.keras.Model:
         return self.made(include_top=False, weights=weights, input_shape=shape, pooling=self.pooling, **self.settings)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
