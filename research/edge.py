@@ -125,11 +125,15 @@ def interpreted(content: bytes) -> Function:
 
 
 def to_onnx(export: Export) -> bytes:
-    """What an export has for the edge, as an ONNX file."""
+    """What an export has for the edge, as an ONNX file. An output with an input's name, such as a state, gets an _out."""
     tf2onnx = _needed("tf2onnx")
     wanted = export.signatures[export.edge]
     specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in wanted.inputs.items()]
-    by_name = lambda *tensors: wanted.call(**dict(zip(wanted.inputs, tensors, strict=True)))  # noqa: E731
+
+    def by_name(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = wanted.call(**dict(zip(wanted.inputs, tensors, strict=True)))
+        return {f"{name}_out" if name in wanted.inputs else name: output for name, output in outputs.items()}
+
     function = tf.function(by_name, autograph=False)
     with _quiet():
         model, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=15)
