@@ -202,9 +202,9 @@ def test_the_parts_of_an_iteration_are_run_as_often_as_it_runs_them() -> None:
     assert before == 3
     anatomy.optimizing(trainer, 3)(tf.constant(0, tf.int64), tf.constant(0.0))
     assert int(trainer.agent.scheduled.keras.iterations.numpy()) == before + 3
-    state, _ = trainer.driver.carry.read()
+    (state, _), _ = trainer.driver.carry.read()
     anatomy.collecting(trainer)(tf.constant(1, tf.int64), tf.constant(0.0))
-    after, _ = trainer.driver.carry.read()
+    (after, _), _ = trainer.driver.carry.read()
     np.testing.assert_array_equal(after.elapsed, state.elapsed + 4)  # no episode of CartPole ends so soon
 
 

@@ -96,7 +96,7 @@ def test_help_of_a_command_names_groups_with_options_keys_with_comments_and_exam
 def test_help_names_the_groups_of_its_own_kind_of_run():
     groups = {command: re.findall(r"^(\w+): ", ask(command, "--help")[0], re.MULTILINE) for command in PRIMARIES}
     shared = {"debug", "experiment", "network", "optimizer", "run", "search", "strategy"}
-    assert set(groups["rl"]) == shared | {"actors", "agent", "env", "prune"}
+    assert set(groups["rl"]) == shared | {"actors", "agent", "env", "memory", "prune"}
     assert set(groups["gan"]) == shared | {"augmentation", "data", "loss", "metric", "penalty"}
     assert set(groups["supervised"]) == shared | {"data", "metric", "model", "prune", "stages", "task"}
 

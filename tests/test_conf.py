@@ -122,7 +122,9 @@ def limited(node: Any, prefix: str = "") -> Iterator[str]:
 def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
     assert {p.stem for p in CONF.glob("*.yaml")} == PRIMARIES.keys() | PARTS
     files = {(p.parent.name, p.stem) for p in CONF.glob("*/**/*.yaml")}
-    assert set(OPTIONS) == {(group, name) for group, name in files if group != SEARCH}
+    assert set(OPTIONS) == {(group, name) for group, name in files if group not in (SEARCH, "base")}
+    chosen = "".join(path.read_text() for path in CONF.glob("experiment/*.yaml"))
+    assert all(f"  - base/{name}\n" in chosen for group, name in files if group == "base")  # what experiments share
     shared = {"actors", "debug", "experiment", "memory", "network", "optimizer", "prune", "run", "search", "strategy"}
     assert shared | {"agent", "env"} | set(GANS) | set(SUPERVISED) == set(GROUPS)
 

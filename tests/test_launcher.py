@@ -89,7 +89,10 @@ def test_a_suite_is_a_sweep(tmp_path):
     done = sparring(tmp_path, "gan", "experiment=gan_toy", "seed=0,2", "hydra.launcher.jobs=4")
     assert done.returncode == 0, done.stderr
     found = sorted(path.name for path in (tmp_path / "runs/gan_toy").iterdir() if path.is_dir())
-    assert found == [f"experiment=gan_{e},seed={s}" for e in ("grid", "ring") for s in (0, 2)]
+    ways = ("", "_non_saturating", "_pacgan", "_wgan_gp")
+    assert found == sorted(
+        f"experiment=gan_{e}{way},seed={s}" for e in ("grid", "ring") for way in ways for s in (0, 2)
+    )
 
 
 @pytest.mark.parametrize(
