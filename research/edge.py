@@ -125,7 +125,7 @@ def interpreted(content: bytes) -> Function:
 
 
 def to_onnx(export: Export) -> bytes:
-    """What an export has for the edge, as an ONNX file. An output with an input's name, such as a state, gets an _out."""
+    """What an export has for the edge, as an ONNX file. An output with an input's name, like a state, ends in _out."""
     tf2onnx = _needed("tf2onnx")
     wanted = export.signatures[export.edge]
     specs = [tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in wanted.inputs.items()]

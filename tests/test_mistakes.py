@@ -35,7 +35,7 @@ EARLY = {
     "key of another part": (["agent.num_envs=2"], r"Did you mean trainer.num_envs\?"),
     "mistyped group": (["agnt=ppo"], r"agnt: no such key. Did you mean agent\?"),
     "group for a key": (["agent=pp0"], r"agent=pp0: no such option. Did you mean ppo\? There are: double"),
-    "unknown + group": (["+experment=x"], r"\+experment: no config group.*Did you mean experiment\?.*There are: actors, agent"),
+    "unknown + group": (["+experment=x"], r"\+experment: no config group.*experiment\?.*are: actors, agent"),
     "null for a group": (["agent=null"], "agent=null: agent is the name of an option. There are: double_dqn, dqn, ppo"),
     "number for a group": (["prune=0.8"], "prune=0.8: prune is the name of an option. There are: magnitude"),
     "option of hydra": (["hydra/launcher=slurm"], "hydra/launcher=slurm: no such option. There are: basic"),
