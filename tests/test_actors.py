@@ -1,4 +1,4 @@
-"""Actors: what is refused, rollouts joined and saved, the wire; places are in test_places.py, whole runs in _process."""
+"""Actors: what is refused, rollouts joined and saved, the wire; places in test_places.py, whole runs in _process."""
 
 import importlib.util
 import sys
