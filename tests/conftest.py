@@ -13,6 +13,7 @@ from research import strategy
 # Environments draw and play sound through SDL; without a screen or a sound card it would complain on every render.
 os.environ["SDL_VIDEODRIVER"] = "dummy"
 os.environ["SDL_AUDIODRIVER"] = "dummy"
+os.environ["no_proxy"] = "127.0.0.1,localhost"  # servers of tests are asked straight, whatever proxy this machine has
 
 
 strategy.divide_cpu(2)  # for tests of replicas; what uses the first part alone computes as if it were the only one

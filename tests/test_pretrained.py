@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import sys
+import urllib.request
 from functools import partial
 
 import numpy as np
@@ -123,10 +124,12 @@ def test_weights_come_from_a_file_with_a_checksum(small, tmp_path, whole):
 def offline(tmp_path, monkeypatch):
     """A home of one's own, where Keras keeps its models, and no way out; the folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    nowhere = urllib.request.ProxyHandler({scheme: "http://127.0.0.1:9" for scheme in ("http", "https")})
+    # Not by the environment: the first to open an address would keep its proxies for every test that follows.
+    urllib.request.install_opener(urllib.request.build_opener(nowhere))
     (tmp_path / ".keras/models").mkdir(parents=True)
-    return tmp_path / ".keras/models"
+    yield tmp_path / ".keras/models"
+    urllib.request.install_opener(None)
 
 
 def test_weights_come_from_an_address_with_a_checksum(small, tmp_path, offline):
