@@ -1,19 +1,14 @@
 """Driving compiled environments: environment, policy and learning in one program, many iterations a call."""
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from agents import memory
-from agents.evaluation import LONGEST
 from agents.rollout import Rollout
-from research import compile as compilation
 from research import portions, strategy
-from research.errors import UserError
 
 _WIDER = {tf.int32: tf.int64}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
 
@@ -178,55 +173,3 @@ class CompiledDriver:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-class CompiledEvaluation:
-    """Plays whole episodes, all at once and one each, in one program.
-
-    `act(observation, known, t, *arguments) -> (action, known)`, where `known` is `start(episodes)` at first.
-    """
-
-    def __init__(
-        self,
-        environment: Any,
-        act: Callable[..., Any],
-        mode: str,
-        longest: int = LONGEST,
-        start: Callable[[int], memory.State] = lambda episodes: (),
-    ) -> None:
-        self.environment, self.act, self.longest, self.start = environment, act, longest, start
-        self._program = functools.cache(lambda count: compilation.function(functools.partial(self._play, count), mode))
-
-    def __call__(self, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths, both [count]; `arguments` are handed on to `act`.
-
-        Raises UserError for an environment whose episodes do not end within `LONGEST` steps.
-        """
-        returns, lengths, playing = self._program(count)(tf.constant(seed, tf.int64), *arguments)
-        if playing.numpy().any():
-            raise UserError(
-                f"An evaluation episode did not end within {self.longest} steps: set env.max_episode_steps."
-            )
-        return returns.numpy().astype(np.float64), lengths.numpy().astype(np.int64)
-
-    def _play(self, count: int, seed: tf.Tensor, *arguments: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        environment = self.environment
-        stream = environment.stream(seed)
-
-        def body(
-            t: tf.Tensor, state: Any, known: Any, observation: tf.Tensor, playing: tf.Tensor, sums: tf.Tensor
-        ) -> tuple[Any, ...]:
-            action, known = self.act(observation, known, t, *arguments)
-            state, step = environment.step_at(state, action, stream, t)
-            gained = tf.stack([step.reward, tf.ones([count])])
-            playing_on = playing & ~(step.terminated | step.truncated)
-            return t + 1, state, known, step.observation, playing_on, sums + gained * tf.cast(playing, tf.float32)
-
-        state = environment.open(seed, count)
-        opening = (state, self.start(count), environment.observe(state.state))
-        *_, playing, sums = tf.while_loop(
-            lambda t, s, k, o, playing, _: tf.reduce_any(playing) & (t < self.longest),
-            body,
-            (tf.constant(0, tf.int64), *opening, tf.ones([count], tf.bool), tf.zeros([2, count])),
-        )
-        return sums[0], sums[1], playing

@@ -7,10 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from agents import anatomy
+from agents.evaluation import EvaluationSettings
 from agents.places import Reverb
 from agents.replay import Ring, Transitions
 from agents.rollout import Rollout
-from agents.trainer import AgentTrainer, EvaluationSettings
+from agents.trainer import AgentTrainer
 from research import optimizers, portions, random, strategy
 from research.errors import UserError
 

@@ -7,11 +7,12 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 
 from agents import anatomy, memory
+from agents.evaluation import EvaluationSettings
 from agents.normalizers import RewardNormalizer
 from agents.places import Reverb
 from agents.ppo import Minibatch
 from agents.rollout import Rollout
-from agents.trainer import AgentTrainer, EvaluationSettings
+from agents.trainer import AgentTrainer
 from research import optimizers, portions, random, strategy
 from research.errors import UserError
 

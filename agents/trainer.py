@@ -4,15 +4,14 @@ import abc
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from agents import actor, evaluation, export, memory
+from agents import actor, export, memory
 from agents.actors import ACTORS, ActorsDriver
-from agents.compiled import CompiledDriver, CompiledEvaluation
+from agents.compiled import CompiledDriver
+from agents.evaluation import EvaluationSettings, Evaluator
 from agents.host import Collector, HostDriver, Packed
 from agents.places import Reverb
 from agents.rollout import EpisodeStatistics, Rollout
@@ -23,20 +22,6 @@ from research.errors import UserError
 from research.means import Means, Measured
 from research.signatures import Export
 from research.trainer import Evaluation
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How often and how thoroughly an agent is looked at.
-
-    `episodes` whole episodes greedily and, if `sampled`, as many with the actions sampled as in training. Every
-    `video_every`-th evaluation films one episode of up to `video_steps` steps (0: never).
-    """
-
-    episodes: int = 20
-    sampled: bool = True
-    video_every: int = 5
-    video_steps: int = 500
 
 
 class AgentTrainer(Measured, abc.ABC):
@@ -77,14 +62,13 @@ class AgentTrainer(Measured, abc.ABC):
             )
         self.agent, self.environment, self.actors = agent, environment, actors
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
-        self.seed, self.settings = seed, evaluation or EvaluationSettings()
-        self.mode = compilation.resolve(compile, agent.trainable)
+        self.seed, self.mode = seed, compilation.resolve(compile, agent.trainable)
+        self.evaluator = Evaluator(agent, environment, self.mode, seed, evaluation or EvaluationSettings())
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.episodes = EpisodeStatistics(num_envs)
         self.means = Means(self._scalar_names())
         self._keys = random.stream(seed, "policy")
         self._done = 0  # iterations, as a plain number
-        self._evaluations = 0
         self._noted: dict[str, tuple[float, float]] = {}  # tag -> sum and weight since the last point
         self._seconds = {"evaluate": 0.0}
 
@@ -192,11 +176,11 @@ class AgentTrainer(Measured, abc.ABC):
 
     def host_state(self) -> dict[str, Any]:
         environments = self.driver.snapshot() if self._done else None
-        state = {"done": self._done, "evaluations": self._evaluations, "environments": environments}
+        state = {"done": self._done, "evaluations": self.evaluator.count, "environments": environments}
         return state | ({"noted": dict(self._noted)} if self._noted else {})
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
-        self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
+        self._done, self.evaluator.count = int(state["done"]), int(state["evaluations"])
         self._noted = {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
         if state["environments"] is None:
             return [] if self._done == 0 else ["The environments' state was not saved: their episodes start anew."]
@@ -283,79 +267,11 @@ class AgentTrainer(Measured, abc.ABC):
         return tf.minimum(tf.cast(step, tf.float32) / float(self.total_steps), 1.0)
 
     def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
-        started, count = time.perf_counter(), episodes or self.settings.episodes
+        started = time.perf_counter()
         step = self.step if step is None else step
-        seed = _evaluation_seed(self.seed, step)
-        returns, lengths = self._greedy(count, seed)
-        result = Evaluation(
-            {
-                "eval/episode_return": float(returns.mean()),
-                "eval/episode_return_std": float(returns.std()),
-                "eval/episode_length": float(lengths.mean()),
-            },
-            histograms={"eval/episode_returns": returns},
-        )
-        if self.settings.sampled:
-            key = random.fold(random.stream(self.seed, "evaluation"), step)
-            returns, _ = self._sampled(count, seed, key, self.progress(tf.constant(step)))
-            result.scalars["eval/episode_return_sampled"] = float(returns.mean())
-        every = self.settings.video_every
-        if media and every and self._evaluations % every == 0:
-            frames = evaluation.video(self.environment, self._player(), seed, self.settings.video_steps)
-            if frames is not None:
-                result.videos["eval/episode"] = frames
-        self._evaluations += 1
+        result = self.evaluator(step, self.progress(tf.constant(step)), episodes, media)
         self._seconds["evaluate"] += time.perf_counter() - started
         return result
-
-    def _player(self) -> evaluation.Player:
-        """Acts greedily, one step after the other."""
-        return evaluation.Player(self._greedy_step, self._start)
-
-    @functools.cached_property
-    def _greedy_step(self) -> Direct:
-        return Direct(self._remembering(self._act_greedily), self.mode)
-
-    def _act_greedily(self, seen: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        del t
-        return self.agent.act_greedy(seen)
-
-    @functools.cached_property
-    def _greedy(self) -> Any:
-        """(episodes, seed) -> returns and lengths of episodes played greedily."""
-        return self._playing(self._act_greedily)
-
-    @functools.cached_property
-    def _sampled(self) -> Any:
-        """(episodes, seed, key, progress) -> the same with actions sampled as in training at `progress`."""
-
-        def act(seen: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-            keys = random.members(random.fold(key, t), seen.shape[0])
-            return self.agent.act_sampled(seen, keys, progress)
-
-        return self._playing(act)
-
-    def _start(self, batch: int) -> memory.State:
-        return memory.start(self.agent, batch)
-
-    def _remembering(self, act: Any) -> Any:
-        """`act(seen, t, ...) -> action` as (observation, known, t, ...) -> (action, known)."""
-
-        def remembering(observation: tf.Tensor, known: memory.State, *arguments: Any) -> Any:
-            seen, known = memory.see(self.agent, observation, known)
-            return act(seen, *arguments), known
-
-        return remembering
-
-    def _playing(self, act: Any) -> Any:
-        act = self._remembering(act)
-        if self.environment.compiled:
-            return CompiledEvaluation(self.environment, act, self.mode, start=self._start)
-        return functools.partial(self._play_on_host, Direct(act, self.mode))
-
-    def _play_on_host(self, act: Direct, count: int, seed: int, *arguments: Any) -> tuple[np.ndarray, np.ndarray]:
-        player = evaluation.Player(lambda *step: act(*step, *arguments), self._start)
-        return evaluation.episodes(self.environment, player, count, seed, forget=player.forget)
 
 
 def _check_forgetful(agent: Any) -> None:
@@ -364,8 +280,3 @@ def _check_forgetful(agent: Any) -> None:
         raise UserError(
             "actors=reverb: actors cannot step environments for an agent with a memory; leave one of the two out."
         )
-
-
-def _evaluation_seed(seed: int, step: int) -> int:
-    """A seed for evaluation environments that no training environment has, new at every step."""
-    return int(np.random.SeedSequence([seed, step, 0x5EED]).generate_state(1)[0] >> 1)

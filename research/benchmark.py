@@ -8,16 +8,17 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from research import config, launch, scaling, targets, workers
+from research import config, interrupt, launch, scaling, targets, workers
 from research.errors import UserError
 
 PEERS = config.CONF.parent / "tests" / "peers"
@@ -39,13 +40,20 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     chosen.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Figures] = {}
-    for name in chosen.cases or list(cases):
-        found[name] = _compare(name, cases[name], chosen)
-        _write(chosen.out, found, cases, chosen.repeats)  # after each case, as all of them take long
+    with interrupt.heard_by(_end, signal.SIGTERM):
+        for name in chosen.cases or list(cases):
+            found[name] = _compare(name, cases[name], chosen)
+            _write(chosen.out, found, cases, chosen.repeats)  # after each case, as all of them take long
     print(table(found, cases))
     if drawn := scaling.draw(found, chosen.out / "scaling.png"):
         print(drawn)
     return 0
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    """End as Ctrl-C would, by an exception: a signal's own way would leave the process that measures behind."""
+    del frame
+    sys.exit(128 + number)
 
 
 def _parse(arguments: Sequence[str], cases: Mapping[str, Any]) -> argparse.Namespace:

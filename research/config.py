@@ -162,6 +162,7 @@ class Composer:
     def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
         choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]
         known = list(leaves(self.compose(choices))) if choices != list(overrides) else []
+        known += self.groups()  # also those of which the config has no option
         return f"{key}: no such key. {near(key, known)}`--cfg job` lists them all; +{key}=... adds one."
 
 

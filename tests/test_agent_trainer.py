@@ -84,9 +84,9 @@ def test_evaluation_environments_are_seeded_by_seed_and_step(chain: AgentTrainer
     assert first == again
     assert not set(first) & set(later)
     assert not set(first) & {0, 1}  # the training environments' seeds
-    chain.seed = 1
+    chain.evaluator.seed = 1
     assert not set(seeds_of(chain, 100)) & set(first)
-    chain.seed = 0
+    chain.evaluator.seed = 0
 
 
 def test_greedy_and_sampled_episodes_are_played_as_they_say(chain: AgentTrainer) -> None:

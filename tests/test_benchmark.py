@@ -2,7 +2,10 @@
 
 import functools
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,27 @@ def test_another_interpreter_is_a_column_and_overrides_reach_every_measurement(m
 def test_a_mistake_is_one_line(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         benchmark.main(words)
+
+
+def _measuring(pid: int) -> Path | None:
+    """The child of this process that measures."""
+    children = map(Path("/proc").joinpath, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return next((child for child in children if b"--measure" in (child / "cmdline").read_bytes()), None)
+
+
+def test_sigterm_leaves_no_process_that_goes_on_measuring(tmp_path) -> None:
+    command = [sys.executable, "-m", "research", "benchmark", "ppo_cartpole", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = time.monotonic()
+    try:
+        while not (child := _measuring(process.pid)):
+            assert time.monotonic() - started < 120
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert not child.exists()
+    finally:
+        process.kill()
 
 
 def _briefly(shares, trainer, parts, seconds):

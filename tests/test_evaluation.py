@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from agents import evaluation
-from agents.compiled import CompiledEvaluation
+from agents.evaluation import CompiledEvaluation
 from envs.bridge import Gymnasium
 from envs.toys import PointMass
 from research import gif

@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 
 from agents import evaluation
+from agents.evaluation import EvaluationSettings
 from agents.memory import Memories, Memory, restarted
 from agents.on_policy import OnPolicyTrainer
 from agents.ppo import PPO, Minibatch
 from agents.rollout import Rollout
-from agents.trainer import AgentTrainer, EvaluationSettings
+from agents.trainer import AgentTrainer
 from envs.bridge import Gymnasium
 from envs.toys import Memory as Recall
 from research import compile as compilation
@@ -251,7 +252,7 @@ def test_evaluation_remembers_within_an_episode_and_not_beyond() -> None:
 
     host = evaluation.Player(act, agent.start)
     expected = evaluation.episodes(trainer.environment, host, 12, seed=3, forget=host.forget)
-    np.testing.assert_array_equal(trainer._greedy(12, 3), expected)  # the same, each episode on a new environment
+    np.testing.assert_array_equal(trainer.evaluator.greedy(12, 3), expected)  # each episode on a new environment
     counting = evaluation.Player(lambda o, known, t: (known[:, 0], known + 1.0), lambda n: np.zeros((n, 1), np.float32))
     seen = []
     for first in ([False, False], [True, False], [False, False]):

@@ -34,6 +34,7 @@ EARLY = {
     "mistyped key": (["agent.discont=0.9"], r"agent.discont: no such key. Did you mean agent.discount\?"),
     "key of another part": (["agent.num_envs=2"], r"Did you mean trainer.num_envs\?"),
     "mistyped group": (["agnt=ppo"], r"agnt: no such key. Did you mean agent\?"),
+    "mistyped group that is off": (["memry=lstm"], r"memry: no such key. Did you mean memory\?"),
     "group for a key": (["agent=pp0"], r"agent=pp0: no such option. Did you mean ppo\? There are: double"),
     "unknown + group": (["+experment=x"], r"\+experment: no config group.*experiment\?.*are: actors, agent"),
     "null for a group": (["agent=null"], "agent=null: agent is the name of an option. There are: double_dqn, dqn, ppo"),

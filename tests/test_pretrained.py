@@ -124,7 +124,7 @@ def test_weights_come_from_a_file_with_a_checksum(small, tmp_path, whole):
 def offline(tmp_path, monkeypatch):
     """A home of one's own, where Keras keeps its models, and no way out; the folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    nowhere = urllib.request.ProxyHandler({scheme: "http://127.0.0.1:9" for scheme in ("http", "https")})
+    nowhere = urllib.request.ProxyHandler(dict.fromkeys(("http", "https"), "http://127.0.0.1:9"))
     # Not by the environment: the first to open an address would keep its proxies for every test that follows.
     urllib.request.install_opener(urllib.request.build_opener(nowhere))
     (tmp_path / ".keras/models").mkdir(parents=True)

@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from agents.dqn import DQN
+from agents.evaluation import EvaluationSettings
 from agents.memory import Memory
 from agents.off_policy import OffPolicyTrainer
 from agents.on_policy import OnPolicyTrainer
 from agents.ppo import PPO
 from agents.replay import Ring, Transitions
-from agents.trainer import EvaluationSettings
 from envs.bridge import Gymnasium
 from envs.classic import CartPole
 from research import random, strategy
