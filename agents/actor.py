@@ -48,7 +48,7 @@ def _held(
     offer = line.receive("places").head if place is None else {}
     number, generation = place or (int(offer["number"]), int(offer["generation"]))
     mine = collector(number)
-    of = wire.likeness(mine.environment.name, mine.num_envs, mine.rollout_steps, mine.seed, variables)
+    of = wire.likeness(mine.source, variables)
     if offer and offer["of"] != of:
         line.send("places", offer)
         raise UserError(f"The learner at {line.address} is of another run: {_differences(offer['of'], of)}.")
@@ -129,7 +129,7 @@ class Actor:
         version, *values = self.line.take("weights")
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
-        packed = self.collector.collect(iteration * self.collector.rollout_steps)
+        packed = self.collector.collect(iteration * self.collector.source.rollout_steps)
         names = sorted(packed.extras)
         arrays = [packed.observation, packed.action, packed.outcome, *(packed.extras[name] for name in names)]
         self._say("rollout", arrays, iteration=iteration, version=int(version), extras=names)

@@ -22,6 +22,7 @@ import tensorflow as tf
 from agents import places, wire
 from agents.host import Packed
 from agents.places import Place, Reverb
+from agents.rollout import Source
 from research import actor, finite, record
 from research.errors import UserError
 
@@ -43,18 +44,14 @@ class ActorsDriver:
 
     def __init__(
         self,
-        environment: Any,
-        num_envs: int,
-        rollout_steps: int,
-        seed: int,
+        source: Source,
         learn: Callable[..., Any],
         model: tf.train.Checkpoint,
         note: Callable[[Mapping[str, tuple[float, float]]], None],
         settings: Reverb,
     ) -> None:
-        self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
-        self.learn, self.settings, self.note = learn, settings, note
-        self.share = num_envs // settings.count
+        self.source, self.learn, self.settings, self.note = source, learn, settings, note
+        self.share = source.num_envs // settings.count
         self.seconds = {"collect": 0.0, "update": 0.0}
         wire.reverb()  # or it is missing, which is better known before anything is trained
         self._variables = [v for _, v in sorted(finite.variables(model).items())]
@@ -80,7 +77,7 @@ class ActorsDriver:
             self._ask(iteration + self.settings.ahead)
             packed, staleness = self._rollout(iteration)
             collected = time.perf_counter()
-            self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
+            self.learn(packed, np.int64((iteration + 1) * self.source.rollout_steps))
             stale += staleness
             self.seconds["collect"] += collected - started
             self.seconds["update"] += time.perf_counter() - collected
@@ -149,7 +146,7 @@ class ActorsDriver:
         for place in self._places:
             if how := place.trouble():
                 self._lost += 1
-                begin = min([*place.owed, self._asked]) * self.rollout_steps
+                begin = min([*place.owed, self._asked]) * self.source.rollout_steps
                 try:
                     place.replace(how, begin)
                 except UserError:
@@ -168,20 +165,17 @@ class ActorsDriver:
         record.replace(folder / actor.FILE, f'{{"address": "{address}"}}\n')
         here = settings.count if settings.here is None else settings.here
         for number in range(settings.count):
-            place = Place(number, self._exchange, settings, self._likeness(number))
+            share = self.source.share(number, settings.count)
+            place = Place(number, self._exchange, settings, wire.likeness(share, self._variables))
             self._places.append(place)
-            place.open(done * self.rollout_steps, [] if snapshot is None else wire.packed(self._part(snapshot, number)))
+            before = [] if snapshot is None else wire.packed(self._part(snapshot, number))
+            place.open(done * self.source.rollout_steps, before)
             place.start() if number < here else place.offer()
         said = "Port %d of every interface of this host is open to actors, without a password, as Reverb has it."
         _log.warning(said, self._exchange.port)
         if here < settings.count:
             said = "sparring actor %s --address %s steps environments for this run; %d more are awaited."
             _log.info(said, folder, address, settings.count - here)
-
-    def _likeness(self, number: int) -> dict[str, Any]:
-        return wire.likeness(
-            self.environment.name, self.share, self.rollout_steps, self.seed + number * self.share, self._variables
-        )
 
     def close(self) -> None:
         """Let the actors go."""
@@ -217,22 +211,22 @@ class ActorsDriver:
         if place.snapshot is not None and place.losses == 0 and not self._failed:
             return place.snapshot
         assert self._observation is not None
-        first, steps = place.number * self.share, self._next * self.rollout_steps
+        first, steps = place.number * self.share, self._next * self.source.rollout_steps
         unknown = {"generator": None, "episodes": steps, "actions": None, "rewards": None}
         return {
-            "name": self.environment.name,
-            "seed": self.seed + first,
+            "name": self.source.environment.name,
+            "seed": self.source.seed + first,
             "steps": steps,
             "observation": self._observation[first : first + self.share],
             "done": np.zeros(self.share, bool),
-            "environments": [{"seed": self.seed + first + i, **unknown} for i in range(self.share)],
+            "environments": [{"seed": self.source.seed + first + i, **unknown} for i in range(self.share)],
         }
 
     def _whole(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
         records = [part["environments"] for part in parts]
         return {
             "name": parts[0]["name"],
-            "seed": self.seed,
+            "seed": self.source.seed,
             "steps": max(part["steps"] for part in parts),
             "observation": np.concatenate([part["observation"] for part in parts]),
             "done": np.concatenate([part["done"] for part in parts]),
@@ -255,9 +249,10 @@ class ActorsDriver:
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
         """Have actors put the environments back; one sentence for each that could not be."""
         then = len(snapshot["done"])
-        if then != self.num_envs:
-            raise UserError(f"The checkpoint holds {then} environments, this run has {self.num_envs}.")
-        self._asked = max(1, snapshot["steps"] // self.rollout_steps)  # lost from now on, they are not opened as at 0
+        if then != self.source.num_envs:
+            raise UserError(f"The checkpoint holds {then} environments, this run has {self.source.num_envs}.")
+        # at least one: environments that are lost from now on are not opened as at the run's beginning
+        self._asked = max(1, snapshot["steps"] // self.source.rollout_steps)
         self._open(self._asked, snapshot)
         self._restored = dict(snapshot)
         self._observation = np.array(snapshot["observation"])

@@ -30,7 +30,7 @@ def collecting(trainer: Any) -> Part:
 
     def part(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         state, observation = driver.carry.read()
-        rollout, state = driver.collect(state, observation, i * driver.rollout_steps)
+        rollout, state = driver.collect(state, observation, i * driver.source.rollout_steps)
         driver.carry.assign((state, rollout.observation[-1]))
         return total + sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in tf.nest.flatten(rollout))
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from agents import memory
-from agents.rollout import Rollout
+from agents.rollout import Rollout, Source
 from research import portions, strategy
 
 _WIDER = {tf.int32: tf.int64}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
@@ -51,10 +51,7 @@ class CompiledDriver:
 
     def __init__(
         self,
-        environment: Any,
-        num_envs: int,
-        rollout_steps: int,
-        seed: int,
+        source: Source,
         mode: str,
         act: Callable[..., Any],
         learn: Callable[..., tf.Tensor],
@@ -63,14 +60,15 @@ class CompiledDriver:
         shards: Sequence[portions.Sharded] = (),
         known: memory.State = (),
     ) -> None:
-        self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
+        self.source, self.environment = source, source.environment
         self.act, self.learn, self.iterations, self.total = act, learn, iterations, total
         self.seconds = {"collect_and_update": 0.0}
         self._known = known
-        specs = environment.specs(num_envs), tf.nest.map_structure(lambda k: tf.TensorSpec(k.shape, k.dtype), known)
-        space = environment.observation_space
-        self.carry = Carry((specs, tf.TensorSpec([num_envs, *space.shape], tf.as_dtype(space.dtype))))
-        self._stream = environment.stream(seed)
+        of_agent = tf.nest.map_structure(lambda k: tf.TensorSpec(k.shape, k.dtype), known)
+        specs = self.environment.specs(source.num_envs), of_agent
+        space = self.environment.observation_space
+        self.carry = Carry((specs, tf.TensorSpec([source.num_envs, *space.shape], tf.as_dtype(space.dtype))))
+        self._stream = self.environment.stream(source.seed)
         self._replicas = strategy.Replicas()
         self._shards = (*self.carry.shards, *shards)
         self._program = self._replicas.function(self._iterations, mode)
@@ -87,14 +85,14 @@ class CompiledDriver:
     def _open(self, done: int) -> None:
         self._opened = True
         if done == 0:
-            state = self.environment.open(self.seed, self.num_envs)
+            state = self.environment.open(self.source.seed, self.source.num_envs)
             self.carry.open(((state, self._known), self.environment.observe(state.state)))
 
     def _iterations(self, count: tf.Tensor) -> None:
         start, run = tf.identity(self.iterations), self._replicas.run
 
         def body(i: tf.Tensor, state: Any, observation: tf.Tensor, total: tf.Tensor) -> tuple[Any, ...]:
-            step = (start + i) * self.rollout_steps
+            step = (start + i) * self.source.rollout_steps
             rollout, state, observation = run(self._collected, state, observation, step)
             return i + 1, state, observation, self.learn(rollout, start + i, total)
 
@@ -121,7 +119,7 @@ class CompiledDriver:
 
     def collect(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
         """T vector steps, from number `vector_step` of the run on; `state` is that of environments and agent."""
-        collect = self._collect_one if self.rollout_steps == 1 else self._collect_many
+        collect = self._collect_one if self.source.rollout_steps == 1 else self._collect_many
         rollout, after = collect(state, observation, vector_step)
         both = tf.nest.map_structure(lambda *known: tf.stack(known), state[1], after[1])  # [2, B, S]
         return rollout._replace(memory=both), after
@@ -141,7 +139,7 @@ class CompiledDriver:
 
     def _collect_many(self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor) -> tuple[Rollout, Any]:
         shapes = self._row_specs(state, observation, vector_step)
-        steps = self.rollout_steps
+        steps = self.source.rollout_steps
         arrays = [tf.TensorArray(s.dtype, steps, element_shape=s.shape) for s in tf.nest.flatten(shapes)]
 
         def body(t: tf.Tensor, state: Any, observation: tf.Tensor, arrays: list[Any]) -> tuple[Any, ...]:

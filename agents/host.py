@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from agents import memory
-from agents.rollout import Rollout
+from agents.rollout import Rollout, Source
 from research.errors import UserError
 
 
@@ -29,7 +29,7 @@ class Packed(NamedTuple):
 
 
 class Collector:
-    """Collects rollouts from an environment's host vector, which is opened at the first use.
+    """Collects rollouts from environments on the host, which are opened at the first use.
 
     `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function. `known` is the agent's
     state at the start (see agents.memory).
@@ -37,15 +37,11 @@ class Collector:
 
     def __init__(
         self,
-        environment: Any,
-        num_envs: int,
-        rollout_steps: int,
-        seed: int,
+        source: Source,
         act: Callable[..., Any],
         known: memory.State = (),
     ) -> None:
-        self.environment, self.num_envs, self.rollout_steps, self.seed = environment, num_envs, rollout_steps, seed
-        self.act = act
+        self.source, self.act = source, act
         self._vector: Any = None
         self._observation = np.zeros(0)
         self._known = known  # before the observation is seen
@@ -54,7 +50,7 @@ class Collector:
     def collect(self, vector_step: int) -> Packed:
         """T vector steps, from number `vector_step` of the run on."""
         observations, actions, outcomes, said, before = [self._observation], [], [], [], self._known
-        for t in range(vector_step, vector_step + self.rollout_steps):
+        for t in range(vector_step, vector_step + self.source.rollout_steps):
             decided, self._decided = self._decided, None
             action, extras, known = decided or self.act(observations[-1], self._known, np.int64(t))
             action = action.numpy()
@@ -81,7 +77,7 @@ class Collector:
     def open(self) -> None:
         """Open the environments, if they are not."""
         if self._vector is None:
-            self._vector = self.environment.vector(self.num_envs, self.seed)
+            self._vector = self.source.vector()
             self._observation = self._vector.reset()
 
     def snapshot(self) -> Any:
@@ -93,7 +89,7 @@ class Collector:
     def restart(self, vector_step: int) -> None:
         """Open environments in the place of lost ones: step `vector_step` of the run resets them all."""
         self.close()
-        self._vector = self.environment.vector(self.num_envs, self.seed)
+        self._vector = self.source.vector()
         self._observation, self._decided = self._vector.restart(vector_step), None
 
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
@@ -101,7 +97,7 @@ class Collector:
         if snapshot.get("pending"):
             raise UserError("The checkpoint holds rollouts that actors were ahead: resume with actors=reverb.")
         if self._vector is None:
-            self._vector = self.environment.vector(self.num_envs, self.seed)
+            self._vector = self.source.vector()
         self._decided = None
         self._known = tf.nest.pack_sequence_as(self._known, snapshot.get("memory", []))
         complaints = self._vector.restore(snapshot)
@@ -124,15 +120,12 @@ class HostDriver(Collector):
 
     def __init__(
         self,
-        environment: Any,
-        num_envs: int,
-        rollout_steps: int,
-        seed: int,
+        source: Source,
         act: Callable[..., Any],
         learn: Callable[..., Any],
         known: memory.State = (),
     ) -> None:
-        super().__init__(environment, num_envs, rollout_steps, seed, act, known)
+        super().__init__(source, act, known)
         self.learn = learn
         self.seconds = {"collect": 0.0, "update": 0.0}
 
@@ -141,8 +134,8 @@ class HostDriver(Collector):
         self.open()
         for iteration in range(done, done + count):
             started = time.perf_counter()
-            packed = self.collect(iteration * self.rollout_steps)
+            packed = self.collect(iteration * self.source.rollout_steps)
             collected = time.perf_counter()
-            self._decided = self.learn(packed, np.int64((iteration + 1) * self.rollout_steps))
+            self._decided = self.learn(packed, np.int64((iteration + 1) * self.source.rollout_steps))
             self.seconds["collect"] += collected - started
             self.seconds["update"] += time.perf_counter() - collected

@@ -1,5 +1,6 @@
 """A rollout: T steps of B environments, and what is counted in it."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -40,6 +41,25 @@ class Rollout(NamedTuple):
     def ended_with(self) -> Any:
         """What the agent knew after the last step, with which it goes on, [B, S]."""
         return tf.nest.map_structure(lambda memory: memory[1], self.memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What rollouts come from: `rollout_steps` steps of each of `num_envs` environments, seeded from `seed` on."""
+
+    environment: Any
+    num_envs: int
+    rollout_steps: int
+    seed: int
+
+    def share(self, number: int, count: int) -> "Source":
+        """What the `number`-th of `count` collects, where they collect a rollout together."""
+        share = self.num_envs // count
+        return dataclasses.replace(self, num_envs=share, seed=self.seed + number * share)
+
+    def vector(self) -> Any:
+        """Its environments, opened on the host (see envs.host)."""
+        return self.environment.vector(self.num_envs, self.seed)
 
 
 class EpisodeStatistics(tf.Module):

@@ -14,7 +14,7 @@ from agents.compiled import CompiledDriver
 from agents.evaluation import EvaluationSettings, Evaluator
 from agents.host import Collector, HostDriver, Packed
 from agents.places import Reverb
-from agents.rollout import EpisodeStatistics, Rollout
+from agents.rollout import EpisodeStatistics, Rollout, Source
 from research import compile as compilation
 from research import portions, random, strategy
 from research.compile import Direct
@@ -62,6 +62,7 @@ class AgentTrainer(Measured, abc.ABC):
             )
         self.agent, self.environment, self.actors = agent, environment, actors
         self.num_envs, self.rollout_steps, self.total_steps = num_envs, rollout_steps, total_steps
+        self.source = Source(environment, num_envs, rollout_steps, seed)
         self.seed, self.mode = seed, compilation.resolve(compile, agent.trainable)
         self.evaluator = Evaluator(agent, environment, self.mode, seed, evaluation or EvaluationSettings())
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -199,16 +200,15 @@ class AgentTrainer(Measured, abc.ABC):
     def driver(self) -> HostDriver | CompiledDriver | ActorsDriver:
         """What steps the environments: on the device if they are compiled, else from here or from actors."""
         self._learning_state()  # made before a program is traced that uses it
-        shared = (self.environment, self.num_envs, self.rollout_steps, self.seed)
         known = memory.start(self.agent, self.num_envs)
         if self.environment.compiled:
             counted = (self.iterations, self.means.total, self._shards())
             with self.replicas.scope():
-                return CompiledDriver(*shared, self.mode, self._act, self._learn_from, *counted, known)
+                return CompiledDriver(self.source, self.mode, self._act, self._learn_from, *counted, known)
         learn = self.replicas.function(self._learn_once, self.mode, Direct)
         if self.actors is not None:
-            return ActorsDriver(*shared, learn, self.model, self._note, self.actors)
-        return HostDriver(*shared, Direct(self._act, self.mode), learn, known)
+            return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
+        return HostDriver(self.source, Direct(self._act, self.mode), learn, known)
 
     def play(self, address: str, place: tuple[int, int] | None = None) -> None:
         """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and generation."""
@@ -218,9 +218,9 @@ class AgentTrainer(Measured, abc.ABC):
     def _collector(self, number: int) -> Collector:
         """What collects actor `number`'s share of a rollout."""
         assert self.actors is not None
-        share = self.num_envs // self.actors.count
-        act = Direct(functools.partial(self._act, first=number * share), self.mode)
-        return Collector(self.environment, share, self.rollout_steps, self.seed + number * share, act)
+        share = self.source.share(number, self.actors.count)
+        act = Direct(functools.partial(self._act, first=number * share.num_envs), self.mode)
+        return Collector(share, act)
 
     def _note(self, values: Mapping[str, tuple[float, float]]) -> None:
         """Add sums and weights to what is logged; beside the means, for runs with and without actors to share those."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from agents.rollout import Source
 from research import manifest
 from research.errors import UserError
 
@@ -61,15 +62,13 @@ def unpacked(arrays: Sequence[np.ndarray]) -> dict[str, Any]:
     return manifest.decode_host(text, npz)
 
 
-def likeness(
-    environment: str, environments: int, rollout_steps: int, seed: int, variables: Sequence[tf.Variable]
-) -> dict[str, Any]:
+def likeness(share: Source, variables: Sequence[tf.Variable]) -> dict[str, Any]:
     """What an actor's share of the environments, and what acts in them, has in common with the learner's."""
     return {
-        "environment": environment,
-        "environments": environments,
-        "rollout_steps": rollout_steps,
-        "seed": seed,
+        "environment": share.environment.name,
+        "environments": share.num_envs,
+        "rollout_steps": share.rollout_steps,
+        "seed": share.seed,
         "weights": " ".join("x".join(map(str, v.shape)) for v in variables),
     }
 

@@ -14,6 +14,7 @@ from agents import wire
 from agents.actors import ActorsDriver
 from agents.host import Packed
 from agents.places import Place, Reverb
+from agents.rollout import Source
 from envs.bridge import Gymnasium
 from envs.classic import CartPole
 from research.config import Composer
@@ -58,7 +59,8 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 def driver(count: int = 2, num_envs: int = 4, learn: Any = None, folder: Path = Path()) -> ActorsDriver:
     settings = Reverb(str(folder), count=count)
     environment = Gymnasium("tests.toy_envs:toy/Chain-v0")
-    return ActorsDriver(environment, num_envs, 1, 7, learn, tf.train.Checkpoint(), lambda values: None, settings)
+    source = Source(environment, num_envs, 1, 7)
+    return ActorsDriver(source, learn, tf.train.Checkpoint(), lambda values: None, settings)
 
 
 def share(number: int, value: float, iteration: int, version: int) -> wire.Message:

@@ -12,6 +12,7 @@ from agents import actor as actors
 from agents import wire
 from agents.actor import Actor
 from agents.places import Place, Reverb
+from agents.rollout import Source
 from research.errors import UserError
 
 here = pytest.mark.skipif(importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone")
@@ -115,9 +116,8 @@ def guest(offers: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Gues
 
     def collector(number: int) -> Any:
         environment = types.SimpleNamespace(name="Chain-v0")
-        return types.SimpleNamespace(
-            environment=environment, num_envs=2, rollout_steps=8, seed=7 + 2 * number, act=None, close=lambda: None
-        )
+        source = Source(environment, num_envs=2, rollout_steps=8, seed=7 + 2 * number)
+        return types.SimpleNamespace(source=source, act=None, close=lambda: None)
 
     actors.play("learner:1", None, collector, tf.train.Checkpoint(w=tf.Variable(tf.zeros([3, 2]))))
     return line
