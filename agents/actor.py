@@ -48,7 +48,7 @@ def _held(
     offer = line.receive("places").head if place is None else {}
     number, generation = place or (int(offer["number"]), int(offer["generation"]))
     mine = collector(number)
-    of = wire.likeness(mine.environment.name, mine.num_envs, mine.rollout_steps, mine.seed, variables)
+    of = wire.likeness(mine.environment, mine.num_envs, mine.rollout_steps, mine.seed, variables)
     if offer and offer["of"] != of:
         line.send("places", offer)
         raise UserError(f"The learner at {line.address} is of another run: {_differences(offer['of'], of)}.")

@@ -194,7 +194,7 @@ class ActorsDriver:
 
     def _likeness(self, number: int) -> dict[str, Any]:
         return wire.likeness(
-            self.environment.name, self.share, self.rollout_steps, self.seed + number * self.share, self._variables
+            self.environment, self.share, self.rollout_steps, self.seed + number * self.share, self._variables
         )
 
     def close(self) -> None:

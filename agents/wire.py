@@ -62,11 +62,11 @@ def unpacked(arrays: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def likeness(
-    environment: str, environments: int, rollout_steps: int, seed: int, variables: Sequence[tf.Variable]
+    environment: Any, environments: int, rollout_steps: int, seed: int, variables: Sequence[tf.Variable]
 ) -> dict[str, Any]:
     """What an actor's share of the environments, and what acts in them, has in common with the learner's."""
     return {
-        "environment": environment,
+        "environment": getattr(environment, "described", environment.name),
         "environments": environments,
         "rollout_steps": rollout_steps,
         "seed": seed,
