@@ -9,6 +9,7 @@ no more than ahead + 1 of an actor: what is learned per step collected is as exa
 The learner's own replay is sampled, not Reverb's: its keys make a run repeatable, and it is saved with the weights.
 """
 
+import contextlib
 import logging
 import socket
 import time
@@ -23,7 +24,7 @@ from agents import places, wire
 from agents.host import Packed
 from agents.places import Place, Reverb
 from agents.rollout import Source
-from research import actor, finite, record
+from research import actor, finite, interrupt, record
 from research.errors import UserError
 
 _log = logging.getLogger("sparring")
@@ -85,8 +86,23 @@ class ActorsDriver:
         self.note({"actors/staleness": (stale, float(count)), "actors/lost": (float(lost), float(count))})
 
     def _rollout(self, iteration: int) -> tuple[Packed, float]:
-        self._hear_until(lambda: iteration in self._joined)
+        self._collect_until(lambda: iteration in self._joined)
         return self._joined.pop(iteration)
+
+    def _collect_until(self, done: Callable[[], bool]) -> None:
+        """Hear rollouts until `done()`; StoppedError if the run is to end and an actor that owes one is not there.
+
+        The environments of the others are then somewhere within a rollout.
+        """
+
+        def over() -> bool:
+            if not done() and interrupt.asked() and any(place.opened is None for place in self._places):
+                self._failed = True
+            return done() or self._failed
+
+        self._hear_until(over)
+        if not done():
+            raise interrupt.StoppedError
 
     def _begin(self, done: int) -> None:
         """Take up, at the first iteration here, the rollouts that actors were ahead when the run was saved."""
@@ -107,18 +123,21 @@ class ActorsDriver:
 
     def _hear_until(self, done: Callable[[], bool]) -> None:
         """Hear what actors say, and replace those that are lost, until `done()`."""
-        while not done():
-            message = self._exchange.hear(_LOOK_SECONDS)
-            if message is not None and self._places[message.head["number"]].heard(message):
-                self._note_down(message)
-            if self._exchange.all_heard() and time.monotonic() - self._looked > _LOOK_SECONDS:
-                self._looked = time.monotonic()
-                self._look()
+        try:
+            while not done():
+                message = self._exchange.hear(_LOOK_SECONDS)
+                if message is not None and self._places[message.head["number"]].heard(message):
+                    self._note_down(message)
+                if self._exchange.all_heard() and time.monotonic() - self._looked > _LOOK_SECONDS:
+                    self._looked = time.monotonic()
+                    self._look()
+        except UserError:
+            self._failed = True  # nothing more is waited for, not even to save
+            raise
 
     def _note_down(self, message: wire.Message) -> None:
         head = message.head
         if head["kind"] == "failed":
-            self._failed = True
             raise UserError(f"Actor {head['number']}: {head['text']}")
         if head["kind"] == "rollout":
             self._shares.setdefault(head["iteration"], {})[head["number"]] = message
@@ -146,12 +165,7 @@ class ActorsDriver:
         for place in self._places:
             if how := place.trouble():
                 self._lost += 1
-                begin = min([*place.owed, self._asked]) * self.source.rollout_steps
-                try:
-                    place.replace(how, begin)
-                except UserError:
-                    self._failed = True
-                    raise
+                place.replace(how, min([*place.owed, self._asked]) * self.source.rollout_steps)
 
     # ---- opening and closing -------------------------------------------------------------------------------------
 
@@ -194,17 +208,22 @@ class ActorsDriver:
         """The environments' state, as one process would save it, and the rollouts that actors are ahead."""
         if self._exchange is None or not self._begun:
             return self._restored
-        if not self._failed:
-            self._hear_until(lambda: self._next == self._asked)
-            for place in self._places:
-                place.save()
-            self._hear_until(lambda: not any(place.saving for place in self._places))
+        with contextlib.suppress(interrupt.StoppedError):
+            self._settle()
         parts = [self._saved(place) for place in self._places]
         ahead = [
             {key: getattr(packed, key) for key in _SAVED} | {"staleness": staleness}
             for _, (packed, staleness) in sorted(self._joined.items())
         ]
         return self._whole(parts) | ({"pending": ahead} if ahead else {})
+
+    def _settle(self) -> None:
+        """Have actors collect all that was ordered, and say where their environments are then."""
+        if not self._failed:
+            self._collect_until(lambda: self._next == self._asked)
+            for place in self._places:
+                place.save()
+            self._hear_until(lambda: not any(place.saving for place in self._places))
 
     def _saved(self, place: Place) -> dict[str, Any]:
         """The state of an actor's environments; of a lost one, that they are to open new episodes."""

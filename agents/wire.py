@@ -65,7 +65,7 @@ def unpacked(arrays: Sequence[np.ndarray]) -> dict[str, Any]:
 def likeness(share: Source, variables: Sequence[tf.Variable]) -> dict[str, Any]:
     """What an actor's share of the environments, and what acts in them, has in common with the learner's."""
     return {
-        "environment": share.environment.name,
+        "environment": getattr(share.environment, "described", share.environment.name),
         "environments": share.num_envs,
         "rollout_steps": share.rollout_steps,
         "seed": share.seed,

@@ -13,6 +13,7 @@ import copy
 import functools
 import importlib
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +161,12 @@ class Gymnasium:
     def _adapt(self, observation_space: gym.Space, action_space: gym.Space) -> None:
         self.observation_space = adapt_observations(observation_space, self.name).space
         self.action_space = adapt_actions(action_space, self.name).space
+
+    @property
+    def described(self) -> str:
+        """Its name and what makes it differ from others of that name, the same in every process that makes it."""
+        made = {"kwargs": self._recipe.kwargs, "wrappers": self._recipe.wrappers, "steps": self.max_episode_steps}
+        return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {made}")
 
     def vector(self, num_envs: int, seed: int, render: bool = False) -> HostVector:
         """`num_envs` environments, the i-th seeded with seed + i; with `render`, the first one can be drawn."""

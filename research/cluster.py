@@ -83,7 +83,7 @@ def parse(text: str) -> Cluster:
         if job not in JOBS:
             raise _wrong(f"has a job {job!r} in its cluster, where a run has {' and '.join(JOBS)} only")
     _check_addresses(jobs)
-    if not isinstance(task, dict) or task.get("type") not in jobs:
+    if not isinstance(task, dict) or task.get("type") not in list(jobs):  # a list, as its type may be no text
         raise _wrong(f"says no task of its cluster ({', '.join(jobs)}): task.type={_of(task, 'type')}")
     index = str(_of(task, "index"))
     count = len(jobs[task["type"]])
@@ -93,12 +93,17 @@ def parse(text: str) -> Cluster:
 
 
 def _check_addresses(jobs: Mapping[str, Sequence[str]]) -> None:
+    for job, addresses in jobs.items():
+        if not isinstance(addresses, list):
+            raise _wrong(f"has {addresses!r} where the list of its {job}'s addresses belongs")
     if len(jobs.get("chief", ())) > 1:
         raise _wrong("has several chiefs")
     addresses = [address for job in jobs for address in jobs[job]]
     for address in addresses:
         if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s/]+):\d{1,5}", str(address)):
             raise _wrong(f"has an address {address!r}, which is not HOST:PORT")
+        if not 0 < int(address.rpartition(":")[2]) < 65536:
+            raise _wrong(f"has an address {address!r}, whose port is not one of 1 to 65535")
     if len(set(addresses)) < len(addresses):
         raise _wrong("has an address twice")
 

@@ -15,7 +15,7 @@ from research import finite
 from research.checkpoint import Checkpoints, SaveFailed
 from research.crew import Alone
 from research.errors import UserError
-from research.interrupt import Interrupt
+from research.interrupt import Interrupt, StoppedError
 from research.progress import Progress
 from research.tensorboard import Writer
 from research.trainer import Evaluation, Trainer
@@ -187,7 +187,8 @@ class Fit:
     def _advance(self, steps: int) -> None:
         step, first = self.trainer.step, self._pace == 0.0
         started = time.perf_counter()
-        self.trainer.train(steps)
+        with contextlib.suppress(StoppedError):
+            self.trainer.train(steps)
         seconds, steps = time.perf_counter() - started, self.trainer.step - step
         self._pace = steps / max(seconds, 1e-9)
         self.outcome.seconds["compilation" if first else "training"] += seconds

@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _log = logging.getLogger("sparring")
+_listening: list["Interrupt"] = []
+
+
+def asked() -> bool:
+    """Whether a signal has asked for the end of this process' run."""
+    return any(interrupt.asked for interrupt in _listening)
 
 
 @contextlib.contextmanager
@@ -23,15 +29,25 @@ def heard_by(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[Non
             signal.signal(number, before)
 
 
+class StoppedError(Exception):
+    """Raised by a trainer that gives up waiting for somebody who may never come, because the end was asked for."""
+
+
 class Interrupt:
     """`asked` is true once a signal has asked for the end."""
 
     def __init__(self) -> None:
         self.asked = False
 
-    def listening(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
         """Hear the two signals while the context lasts."""
-        return heard_by(self._heard, signal.SIGINT, signal.SIGTERM)
+        _listening.append(self)
+        try:
+            with heard_by(self._heard, signal.SIGINT, signal.SIGTERM):
+                yield
+        finally:
+            _listening.remove(self)
 
     def _heard(self, number: int, frame: Any) -> None:
         name = signal.Signals(number).name

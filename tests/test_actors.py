@@ -17,6 +17,7 @@ from agents.places import Place, Reverb
 from agents.rollout import Source
 from envs.bridge import Gymnasium
 from envs.classic import CartPole
+from research import interrupt
 from research.config import Composer
 from research.errors import UserError
 from research.train import build
@@ -211,6 +212,47 @@ def test_what_has_come_meanwhile_is_heard_before_anybody_is_given_up(without: No
     learner._look = lambda: order.append("look")  # type: ignore[method-assign]
     learner._hear_until(lambda: "look" in order)
     assert order == ["hear", "hear", "hear", "look"]
+
+
+def test_a_run_that_is_to_stop_waits_for_nobody_who_is_not_there(without: None) -> None:
+    """Neither for the rollout of an actor of another host, nor, to save, for the state of environments."""
+
+    def hear(seconds: float) -> None:
+        raise AssertionError("waits")
+
+    learner = driver()
+    learner._exchange = types.SimpleNamespace(hear=hear, all_heard=lambda: False)
+    learner._places = [Place(i, None, Reverb(""), {}) for i in range(2)]  # type: ignore[arg-type]
+    learner._places[0].opened = []
+    learner._observation, learner._begun, learner._asked, learner._next = np.ones((4, 1), np.float32), True, 6, 5
+    stop = interrupt.Interrupt()
+    with stop.listening():
+        stop.asked = True
+        with pytest.raises(interrupt.StoppedError):
+            learner._rollout(5)
+        saved = learner.snapshot()
+    assert not interrupt.asked()
+    assert saved is not None
+    assert [one["generator"] for one in saved["environments"]] == [None] * 4  # all open new episodes
+    assert saved["steps"] == 5
+    learner._places[1].opened, learner._failed = [], False
+    learner._exchange.hear = lambda seconds: learner._joined.update({5: "rollout"})
+    with stop.listening():
+        assert learner._rollout(5) == "rollout"  # all are there: what was ordered is waited for
+
+
+def test_nothing_is_waited_for_once_what_came_cannot_be_read(without: None) -> None:
+    learner = driver()
+
+    def hear(seconds: float) -> None:
+        raise UserError("what came at port 5 cannot be read")
+
+    learner._exchange = types.SimpleNamespace(hear=hear, all_heard=lambda: True)
+    learner._places = [Place(i, None, Reverb(""), {}) for i in range(2)]  # type: ignore[arg-type]
+    learner._observation, learner._begun, learner._asked, learner._next = np.ones((4, 1), np.float32), True, 6, 5
+    with pytest.raises(UserError, match="cannot be read"):
+        learner._rollout(5)
+    assert learner.snapshot() is not None  # without a word from anybody
 
 
 def test_what_actors_were_ahead_is_learned_from_after_a_resume(without: None) -> None:

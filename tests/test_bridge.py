@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 
 from envs.bridge import EnvironmentFault, Gymnasium
 from research.errors import UserError
+from tests.toy_envs import Slow
 
 CONF = Path(__file__).parents[1] / "conf" / "env"
 
@@ -37,6 +38,16 @@ def test_max_episode_steps_replaces_the_registered_limit(vectorization):
     vector.reset()
     assert [bool(vector.step(np.array([i % 2])).truncated[0]) for i in range(4)] == [False, False, True, False]
     assert Gymnasium("tests.toy_envs:Chain").max_episode_steps is None
+
+
+def test_what_makes_an_environment_differ_from_others_of_its_name_is_told_alike_in_every_process():
+    def made(start: float = 0.0, seconds: float = 0.5, steps: int | None = None) -> str:
+        slow = functools.partial(Slow, seconds=seconds)
+        also = functools.partial(TransformReward, func=lambda r: r)  # lies at an address of its own each time
+        return Gymnasium("tests.toy_envs:Chain", {"start": start}, [slow, also], max_episode_steps=steps).described
+
+    assert made() == made()
+    assert len({made(), made(start=1.0), made(seconds=0.25), made(steps=5)}) == 4
 
 
 def test_constructor_arguments_reach_the_environment():

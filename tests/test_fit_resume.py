@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from research import interrupt
 from research.checkpoint import Checkpoints
 from research.errors import UserError
 from research.fit import Fit
@@ -50,6 +51,22 @@ def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert trainer.step == 48
     assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_trainer_that_gives_up_waiting_once_the_end_is_asked_for_is_saved_and_goes_on(tmp_path: Path) -> None:
+    def waits() -> None:
+        assert not interrupt.asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.asked()
+        raise interrupt.StoppedError
+
+    outcome = run(tmp_path / "a", Line(at={52: waits}))
+    assert (outcome.status, outcome.step) == ("stopped", 52)
+    assert Checkpoints(tmp_path / "a" / "checkpoints").steps() == [40, 52]
+    assert not interrupt.asked()
+    assert run(tmp_path / "a").status == "finished"
+    run(tmp_path / "b")
+    runs.assert_equal(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_fault_ends_the_run_after_a_checkpoint(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from agents import wire
 from agents.actor import Actor
 from agents.places import Place, Reverb
 from agents.rollout import Source
+from envs.bridge import Gymnasium
 from research.errors import UserError
 
 here = pytest.mark.skipif(importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone")
@@ -142,6 +143,13 @@ def test_an_actor_of_another_config_leaves_the_place_to_others(
     with pytest.raises(UserError, match=rf"learner:1 is of another run: {key} {value}, here "):
         guest(offers, monkeypatch)
     assert offers == [offer(1, **{key: value})]
+
+
+def test_environments_of_one_name_that_are_made_otherwise_are_told_apart() -> None:
+    made = [Gymnasium("tests.toy_envs:Chain", {"start": start}) for start in (0.0, 0.0, 1.0)]
+    one, same, other = (wire.likeness(Source(environment, 2, 8, 7), []) for environment in made)
+    assert one == same
+    assert one != other
 
 
 # ---- places ------------------------------------------------------------------------------------------------------
