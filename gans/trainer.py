@@ -264,5 +264,5 @@ DESCRIPTIONS = {
     "discriminator/accuracy": "Share of pairs of a real and a generated example that the logits order right.",
     "discriminator/real_logit": "The discriminator's logit of real examples, mean.",
     "discriminator/fake_logit": "The discriminator's logit of generated examples, mean.",
-    "generator/diversity": "Standard deviation over a batch of generated examples over that of real ones.",
+    "generator/diversity": "Standard deviation over a batch of generated examples over that of real ones, as they are.",
 }

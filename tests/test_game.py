@@ -150,6 +150,22 @@ def test_gradients_and_means_by_hand() -> None:
     assert float(trainer.game.generator.weights[0]) == pytest.approx(0.1 * weight, rel=1e-5)  # uphill
 
 
+def test_noise_and_packs_do_not_hide_a_collapse() -> None:
+    # twice 16 points that lie together: noise of 10 on both would make their spread look like that of 0 .. 15
+    class Nowhere(Shift):
+        def call(self, latents: tf.Tensor, labels: tf.Tensor, training: bool = False) -> tf.Tensor:
+            return 0.0 * latents[:, :1] + self.place
+
+    class Two(Slope):
+        def call(self, examples: tf.Tensor, labels: tf.Tensor, training: bool = False) -> tf.Tensor:
+            return self.weight * tf.reduce_sum(examples, axis=1)
+
+    pair = Pair(Nowhere, Two, 1)
+    for rules in ({}, {"n_critic": 2}, {"pack": 2}):
+        trainer = make(Line(), pair, augmentations={"noise": InstanceNoise(10.0)}, **rules, **EAGER)
+        assert float(trainer.game.discriminator_step(ZERO, ROWS, HALF)["generator/diversity"]) == 0.0
+
+
 # ---- what steps leave alone --------------------------------------------------------------------------------------
 
 
