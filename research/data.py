@@ -249,14 +249,19 @@ def _check_examples(examples: np.ndarray, source: str) -> None:
         raise UserError(f"{source} has images of {examples.shape[-1]} channels; 1, 3 or 4 are possible: [N, H, W, C].")
     if examples.dtype == np.uint8:
         return
+    check_finite(examples, source)
+    low, high = float(examples.min()), float(examples.max())
+    if examples.ndim == 4 and not (low >= -1.0 and high <= 1.0):
+        raise UserError(f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes.")
+
+
+def check_finite(examples: np.ndarray, source: str) -> None:
+    """UserError if some of the floats [N, ...] are no numbers, naming the first example that holds one, from 0."""
     bad = np.flatnonzero(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1))
     if len(bad):
         raise UserError(
             f"{source}: {len(bad)} of {len(examples)} examples hold NaN or infinity, first number {bad[0]}."
         )
-    low, high = float(examples.min()), float(examples.max())
-    if examples.ndim == 4 and not (low >= -1.0 and high <= 1.0):
-        raise UserError(f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes.")
 
 
 def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:
