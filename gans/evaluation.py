@@ -25,7 +25,8 @@ PICTURES = {
     "samples/interpolation": "Each row goes from one latent to another, along a great circle.",
     "samples/classes": "A column for each class, a row for each latent.",
     "discriminator/real_logits": "Logits of real examples, without augmentation.",
-    "discriminator/fake_logits": "Logits of generated examples, without augmentation.",
+    "discriminator/generated_logits": "Logits of generated examples, without augmentation.",
+    "gan/nearest_neighbours": "Generated images, each with the training image nearest to it at its right.",
     "gan/plane": "Modes of the mixture in grey, generated examples on them in blue, others in red.",
 }  # tags of what is shown beside scalars: what it is
 

@@ -161,6 +161,7 @@ def test_pictures_of_images(conditional: GANTrainer) -> None:
     np.testing.assert_array_equal(found.images["samples/generated"], again.images["samples/generated"])
     assert found.scalars != again.scalars
     assert set(found.histograms) == {"discriminator/real_logits", "discriminator/generated_logits"}
+    assert found.histograms.keys() | found.images.keys() <= conditional.descriptions.keys()
     assert all(np.isfinite(h).all() and h.size for h in found.histograms.values())
     # ways begin and end at samples: the first row of the first column is the first sample
     grid, way = found.images["samples/generated"], found.images["samples/interpolation"]
