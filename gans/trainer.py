@@ -46,6 +46,10 @@ class GANTrainer(Measured):
     """
 
     unit = "images"
+    remedy = (
+        "a lower generator_optimizer.learning_rate and discriminator_optimizer.learning_rate, "
+        "discriminator_optimizer.optimizer.global_clipnorm=1.0, penalty=r1, or look for infinite data"
+    )
 
     def __init__(
         self,

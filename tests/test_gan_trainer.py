@@ -1,11 +1,13 @@
 """The GAN trainer keeps the contract, plans every batch once, averages its generator, and learns."""
 
+import re
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from omegaconf import OmegaConf
 
 from gans.augmentation import InstanceNoise
 from gans.ema import EMA
@@ -14,6 +16,7 @@ from gans.losses import Hinge, RelativisticPairing
 from gans.networks import DCGANDiscriminator, DCGANGenerator, Pair
 from gans.penalties import R1, R2
 from gans.trainer import GANTrainer
+from research.config import Composer
 from research.errors import UserError
 from research.networks.mlp import MLP
 from research.trainer import check_trainer
@@ -195,6 +198,15 @@ def test_an_evaluation_of_few_samples_asks_for_no_more() -> None:
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------
+
+
+def test_what_to_try_against_nan_are_keys_that_there_are() -> None:
+    keys = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", GANTrainer.remedy)
+    cfg = Composer("gan").compose([])
+    missing = object()
+    assert len(keys) == 3
+    for key in keys:
+        assert OmegaConf.select(cfg, key, default=missing) is not missing, key
 
 
 def test_one_network_is_no_gan() -> None:
