@@ -155,6 +155,12 @@ def test_every_config_builds_and_its_metric_scores(name, tmp_path):
     OmegaConf.create(metric.notes if not hasattr(metric.notes, "items") else dict(metric.notes))  # plain values
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_labels_are_judged_of_a_generator_that_sees_them(conditional):
+    overrides = ["data=digits", "metric=is_classifier", f"game.conditional={conditional}"]
+    assert Composer("gan").compose(overrides).metrics.is_classifier.label_accuracy is conditional
+
+
 def test_a_metric_of_other_data_is_refused():
     with pytest.raises(UserError, match="no classes to learn"):
         FeatureScores(mixtures.Mixture(np.zeros((1, 2)), 1.0), Classifier, [Frechet()])
