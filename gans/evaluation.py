@@ -127,8 +127,8 @@ class Gallery:
 
     def _images(self) -> dict[str, np.ndarray]:
         n = self.settings.columns
-        latents, labels = self.sampler.latents(self._fixed, n * n)
-        fake, (real, _) = self.sampler.of(latents, labels), self.data.examples("test", n * n)
+        latents, labels = self.sampler.latents(self._fixed, max(n * n, 2 * n))  # a way has two ends
+        fake, (real, _) = self.sampler.of(latents[: n * n], labels[: n * n]), self.data.examples("test", n * n)
         ways = pictures.between(latents[:n], latents[n : 2 * n], n)
         images = {
             "samples/generated": pictures.grid(fake, n),

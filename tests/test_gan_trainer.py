@@ -172,6 +172,13 @@ def test_pictures_of_images(conditional: GANTrainer) -> None:
     np.testing.assert_allclose(way[:cell, :cell], grid[:cell, :cell], atol=1)
 
 
+def test_one_column_is_a_grid_too() -> None:
+    settings = EvaluationSettings(columns=1, points=6, batch_size=6, embedded=0)
+    found = make(Images((8, 8, 1)), DCGAN, batch_size=6, evaluation=settings).evaluate().images
+    assert all(image.ndim == 3 and image.size for image in found.values())
+    assert len(found) == 3
+
+
 def test_pictures_of_points_and_of_metrics() -> None:
     class Shown(MeanDistance):
         def pictures(self, sample: Any) -> dict[str, np.ndarray]:
