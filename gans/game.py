@@ -52,7 +52,7 @@ class Game:
         seed: int,
     ) -> None:
         self.replicas = strategy.Replicas()
-        data_contract.check(data, rules.batch_size, labelled=rules.conditional)
+        data_contract.check(data, rules.batch_size, labelled=rules.conditional, key="game.batch_size")
         self.data, self.loss, self.rules, self.latent = data, loss, rules, network.latent
         self.penalties, self.augmentations = dict(penalties), list(augmentations.values())
         self.lazy = bool(penalties) and rules.penalty_interval > 1

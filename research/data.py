@@ -44,12 +44,13 @@ class Data(Protocol):
         """
 
 
-def check(data: Data, batch_size: int, labelled: bool = False) -> None:
-    """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs them (`labelled`)."""
+def check(data: Data, batch_size: int, labelled: bool = False, key: str = "trainer.batch_size") -> None:
+    """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs them (`labelled`).
+
+    `key` is where the batch's size is set.
+    """
     if 0 < data.count < batch_size:
-        raise UserError(
-            f"data: {data.count} training examples do not fill a batch of {batch_size}: lower its batch_size."
-        )
+        raise UserError(f"data: {data.count} training examples do not fill a batch of {batch_size}: lower {key}.")
     if labelled and data.classes == 0:
         raise UserError(
             "data: it has no labels, which a conditional model needs: give data.labels, sort images into one folder a "

@@ -124,7 +124,7 @@ def test_labels_beyond_the_named_classes_are_refused():
 def test_a_batch_must_be_filled_and_a_conditional_model_have_labels():
     check(arrays(), 5)
     check(mixtures.ring(), 10**6, labelled=True)  # endless
-    with pytest.raises(UserError, match="5 training examples do not fill a batch of 6: lower its batch_size"):
+    with pytest.raises(UserError, match=r"5 training examples do not fill a batch of 6: lower trainer\.batch_size"):
         check(arrays(), 6)
     check(arrays(labels=np.arange(5)), 5, labelled=True)
     with pytest.raises(UserError, match="no labels, which a conditional model needs"):

@@ -322,6 +322,11 @@ def test_rules_that_cannot_be_are_refused(rules: dict[str, Any], said: str) -> N
         Rules(**rules)
 
 
+def test_fewer_examples_than_a_batch_are_refused_by_the_key_that_is_too_large() -> None:
+    with pytest.raises(UserError, match=r"100 training examples do not fill a batch of 101: lower game\.batch_size"):
+        make(Line(), batch_size=101)
+
+
 def test_a_conditional_model_needs_labels() -> None:
     with pytest.raises(UserError, match="it has no labels, which a conditional model needs"):
         make(Line(), conditional=True)
