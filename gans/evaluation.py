@@ -25,7 +25,8 @@ PICTURES = {
     "samples/interpolation": "Each row goes from one latent to another, along a great circle.",
     "samples/classes": "A column for each class, a row for each latent.",
     "discriminator/real_logits": "Logits of real examples, without augmentation.",
-    "discriminator/fake_logits": "Logits of generated examples, without augmentation.",
+    "discriminator/generated_logits": "Logits of generated examples, without augmentation.",
+    "gan/nearest_neighbours": "Generated images, each with the training image nearest to it at its right.",
     "gan/plane": "Modes of the mixture in grey, generated examples on them in blue, others in red.",
 }  # tags of what is shown beside scalars: what it is
 
@@ -126,8 +127,8 @@ class Gallery:
 
     def _images(self) -> dict[str, np.ndarray]:
         n = self.settings.columns
-        latents, labels = self.sampler.latents(self._fixed, n * n)
-        fake, (real, _) = self.sampler.of(latents, labels), self.data.examples("test", n * n)
+        latents, labels = self.sampler.latents(self._fixed, max(n * n, 2 * n))  # a way has two ends
+        fake, (real, _) = self.sampler.of(latents[: n * n], labels[: n * n]), self.data.examples("test", n * n)
         ways = pictures.between(latents[:n], latents[n : 2 * n], n)
         images = {
             "samples/generated": pictures.grid(fake, n),

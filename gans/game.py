@@ -52,7 +52,7 @@ class Game:
         seed: int,
     ) -> None:
         self.replicas = strategy.Replicas()
-        data_contract.check(data, rules.batch_size, labelled=rules.conditional)
+        data_contract.check(data, rules.batch_size, labelled=rules.conditional, key="game.batch_size")
         self.data, self.loss, self.rules, self.latent = data, loss, rules, network.latent
         self.penalties, self.augmentations = dict(penalties), list(augmentations.values())
         self.lazy = bool(penalties) and rules.penalty_interval > 1
@@ -154,23 +154,19 @@ class Game:
         learn = self._compiled(self._discriminator_gradients)
 
         def of_part(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-            batch, shown = self._look(step, rows, part, progress, fake)
-            gradients, values = learn(batch, shown, progress)
-            return gradients, values | {"generator/diversity": self._diversity(shown)}
+            batch = self.batch(step, rows, part)
+            made = self._made(batch) if fake is None else fake
+            gradients, values = learn(batch, self._shown(batch, made, progress), progress)
+            return gradients, values | {"generator/diversity": self._diversity(batch.real, made)}
 
         names = [*_OF_DISCRIMINATOR, "generator/diversity", *([] if self.lazy else self._penalty_tags)]
         gradients, values = self._over_parts(of_part, self.discriminator, names)
         return strategy.total(values) | self.discriminator.step(gradients, progress, "discriminator")
 
-    def _look(
-        self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None = None
-    ) -> tuple[Batch, Shown]:
-        """Part of a batch, and what the discriminator is shown of it."""
-        batch = self.batch(step, rows, part)
-        if fake is not None:
-            return batch, self._shown(batch, fake, progress)
+    def _made(self, batch: Batch) -> tf.Tensor:
+        """Generated examples [M, ...] for the discriminator, which leave no trace in the generator."""
         with unchanged(self.generator.network):
-            return batch, self._shown(batch, tf.stop_gradient(self.generate(batch)), progress)
+            return tf.stop_gradient(self.generate(batch))
 
     def _discriminator_gradients(
         self, batch: Batch, shown: Shown, progress: tf.Tensor
@@ -209,11 +205,12 @@ class Game:
 
     def _learn_penalties(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         learn = self._compiled(self.penalty_gradients)
-        gradients, values = self._over_parts(
-            lambda part: learn(*self._look(step, rows, part, progress), progress),
-            self.discriminator,
-            self._penalty_tags,
-        )
+
+        def of_part(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+            batch = self.batch(step, rows, part)
+            return learn(batch, self._shown(batch, self._made(batch), progress), progress)
+
+        gradients, values = self._over_parts(of_part, self.discriminator, self._penalty_tags)
         self.discriminator.step(gradients, progress, "discriminator")
         return strategy.total(values)
 
@@ -232,8 +229,9 @@ class Game:
             "discriminator/fake_logit": self._reduce(fake),
         }
 
-    def _diversity(self, shown: Shown) -> tf.Tensor:
-        fake, real = (tf.reduce_mean(strategy.spread(x, axis=0)) for x in (shown.fake, shown.real))
+    def _diversity(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+        """Of examples [M, ...] as they are: what noise adds to either would hide a collapse."""
+        real, fake = (tf.reduce_mean(strategy.spread(x, axis=0)) for x in (real, fake))
         return fake / tf.maximum(real, 1e-8) / (self.rules.accumulation * strategy.count())
 
     def _clip(self) -> None:

@@ -88,8 +88,8 @@ class MLPDiscriminator(tf.keras.layers.Layer):
 class DCGANGenerator(tf.keras.layers.Layer):
     """Transposed convolutions of stride two (Radford et al. 2015): latents [B, Z] -> images [B, h, w, C] in [-1, 1].
 
-    From a smallest side of 4 to 7 every layer doubles the sides, up to any `shape` that is that times a power of two.
-    The last hidden layer has `width` channels, each one before it twice as many, up to `max_width`.
+    From a smallest side of 4 to 7 every layer doubles the sides, up to any `shape` whose sides are that times one power
+    of two. The last hidden layer has `width` channels, each one before it twice as many, up to `max_width`.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class DCGANDiscriminator(tf.keras.layers.Layer):
         super().__init__()
         _one_of(normalization, NORMALIZATIONS, "network.discriminator")
         if patches and classes:
-            raise UserError("network.discriminator.patches=true judges without a label: set trainer.conditional=false.")
+            raise UserError("network.discriminator.patches=true judges without a label: set game.conditional=false.")
         conv = SpectralConv2D if normalization == "spectral" else tf.keras.layers.Conv2D
         widths = [min(width * 2**i, max_width) for i in range(doublings_of(shape))]
         self.downs = [conv(n, 4, 2, "same", kernel_initializer=_normal()) for n in widths]
@@ -276,12 +276,14 @@ def doublings_of(shape: Sequence[int]) -> int:
     """How often both sides of an image [h, w, C] can be halved, to 4 at the least; UserError if that is no way."""
     sides, count = tuple(shape[:2]), 0
     if len(shape) != 3:
-        raise UserError(f"network=dcgan makes images [h, w, C]; an example of this data is {list(shape)}: use gan_mlp.")
+        raise UserError(
+            f"network=dcgan makes images [h, w, C]; an example of this data is {list(shape)}: use network=gan_mlp."
+        )
     while all(side % 2 == 0 and side >= 8 for side in sides):
         sides, count = (sides[0] // 2, sides[1] // 2), count + 1
     if count == 0 or max(sides) > 7:
         raise UserError(
-            f"network=dcgan: {shape[0]}x{shape[1]} is not 4 to 7 times a power of two on each side: resize the images "
-            "to 32x32, say, or use gan_mlp."
+            f"network=dcgan: {shape[0]}x{shape[1]}: both sides must be 4 to 7 times one power of two, and 8 at least, "
+            "as 24x32 is: resize the images to 32x32, say, or use network=gan_mlp."
         )
     return count

@@ -46,6 +46,10 @@ class GANTrainer(Measured):
     """
 
     unit = "images"
+    remedy = (
+        "a lower generator_optimizer.learning_rate and discriminator_optimizer.learning_rate, "
+        "discriminator_optimizer.optimizer.global_clipnorm=1.0, penalty=r1, or look for infinite data"
+    )
 
     def __init__(
         self,
@@ -264,5 +268,5 @@ DESCRIPTIONS = {
     "discriminator/accuracy": "Share of pairs of a real and a generated example that the logits order right.",
     "discriminator/real_logit": "The discriminator's logit of real examples, mean.",
     "discriminator/fake_logit": "The discriminator's logit of generated examples, mean.",
-    "generator/diversity": "Standard deviation over a batch of generated examples over that of real ones.",
+    "generator/diversity": "Standard deviation over a batch of generated examples over that of real ones, as they are.",
 }

@@ -44,12 +44,13 @@ class Data(Protocol):
         """
 
 
-def check(data: Data, batch_size: int, labelled: bool = False) -> None:
-    """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs them (`labelled`)."""
+def check(data: Data, batch_size: int, labelled: bool = False, key: str = "trainer.batch_size") -> None:
+    """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs them (`labelled`).
+
+    `key` is where the batch's size is set.
+    """
     if 0 < data.count < batch_size:
-        raise UserError(
-            f"data: {data.count} training examples do not fill a batch of {batch_size}: lower its batch_size."
-        )
+        raise UserError(f"data: {data.count} training examples do not fill a batch of {batch_size}: lower {key}.")
     if labelled and data.classes == 0:
         raise UserError(
             "data: it has no labels, which a conditional model needs: give data.labels, sort images into one folder a "
@@ -249,14 +250,19 @@ def _check_examples(examples: np.ndarray, source: str) -> None:
         raise UserError(f"{source} has images of {examples.shape[-1]} channels; 1, 3 or 4 are possible: [N, H, W, C].")
     if examples.dtype == np.uint8:
         return
+    check_finite(examples, source)
+    low, high = float(examples.min()), float(examples.max())
+    if examples.ndim == 4 and not (low >= -1.0 and high <= 1.0):
+        raise UserError(f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes.")
+
+
+def check_finite(examples: np.ndarray, source: str) -> None:
+    """UserError if some of the floats [N, ...] are no numbers, naming the first example that holds one, from 0."""
     bad = np.flatnonzero(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1))
     if len(bad):
         raise UserError(
             f"{source}: {len(bad)} of {len(examples)} examples hold NaN or infinity, first number {bad[0]}."
         )
-    low, high = float(examples.min()), float(examples.max())
-    if examples.ndim == 4 and not (low >= -1.0 and high <= 1.0):
-        raise UserError(f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes.")
 
 
 def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:

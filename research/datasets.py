@@ -1,13 +1,16 @@
 """Data sets in arrays: scikit-learn's digits, and .npz files of one's own."""
 
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from research.data import Arrays, classes_of, few, split_off
+from research.data import Arrays, check_finite, classes_of, few, split_off
 from research.errors import UserError
+
+_log = logging.getLogger("sparring")
 
 
 def digits(
@@ -74,9 +77,9 @@ def npz(
         raise UserError(f"{source}: data.low={low} must lie below data.high={high}.")
     names = [n for n in (images, labels, test_images, test_labels) if n is not None]
     arrays = _read(Path(path), names, source)
-    x, y = _images(arrays[images], low, high), None if labels is None else arrays[labels]
+    x, y = _images(arrays[images], low, high, f"{source}: {images}"), None if labels is None else arrays[labels]
     if test_images is not None:
-        examples = {"train": x, "test": _images(arrays[test_images], low, high)}
+        examples = {"train": x, "test": _images(arrays[test_images], low, high, f"{source}: {test_images}")}
         marks = None if y is None or test_labels is None else {"train": y, "test": arrays[test_labels]}
         return Arrays(examples, marks, seed, source=source)
     if y is not None and y.shape != (len(x),):
@@ -105,9 +108,23 @@ def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
         raise UserError(f"{source} cannot be read as .npz: {said}.") from error
 
 
-def _images(array: np.ndarray, low: float, high: float) -> np.ndarray:
+def _images(array: np.ndarray, low: float, high: float, source: str) -> np.ndarray:
+    """Float images scaled from [low, high] to [-1, 1]; others as they are. What is wrong is told by the file's rows."""
     if array.ndim == 3:
         array = array[..., np.newaxis]  # grey
-    if array.ndim != 4 or array.dtype.kind != "f" or (low, high) == (-1.0, 1.0):
+    if array.dtype.kind != "f" or array.size == 0:
         return array
-    return np.asarray((array - low) * (2.0 / (high - low)) - 1.0, np.float32)
+    check_finite(array, source)
+    if array.ndim != 4:
+        return array
+    array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+    bottom, top = array.dtype.type(low), array.dtype.type(high)  # 0.1 in the array's type lies beside 0.1
+    least, most = array.min(), array.max()
+    if not (bottom <= least and most <= top):
+        raise UserError(
+            f"{source} has values from {least:g} to {most:g}, beyond data.low={low:g} and data.high={high:g}: set "
+            "these to what the values run from and to, or give bytes."
+        )
+    if low < 0.0 <= least:
+        _log.warning("%s has values from %g to %g: if they begin at 0, set data.low=0.", source, least, most)
+    return np.clip((array - bottom) * (2.0 / (high - low)) - 1.0, -1.0, 1.0).astype(np.float32)

@@ -21,6 +21,7 @@ from research.tensorboard import Writer
 from research.trainer import Evaluation, Trainer
 
 _log = logging.getLogger("sparring")
+_REMEDY = "a lower optimizer.learning_rate or global_clipnorm, or look for infinite rewards, observations or data"
 _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait for Ctrl-C
 _STATUS = ("", "nan", "target")  # what may end a run between two calls, as numbers that workers tell each other
 
@@ -209,8 +210,8 @@ class Fit:
         saved = self.latest.steps()
         before = f"The last checkpoint from before is of step {saved[-1]}." if saved else "There is no checkpoint yet."
         self.outcome.message = (
-            f"Not finite between steps {self._handled['log']} and {self.trainer.step}: {shown}. {before} Try a lower "
-            "optimizer.learning_rate or global_clipnorm, or look for infinite rewards, observations or data."
+            f"Not finite between steps {self._handled['log']} and {self.trainer.step}: {shown}. {before} Try "
+            f"{getattr(self.trainer, 'remedy', _REMEDY)}."
         )
 
     def _log_scalars(self) -> None:

@@ -165,6 +165,6 @@ class _Reader:
                 "data.channels=1, 3 or 4."
             )
         raise UserError(
-            f"{self.source}: {one} is {first[1]}x{first[0]} pixels, {other} {others[0][1]}x{others[0][0]}: set "
-            "data.size=[height,width] to resize them."
+            f"{self.source}: {one} is {first[0]} pixels high and {first[1]} wide, {other} {others[0][0]} and "
+            f"{others[0][1]}: set data.size=[height,width] to resize them."
         )

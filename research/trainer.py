@@ -99,6 +99,10 @@ class Trainer(Protocol):
     def export(self) -> Export:
         """What was learned, as functions of named tensors that need nothing of ours to be called."""
 
+    @property
+    def remedy(self) -> str:
+        """What to try when a number is not finite, as it follows "Try". Needed only where the usual keys are others."""
+
     def gather(self) -> None:
         """Have `checkpoint` hold what of it is on other hosts; called by all of them before a save.
 

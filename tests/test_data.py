@@ -1,5 +1,6 @@
 """Data: every example once an epoch, a batch by its position alone, the same numbers however compiled."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_labels_beyond_the_named_classes_are_refused():
 def test_a_batch_must_be_filled_and_a_conditional_model_have_labels():
     check(arrays(), 5)
     check(mixtures.ring(), 10**6, labelled=True)  # endless
-    with pytest.raises(UserError, match="5 training examples do not fill a batch of 6: lower its batch_size"):
+    with pytest.raises(UserError, match=r"5 training examples do not fill a batch of 6: lower trainer\.batch_size"):
         check(arrays(), 6)
     check(arrays(labels=np.arange(5)), 5, labelled=True)
     with pytest.raises(UserError, match="no labels, which a conditional model needs"):
@@ -294,6 +295,33 @@ def test_npz_scales_floats_and_takes_a_test_split(file):
     assert whole.classes == 0
 
 
+def test_npz_scales_to_the_very_ends_of_any_range(tmp_path):
+    # in float32 (-8.29 + 8.6) * 2 / 0.31 - 1 is 1.0000026, which Arrays would refuse
+    np.savez(tmp_path / "my.npz", images=np.tile(np.float32([-8.6, -8.29]), (4, 2, 1)))
+    data = datasets.npz(str(tmp_path / "my.npz"), 0, low=-8.6, high=-8.29, test_fraction=0.5)
+    np.testing.assert_array_equal(data.examples("test")[0][0, ..., 0], [[-1.0, 1.0]] * 2)
+
+
+def test_npz_asks_about_floats_that_begin_at_zero(file, caplog):
+    logging.getLogger("sparring").addHandler(caplog.handler)
+    try:
+        datasets.npz(str(file), 0, images="floats", low=0.0)
+        assert caplog.messages == []
+        datasets.npz(str(file), 0, images="floats")
+    finally:
+        logging.getLogger("sparring").removeHandler(caplog.handler)
+    assert "set data.low=0" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("shape", [(40, 2, 2), (40, 4)])
+def test_npz_names_the_row_of_the_file_that_holds_nan(tmp_path, shape):
+    images = np.zeros(shape)
+    images[[17, 33], 1, ...] = np.nan
+    np.savez(tmp_path / "my.npz", images=images)
+    with pytest.raises(UserError, match=r"my\.npz: images: 2 of 40 examples hold NaN or infinity, first number 17\."):
+        datasets.npz(str(tmp_path / "my.npz"), 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -302,6 +330,10 @@ def test_npz_scales_floats_and_takes_a_test_split(file):
         ({"images": "labels"}, "is int64 [36]"),
         ({"labels": "labels", "test_images": "images"}, "give labels to both splits"),
         ({"images": "floats", "low": 1.0, "high": 0.0}, "data.low=1.0 must lie below data.high=0.0"),
+        (
+            {"images": "floats", "high": 0.5},
+            "floats has values from 0 to 0.623529, beyond data.low=-1 and data.high=0.5",
+        ),
         ({"test_fraction": 0.0}, "test_fraction=0.0 of 40 examples leaves 40 for training and 0 for testing"),
     ],
 )

@@ -151,6 +151,12 @@ def test_an_infinity_that_no_mean_shows_is_neither_evaluated_nor_saved(
     assert_finite(tmp_path)
 
 
+def test_what_to_try_is_the_trainers_to_say(tmp_path: Path) -> None:
+    trainer = Line(learning_rate=1.5)
+    trainer.remedy = "another slope"
+    assert run(tmp_path, trainer, steps=4000).message.endswith("Try another slope.")
+
+
 def test_it_is_said_that_there_is_no_checkpoint_from_before(tmp_path: Path) -> None:
     trainer = Line()
     trainer.at = {4: lambda: trainer.weights.assign([np.nan, 0.0])}

@@ -150,6 +150,22 @@ def test_gradients_and_means_by_hand() -> None:
     assert float(trainer.game.generator.weights[0]) == pytest.approx(0.1 * weight, rel=1e-5)  # uphill
 
 
+def test_noise_and_packs_do_not_hide_a_collapse() -> None:
+    # twice 16 points that lie together: noise of 10 on both would make their spread look like that of 0 .. 15
+    class Nowhere(Shift):
+        def call(self, latents: tf.Tensor, labels: tf.Tensor, training: bool = False) -> tf.Tensor:
+            return 0.0 * latents[:, :1] + self.place
+
+    class Two(Slope):
+        def call(self, examples: tf.Tensor, labels: tf.Tensor, training: bool = False) -> tf.Tensor:
+            return self.weight * tf.reduce_sum(examples, axis=1)
+
+    pair = Pair(Nowhere, Two, 1)
+    for rules in ({}, {"n_critic": 2}, {"pack": 2}):
+        trainer = make(Line(), pair, augmentations={"noise": InstanceNoise(10.0)}, **rules, **EAGER)
+        assert float(trainer.game.discriminator_step(ZERO, ROWS, HALF)["generator/diversity"]) == 0.0
+
+
 # ---- what steps leave alone --------------------------------------------------------------------------------------
 
 
@@ -304,6 +320,11 @@ def test_the_interval_s_correction_of_rate_and_decays() -> None:
 def test_rules_that_cannot_be_are_refused(rules: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         Rules(**rules)
+
+
+def test_fewer_examples_than_a_batch_are_refused_by_the_key_that_is_too_large() -> None:
+    with pytest.raises(UserError, match=r"100 training examples do not fill a batch of 101: lower game\.batch_size"):
+        make(Line(), batch_size=101)
 
 
 def test_a_conditional_model_needs_labels() -> None:

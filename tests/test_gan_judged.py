@@ -49,6 +49,7 @@ def test_judged_by_label_and_beside_its_floor():
     assert found.keys() == metric.descriptions.keys()
     assert Judged(DIGITS, Oracle).descriptions.keys() == {"gan/is_classifier", "gan/is_classifier_floor"}
     assert metric.notes["extractor"] == "oracle"
+    assert metric.notes["floor's samples"] == 359
 
 
 def test_modes_of_stacked_digits_by_hand():

@@ -101,7 +101,13 @@ def test_batch_normalisation_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"), [((30, 30, 1), "30x30 is not"), ((8, 20, 1), "8x20 is not"), ((2,), r"is \[2\]: use gan_mlp")]
+    ("shape", "said"),
+    [
+        ((30, 30, 1), "30x30: both sides must be"),
+        ((16, 32, 1), "one power of two"),
+        ((4, 4, 1), "8 at least"),
+        ((2,), r"is \[2\]: use network=gan_mlp"),
+    ],
 )
 def test_images_that_do_not_halve_are_refused(shape: tuple[int, ...], said: str) -> None:
     with pytest.raises(UserError, match=said):
@@ -113,7 +119,7 @@ def test_what_else_is_refused() -> None:
         MLPDiscriminator((2,), normalization="bach")
     with pytest.raises(UserError, match=r"network.generator.normalization=spectral"):
         DCGANGenerator((8, 8, 1), normalization="spectral")
-    with pytest.raises(UserError, match="patches=true judges without a label"):
+    with pytest.raises(UserError, match=r"patches=true judges without a label: set game\.conditional=false"):
         DCGANDiscriminator((8, 8, 1), classes=2, patches=True)
     with pytest.raises(UserError, match="choose one network, as mlp"):
         Pair(MLPGenerator, MLPDiscriminator, 2)()

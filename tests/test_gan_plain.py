@@ -86,8 +86,12 @@ def test_pictures_put_each_beside_its_nearest():
     metric = Memorisation(DIGITS, samples=50)
     images = DIGITS.examples("train")[0][[5, 70, 900]]
     shown = metric.pictures(given(np.clip(images + 0.01, -1, 1)))["gan/nearest_neighbours"]
-    assert (shown.shape, shown.dtype) == ((3, 8, 16, 1), np.uint8)
-    np.testing.assert_array_equal(shown[:, :, 8:], pixels(images))
+    # a row of four cells, 18 pixels wide with their white margins and 10 high, enlarged to 256 or more: by 4
+    assert (shown.shape, shown.dtype) == ((1, 40, 288, 1), np.uint8)
+    cells = shown[0, ::4, ::4].reshape(10, 4, 18, 1).swapaxes(0, 1)[:, 1:-1, 1:-1]
+    np.testing.assert_array_equal(cells[:3, :, 8:], pixels(images))
+    np.testing.assert_array_equal(cells[:3, :, :8], pixels(np.clip(images + 0.01, -1, 1)))
+    assert cells[3].min() == 255  # nothing
     assert Memorisation(Arrays({"train": plane(0, 9), "test": plane(1, 9)}, None, 0)).pictures(given(plane(2, 9))) == {}
 
 

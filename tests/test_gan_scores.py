@@ -16,6 +16,7 @@ from gans.metrics.metric import Metrics
 from gans.metrics.scores import FeatureScores, Frechet, Kernel, Neighbours
 from research import datasets, launch, targets
 from research.config import CONF, Composer
+from research.data import Arrays
 from research.errors import UserError
 
 DIGITS = datasets.digits(0)
@@ -86,12 +87,26 @@ def test_more_noise_is_a_greater_distance(extractor, tmp_path, monkeypatch):
 
 def test_too_few_examples_for_a_neighbour_are_one_line():
     metric = FeatureScores(DIGITS, RandomNetworks, [Neighbours(5)], samples=100)
-    with pytest.raises(UserError, match=r"scores\.k=5: 4 examples have fewer neighbours; take more samples"):
-        metric(lambda n: DIGITS.examples("test", 4))
+    with pytest.raises(UserError, match=r"precision, .*coverage of 5 examples \(samples\): 6 are needed at least"):
+        metric(lambda n: DIGITS.examples("test", 5))
+    assert np.isfinite(list(metric(lambda n: DIGITS.examples("test", 6)).values())).all()
     with pytest.raises(UserError, match=r"scores\.k=0"):
         Neighbours(0)
     with pytest.raises(UserError, match="samples=1, reference=50000: 2 at least"):
         FeatureScores(DIGITS, RandomNetworks, [Frechet()], samples=1)
+
+
+@pytest.mark.parametrize(("score", "few", "said"), [(Neighbours(5), 5, "precision"), (Kernel(), 1, "kernel of 1 ")])
+def test_a_test_split_too_small_for_a_floor_is_refused_before_anything_is_scored(score, few, said):
+    images, _ = DIGITS.examples("train", 40)
+    for count in (few, few + 1):
+        data = Arrays({"train": images, "test": images[:count]}, None, 0)
+        if count == few:
+            with pytest.raises(UserError, match=rf"{said}.*the real test split\): {few + 1} are needed"):
+                FeatureScores(data, RandomNetworks, [Frechet(), score])
+        else:
+            scored = FeatureScores(data, RandomNetworks, [Frechet(), score])(noisy(0.1))
+            assert np.isfinite(list(scored.values())).all()
 
 
 def test_scores_over_two_extractors_stand_beside_each_other():
@@ -138,6 +153,12 @@ def test_every_config_builds_and_its_metric_scores(name, tmp_path):
     assert all(isinstance(v, float) and np.isfinite(v) for v in found.values())
     assert metric.notes["samples"] == metric.samples
     OmegaConf.create(metric.notes if not hasattr(metric.notes, "items") else dict(metric.notes))  # plain values
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_labels_are_judged_of_a_generator_that_sees_them(conditional):
+    overrides = ["data=digits", "metric=is_classifier", f"game.conditional={conditional}"]
+    assert Composer("gan").compose(overrides).metrics.is_classifier.label_accuracy is conditional
 
 
 def test_a_metric_of_other_data_is_refused():

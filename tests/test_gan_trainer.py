@@ -1,11 +1,13 @@
 """The GAN trainer keeps the contract, plans every batch once, averages its generator, and learns."""
 
+import re
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from omegaconf import OmegaConf
 
 from gans.augmentation import InstanceNoise
 from gans.ema import EMA
@@ -14,6 +16,7 @@ from gans.losses import Hinge, RelativisticPairing
 from gans.networks import DCGANDiscriminator, DCGANGenerator, Pair
 from gans.penalties import R1, R2
 from gans.trainer import GANTrainer
+from research.config import Composer
 from research.errors import UserError
 from research.networks.mlp import MLP
 from research.trainer import check_trainer
@@ -161,11 +164,19 @@ def test_pictures_of_images(conditional: GANTrainer) -> None:
     np.testing.assert_array_equal(found.images["samples/generated"], again.images["samples/generated"])
     assert found.scalars != again.scalars
     assert set(found.histograms) == {"discriminator/real_logits", "discriminator/generated_logits"}
+    assert found.histograms.keys() | found.images.keys() <= conditional.descriptions.keys()
     assert all(np.isfinite(h).all() and h.size for h in found.histograms.values())
     # ways begin and end at samples: the first row of the first column is the first sample
     grid, way = found.images["samples/generated"], found.images["samples/interpolation"]
     cell = grid.shape[0] // 4
     np.testing.assert_allclose(way[:cell, :cell], grid[:cell, :cell], atol=1)
+
+
+def test_one_column_is_a_grid_too() -> None:
+    settings = EvaluationSettings(columns=1, points=6, batch_size=6, embedded=0)
+    found = make(Images((8, 8, 1)), DCGAN, batch_size=6, evaluation=settings).evaluate().images
+    assert all(image.ndim == 3 and image.size for image in found.values())
+    assert len(found) == 3
 
 
 def test_pictures_of_points_and_of_metrics() -> None:
@@ -194,6 +205,15 @@ def test_an_evaluation_of_few_samples_asks_for_no_more() -> None:
 
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------
+
+
+def test_what_to_try_against_nan_are_keys_that_there_are() -> None:
+    keys = re.findall(r"[a-z_]+(?:\.[a-z_]+)+", GANTrainer.remedy)
+    cfg = Composer("gan").compose([])
+    missing = object()
+    assert len(keys) == 3
+    for key in keys:
+        assert OmegaConf.select(cfg, key, default=missing) is not missing, key
 
 
 def test_one_network_is_no_gan() -> None:

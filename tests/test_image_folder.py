@@ -137,8 +137,8 @@ def _deep(path: Path) -> None:
 @pytest.mark.parametrize(
     ("prepare", "arguments", "said"),
     [
-        (_unequal, {}, "a.png is 4x4 pixels, "),
-        (_unequal, {}, "b.png 6x4: set data.size=[height,width] to resize them."),
+        (_unequal, {}, "a.png is 4 pixels high and 4 wide, "),
+        (_unequal, {}, "b.png 4 and 6: set data.size=[height,width] to resize them."),
         (_lone, {}, "b.png lies beside class folders"),
         (_half_labelled, {}, "one of its splits has class folders, the other has none"),
         (_deep, {}, "a.png is of mode I;16"),

@@ -53,7 +53,12 @@ class Judged:
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
         """As `Metric.notes`."""
-        return {"samples": self.samples, **self.classifier.notes, "floor": self._floor}
+        return {
+            "samples": self.samples,
+            **self.classifier.notes,
+            "floor": self._floor,
+            "floor's samples": len(self.data.examples("test", self.samples)[1]),
+        }
 
     def __call__(self, sample: Sample) -> dict[str, float]:
         found = self._scores(*sample(self.samples)) | {f"{t}_floor": value for t, value in self._floor.items()}
@@ -96,7 +101,14 @@ class StackedModes:
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
         """As `Metric.notes`."""
-        return {"samples": self.samples, "modes": 1000, **self.classifier.notes, "floor": self._floor}
+        return {
+            "samples": self.samples,
+            "modes": 1000,
+            "split": "train",
+            **self.classifier.notes,
+            "floor": self._floor,
+            "floor's samples": len(self.data.examples("test", self.samples)[1]),
+        }
 
     def __call__(self, sample: Sample) -> dict[str, float]:
         return self._scores(sample(self.samples)[0]) | {f"{tag}_floor": v for tag, v in self._floor.items()}

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from gans import pictures
 from gans.metrics import distances
 from gans.metrics.extractors import flat
 from gans.metrics.metric import Sample
 from research import random
-from research.data import Data, pixels
+from research.data import Data
 from research.errors import UserError
 
-_SHOWN = 16  # generated examples beside their nearest training example
+_SHOWN, _COLUMNS = 16, 4  # generated examples beside their nearest training example, and how many to a row
 
 
 class SlicedWasserstein:
@@ -122,12 +123,13 @@ class Memorisation:
         }
 
     def pictures(self, sample: Sample) -> dict[str, np.ndarray]:
-        """Generated images, each beside the training image nearest to it, uint8 [16, H, 2 W, C]."""
+        """Sixteen generated images, each with the training image nearest to it at its right: one picture."""
         if len(self.data.shape) != 3:
             return {}
         examples = sample(self.samples)[0][:_SHOWN]
         index, _ = distances.nearest(flat(examples), flat(self._train))
-        return {"gan/nearest_neighbours": pixels(np.concatenate([examples, self._train[index]], axis=2))}
+        pairs = np.concatenate([examples, self._train[index]], axis=2)  # [16, h, 2 w, C]
+        return {"gan/nearest_neighbours": pictures.grid(pairs, _COLUMNS)[np.newaxis]}
 
     @functools.cached_property
     def _train(self) -> np.ndarray:

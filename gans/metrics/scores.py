@@ -9,7 +9,7 @@ import numpy as np
 from gans.metrics import distances
 from gans.metrics.extractors import Extractor
 from gans.metrics.metric import Sample
-from research.data import Data
+from research.data import SPLITS, Data
 from research.errors import UserError
 
 Features = Sequence[np.ndarray]  # of each of an extractor's members, [N, D]
@@ -23,6 +23,7 @@ class Score(Protocol):
 
     parts: Mapping[str, tuple[str, str]]  # name -> its tag, {} standing for the extractor, and what it measures
     distance: bool  # whether less is better
+    fewest: int  # examples of either kind that it can be taken of
 
     def prepare(self, real: np.ndarray) -> Any:
         """What of the real features the score needs."""
@@ -34,7 +35,7 @@ class Score(Protocol):
 class Frechet:
     """The squared Frechet distance between Gaussians fitted to the features: `fid_classifier`, `fid_random`, `fid`."""
 
-    distance = True
+    distance, fewest = True, 2
     parts: Mapping[str, tuple[str, str]] = {
         "frechet": ("gan/fid{}", "Squared Frechet distance between Gaussians fitted to the features; 0 is best.")
     }
@@ -50,7 +51,7 @@ class Frechet:
 class Kernel:
     """The unbiased kernel distance, `kid_classifier` and so on: for few samples, as their number does not bias it."""
 
-    distance = True
+    distance, fewest = True, 2
     parts: Mapping[str, tuple[str, str]] = {
         "kernel": ("gan/kid{}", "Unbiased squared kernel distance, (x.y / D + 1)^3 over all pairs; 0 is best.")
     }
@@ -72,7 +73,7 @@ class Neighbours:
     def __init__(self, k: int = 5, suffix: str = "") -> None:
         if k < 1:
             raise UserError(f"scores.k={k}: 1 at least.")
-        self.k = k
+        self.k, self.fewest = k, k + 1
         ball = f"ball (radius: its distance to real neighbour number {k})"
         said = {
             "precision": f"Share of generated examples in some real one's {ball}; 1 is best.",
@@ -84,16 +85,11 @@ class Neighbours:
 
     def prepare(self, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Score.prepare`."""
-        return real, distances.radii(self._enough(real), self.k)
+        return real, distances.radii(real, self.k)
 
     def __call__(self, prepared: tuple[np.ndarray, np.ndarray], fake: np.ndarray) -> dict[str, float]:
         real, radius = prepared
-        return distances.neighbours(real, self._enough(fake), self.k, radius)
-
-    def _enough(self, features: np.ndarray) -> np.ndarray:
-        if len(features) <= self.k:
-            raise UserError(f"scores.k={self.k}: {len(features)} examples have fewer neighbours; take more samples.")
-        return features
+        return distances.neighbours(real, fake, self.k, radius)
 
 
 class FeatureScores:
@@ -113,9 +109,13 @@ class FeatureScores:
         samples: int = 10_000,
         reference: int | None = 50_000,
     ) -> None:
-        if samples < 2 or (reference is not None and reference < 2):
-            raise UserError(f"metrics: samples={samples}, reference={reference}: 2 at least.")
-        self.data, self.extractor, self.scores = data, extractor(data), scores
+        self.fewest = max(score.fewest for score in scores)
+        if min(samples, samples if reference is None else reference) < self.fewest:
+            raise UserError(f"metrics: samples={samples}, reference={reference}: {self.fewest} at least.")
+        self.data, self.scores = data, scores
+        for split in SPLITS:
+            self._enough(len(data.examples(split, self.fewest)[1]), f"the real {split} split")
+        self.extractor = extractor(data)
         self.samples, self.reference = samples, reference
         self._suffix = f"_{self.extractor.name}" if self.extractor.name else ""
         protocol = f"Features: {self.extractor.name or 'Inception'}; {samples} samples against the real train split."
@@ -141,7 +141,14 @@ class FeatureScores:
         }
 
     def __call__(self, sample: Sample) -> dict[str, float]:
-        return self._scores(self._of(sample(self.samples)[0])) | self._floor
+        examples = sample(self.samples)[0]
+        self._enough(len(examples), "samples")
+        return self._scores(self._of(examples)) | self._floor
+
+    def _enough(self, count: int, what: str) -> None:
+        if count < self.fewest:
+            names = ", ".join(name for score in self.scores for name in score.parts if score.fewest > count)
+            raise UserError(f"metrics: {names} of {count} examples ({what}): {self.fewest} are needed at least.")
 
     @functools.cached_property
     def _floor(self) -> dict[str, float]:
