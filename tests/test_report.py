@@ -71,11 +71,14 @@ def test_every_run_is_shown_with_its_state(reported):
         "agent=dqn,env=cartpole,seed=8": "damaged",
         "agent=dqn,env=cartpole,seed=9": "planned",
     }
+    planned = found["agent=dqn,env=cartpole,seed=9"]
+    assert [planned[column] for column in ("seed", "step", "of", "score", "seconds")] == [""] * 5  # not 0: nobody knows
     assert found["agent=ppo,env=cartpole,seed=6"]["why"] == "the wheel came off"
     assert found["agent=ppo,env=cartpole,seed=5"]["why"] == "Not finite"
     for text in (said, (out / "report.md").read_text()):
         assert "6 of 22 runs do not count: 2 damaged, 1 killed, 1 nan, 1 failed, 1 planned." in text
         assert "agent=ppo,env=cartpole,seed=6`: failed at step 100 of 100: the wheel came off" in text
+        assert "seed=9`: planned: has not begun" in text
         assert "notes/config.yaml: not a run's" in text
         assert "logs: no config.yaml" in text
 

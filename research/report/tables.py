@@ -133,8 +133,9 @@ def runs(found: Sequence[Run]) -> Table:
     """A row for each run, those that do not count first."""
     table = Table("runs", "All runs", ["run", "status", "seed", "step", "of", "score", "seconds", "why"])
     for run in sorted(found, key=lambda r: (r.counts, str(r.folder))):
-        row = [f"{run.sweep}/{run.folder.name}", run.status, run.seed, run.step, run.steps, run.score]
-        table.rows.append([*row, float(run.seconds), run.problem])
+        known: list[Any] = [run.seed, run.step, run.steps] if run.settings else [None] * 3  # its config says so
+        seconds = float(run.seconds) or None
+        table.rows.append([f"{run.sweep}/{run.folder.name}", run.status, *known, run.score, seconds, run.problem])
     return table
 
 
@@ -147,12 +148,12 @@ def left_out(found: Sequence[Run]) -> str:
     listed = ", ".join(f"{n} {status}" for status, n in kinds.most_common())
     lines = [f"**{len(absent)} of {_counted(len(found), 'run')} do not count: {listed}.** What failed may be what a"]
     lines[0] += " method does badly at: with failures left out its numbers flatter it."
-    lines += [f"- `{run.sweep}/{run.folder.name}`: {run.status} {_progress(run)}{_because(run)}" for run in absent[:20]]
+    lines += [f"- `{run.sweep}/{run.folder.name}`: {run.status}{_progress(run)}{_because(run)}" for run in absent[:20]]
     return "\n".join([*lines, *([f"- and {len(absent) - 20} more, in runs.csv"] if len(absent) > 20 else [])])
 
 
 def _progress(run: Run) -> str:
-    return f"at step {run.step} of {run.steps}" if run.step else ""
+    return f" at step {run.step} of {run.steps}" if run.step else ""
 
 
 def _because(run: Run) -> str:
