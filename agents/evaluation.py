@@ -28,7 +28,7 @@ class EvaluationSettings:
     """How often and how thoroughly an agent is looked at.
 
     `episodes` whole episodes greedily and, if `sampled`, as many with the actions sampled as in training. Every
-    `video_every`-th evaluation films one episode of up to `video_steps` steps (0: never).
+    `video_every`-th evaluation and the one at the run's end films one episode of up to `video_steps` steps (0: never).
     """
 
     episodes: int = 20
@@ -72,7 +72,7 @@ class Evaluator:
             returns, _ = self.sampled(count, seed, key, progress)
             result.scalars["eval/episode_return_sampled"] = float(returns.mean())
         every = self.settings.video_every
-        if media and every and self.count % every == 0:
+        if media and every and (self.count % every == 0 or float(progress) >= 1.0):
             frames = video(self.environment, Player(self._step, self._start), seed, self.settings.video_steps)
             if frames is not None:
                 result.videos["eval/episode"] = frames

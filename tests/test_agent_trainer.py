@@ -132,7 +132,9 @@ def test_a_video_is_taken_at_every_nth_evaluation_and_the_count_is_saved() -> No
     assert films == [True, False, True]
     resumed = make()
     assert resumed.load_host_state(trainer.host_state()) == []
-    assert "eval/episode" not in resumed.evaluate().videos  # the fourth
+    assert "eval/episode" not in resumed.evaluate(step=2999).videos  # the fourth, of a run of 3000 steps
+    assert "eval/episode" in resumed.evaluate().videos  # the fifth
+    assert "eval/episode" in resumed.evaluate(step=3000).videos  # the sixth, of what the run has come to
 
 
 # ---- iterations --------------------------------------------------------------------------------------------------
