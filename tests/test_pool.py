@@ -247,3 +247,17 @@ def test_a_job_whose_sweep_is_killed_is_told_to_stop(tmp_path):
     while not (tmp_path / "a/result.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert json.loads((tmp_path / "a/result.json").read_text())["status"] == "stopped"
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a Linux that shares time out by processes")
+def test_jobs_of_a_sweep_that_gives_way_give_way_too(tmp_path):
+    code = "time.sleep(0.5); result(final=pathlib.Path('/proc/self/autogroup').read_text())"
+    program = (
+        "import os; from pathlib import Path; from research import job as jobs; from research.job import Job;"
+        "from research.pool import *; from research.table import Table; os.nice(7);"
+        f"jobs._PROGRAM = {f'import os, sys; os.chdir(sys.argv[2]); exec({RESULT!r} + sys.argv[3])'!r};"
+        f"folder = Path({str(tmp_path / 'a')!r});"
+        f"Pool(Settings(), Table()).run([Job(folder, str(folder), [{code!r}])])"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=runs.ROOT, check=True, timeout=60)
+    assert json.loads((tmp_path / "a/result.json").read_text())["final"].split()[1:] == ["nice", "7"]
