@@ -18,13 +18,15 @@ PEERS := torch==2.13.0 stable-baselines3==2.9.2 gymnasium==1.3.0 jax==0.10.2 jax
 UV := uv==0.13.9
 
 run = $(VENV)/bin/python -m
+# mypy does not know the mapping of folders to packages in setup.py: links stand for it.
+TYPED := $(VENV)/typed/sparring
 pip = $(@D)/bin/python -m pip -qq --no-input --disable-pip-version-check
 
 .PHONY: setup train test test-slow lint format peers lock clean FORCE
 
 train: ARGS = experiment=ppo_cartpole
 train: setup
-	@$(run) research rl $(ARGS)
+	@$(run) sparring rl $(ARGS)
 
 test: setup
 	@$(run) pytest -n $(JOBS) --dist loadfile $(ARGS)
@@ -35,7 +37,9 @@ test-slow: setup
 lint: setup
 	@$(run) ruff format --check .
 	@$(run) ruff check .
-	@$(run) mypy
+	@rm -rf $(TYPED) && mkdir -p $(TYPED)
+	@ln -s $(CURDIR)/agents $(CURDIR)/envs $(CURDIR)/gans $(CURDIR)/conf $(CURDIR)/research/* $(TYPED)
+	@MYPYPATH=$(dir $(TYPED)) $(run) mypy
 
 format: setup
 	@$(run) ruff format .

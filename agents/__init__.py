@@ -3,13 +3,13 @@
 import contextlib
 import warnings
 
-import research as _research  # noqa: F401  (chooses legacy Keras before TensorFlow is imported)
-
-# TF-Agents imports the retired Gym, which prints a plea to upgrade at every start; nothing here uses Gym.
+# TF-Agents imports the retired Gym, which prints a plea to upgrade at every start; nothing here
+# uses Gym.
 with contextlib.suppress(ImportError):
     from gym_notices import notices as _notices
 
     _notices.notices.clear()
-# TF-Agents' source compares with literals by `is`, which Python says at every start that has no bytecode cached.
+# TF-Agents' source compares with literals by `is`, which Python says at every start that has no
+# bytecode cached.
 warnings.filterwarnings("ignore", category=SyntaxWarning, module=r"tf_agents\..*")
 warnings.filterwarnings("ignore", message=r'"is( not)?" with a literal', category=SyntaxWarning)

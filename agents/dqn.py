@@ -1,12 +1,14 @@
 """DQN (Mnih et al. 2015) and double DQN (van Hasselt et al. 2015): TF-Agents' agents, mended.
 
-What is mended, each with a test in tests/test_dqn.py or tests/test_replay.py:
-1. n-step sums stop where an episode ends, by termination or truncation (tensorflow/agents#939);
-2. gradients are clipped by their global norm, in the optimizer, not each variable by its own;
-3. exploration draws from keys: under XLA TF-Agents' own policies explore alike whatever the seed;
-4. the defaults are the paper's: discount 0.99 and a target network that lags (TF-Agents: 1.0, copied every step).
+What is mended, each with a test in tests/agents/test_dqn.py or tests/agents/test_replay.py:
+1. n-step sums stop where an episode ends, by termination or truncation (tensorflow/agents#939); 2.
+gradients are clipped by their global norm, in the optimizer, not each variable by its own; 3.
+exploration draws from keys: under XLA TF-Agents' own policies explore alike whatever the seed; 4.
+the defaults are the paper's: discount 0.99 and a target network that lags (TF-Agents: 1.0, copied
+every step).
 
-To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or `_compute_next_q_values`.
+To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or
+`_compute_next_q_values`.
 """
 
 from typing import Any
@@ -17,12 +19,14 @@ from tf_agents.agents.dqn import dqn_agent
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.utils import common
 
-from agents import specs
-from agents.networks import HeadedNetwork, Torso
-from agents.replay import Transitions
-from research import optimizers, random, strategy
-from research.errors import UserError
-from research.schedules import Schedule, as_schedule
+from sparring.agents.networks import specs
+from sparring.agents.networks.headed import HeadedNetwork, Torso
+from sparring.agents.replay import Transitions
+from sparring.distribute import replicas
+from sparring.errors import UserError
+from sparring.optim import optimizer as optim_optimizer
+from sparring.optim.schedules import Schedule, as_schedule
+from sparring.xla import random
 
 LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wise_squared_loss}
 
@@ -30,8 +34,9 @@ LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wis
 class DQN(dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
-    `epsilon` is a number or a schedule of the run's progress. The target network moves towards the online one by the
-    share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is "huber" or "squared".
+    `epsilon` is a number or a schedule of the run's progress. The target network moves towards the
+    online one by the share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is
+    "huber" or "squared".
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class DQN(dqn_agent.DqnAgent):
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         network: Torso,
-        optimizer: optimizers.Scheduled,
+        optimizer: optim_optimizer.Scheduled,
         discount: float = 0.99,
         epsilon: Schedule | float = 0.1,
         target_period: int = 1000,
@@ -49,17 +54,21 @@ class DQN(dqn_agent.DqnAgent):
     ) -> None:
         if memory is not None:
             raise UserError(
-                "agent.memory: DQN learns from single transitions, out of their order, and can remember nothing: use "
+                "agent.memory: DQN learns from single transitions, out of their order, and can "
+                "remember nothing: use "
                 "agent=ppo, or stack observations, as env.wrappers can."
             )
         if not isinstance(action_space, gymnasium.spaces.Discrete):
             raise UserError(
-                f"DQN chooses one of a list of actions, and this environment's action space is {action_space}: "
+                "DQN chooses one of a list of actions, and this environment's action space is "
+                f"{action_space}: "
                 "use agent=ppo, or an environment with a Discrete action space."
             )
         if loss not in LOSSES:
             raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
-        self.scheduled, self.discount, self.epsilon = optimizer, discount, as_schedule(epsilon)
+        self.scheduled = optimizer
+        self.discount = discount
+        self.epsilon = as_schedule(epsilon)
         self.num_actions = int(action_space.n)  # type: ignore[arg-type]
         time_step_spec = specs.time_step_spec(observation_space)
         super().__init__(
@@ -70,7 +79,9 @@ class DQN(dqn_agent.DqnAgent):
                 network,
                 lambda: tf.keras.layers.Dense(
                     self.num_actions,
-                    kernel_initializer=tf.keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
+                    kernel_initializer=tf.keras.initializers.VarianceScaling(
+                        1.0, "fan_in", "uniform"
+                    ),
                 ),
                 name="q_network",
             ),
@@ -90,7 +101,7 @@ class DQN(dqn_agent.DqnAgent):
         """What was learned: enough to act and to bootstrap."""
         return {"q_network": self._q_network, "target_q_network": self._target_q_network}
 
-    # ---- acting -----------------------------------------------------------------------------------------------
+    # ---- acting ----------------------------------------------------------------------------------
 
     def q_values(self, observation: tf.Tensor) -> tf.Tensor:
         """Q(s, .) [B, A] of observations [B, ...]."""
@@ -105,19 +116,28 @@ class DQN(dqn_agent.DqnAgent):
         del observation
         return tf.cast(random.integers(keys, 1, self.num_actions)[:, 0], tf.int32)
 
-    def act_sampled(self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+    def act_sampled(
+        self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
         """Epsilon-greedy actions [B]; `keys` [B, 2]."""
         explore = random.uniform(random.fold(keys, 0), 1)[:, 0] < self.epsilon(progress)
-        return tf.where(explore, self.act_random(observation, random.fold(keys, 1)), self.act_greedy(observation))
+        return tf.where(
+            explore,
+            self.act_random(observation, random.fold(keys, 1)),
+            self.act_greedy(observation),
+        )
 
     def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the greedy action is chosen by: Q(s, .) [B, A]."""
         return {"q_values": self.q_values(observation)}
 
-    # ---- learning ---------------------------------------------------------------------------------------------
+    # ---- learning --------------------------------------------------------------------------------
 
-    def _compute_q_values(self, time_steps: Any, actions: tf.Tensor, training: bool = False) -> tf.Tensor:
-        self._replayed = super()._compute_q_values(time_steps, actions, training)  # [M], for the metrics
+    def _compute_q_values(
+        self, time_steps: Any, actions: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        # [M], for the metrics
+        self._replayed = super()._compute_q_values(time_steps, actions, training)
         return self._replayed
 
     def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -125,26 +145,34 @@ class DQN(dqn_agent.DqnAgent):
 
         Of several replicas, each gives its share of the batch; the scalars are those of the whole.
         """
-        gradients, highest, sums = strategy.compiled(self._gradients)(batch)
+        gradients, highest, sums = replicas.compile_in_replica(self._gradients)(batch)
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
         self._update_target()
-        sums = strategy.total(sums)
+        sums = replicas.all_reduce_sum(sums)
         count = tf.maximum(sums.pop("count"), 1.0)
         values = {tag: value if tag == "loss/td" else value / count for tag, value in sums.items()}
         return (
             values
-            | {t: strategy.maximum(v) for t, v in highest.items()}
+            | {t: replicas.all_reduce_max(v) for t, v in highest.items()}
             | norms
             | {"schedule/epsilon": self.epsilon(progress)}
         )
 
-    def _gradients(self, batch: Transitions) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """Gradients, scalars to take the largest of, and scalars to be added: a replica's share of each."""
+    def _gradients(
+        self, batch: Transitions
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Gradients, scalars to take the largest of, and scalars to be added: a replica's share of
+        each.
+        """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
             info = self._loss(
-                _as_transition(batch), self._td_errors_loss_fn, self._gamma, weights=batch.mask, training=True
+                _as_transition(batch),
+                self._td_errors_loss_fn,
+                self._gamma,
+                weights=batch.mask,
+                training=True,
             )
         sums = {"loss/td": info.loss, "count": tf.reduce_sum(batch.mask)}
         sums["q/td_error"] = tf.reduce_sum(tf.abs(info.extra.td_error) * batch.mask)
@@ -155,7 +183,7 @@ class DQN(dqn_agent.DqnAgent):
             highest["q/max"] = tf.reduce_max(valid)
         return tape.gradient(info.loss, self.trainable), highest, sums
 
-    descriptions = optimizers.DESCRIPTIONS | {
+    descriptions = optim_optimizer.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
         "q/mean": "Value of the replayed actions, mean over the transitions of a batch.",
         "q/max": "Largest value of a replayed action in the batch, mean over updates.",
@@ -172,5 +200,7 @@ class DoubleDQN(DQN):
 
 def _as_transition(batch: Transitions) -> trajectory.Transition:
     start = specs.zero_time_steps(batch.observation)
-    end = specs.zero_time_steps(batch.next_observation)._replace(reward=batch.reward, discount=batch.discount)
+    end = specs.zero_time_steps(batch.next_observation)._replace(
+        reward=batch.reward, discount=batch.discount
+    )
     return trajectory.Transition(start, policy_step.PolicyStep(batch.action, (), ()), end)

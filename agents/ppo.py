@@ -1,11 +1,11 @@
 """PPO (Schulman et al. 2017): TF-Agents' PPOClipAgent, mended.
 
-What is mended, each with a test in tests/test_ppo.py or tests/test_advantages.py:
+What is mended, each with a test in tests/agents/test_ppo.py or tests/agents/test_advantages.py:
 1. the last step of a rollout bootstraps from V(s_T), not from V(s_{T-1}) (tensorflow/agents#953);
-2. a truncated episode bootstraps from the value of its final observation; only a termination has value zero;
-3. advantages are normalised over the steps that count, not over padding and reset steps;
-4. every loss is a mean over the steps that count;
-5. the defaults are PPO's: clipping on, GAE on, value targets from GAE, no KL penalty.
+2. a truncated episode bootstraps from the value of its final observation; only a termination has
+value zero; 3. advantages are normalised over the steps that count, not over padding and reset
+steps; 4. every loss is a mean over the steps that count; 5. the defaults are PPO's: clipping on,
+GAE on, value targets from GAE, no KL penalty.
 """
 
 import functools
@@ -18,19 +18,21 @@ from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from agents import distributions, specs
-from agents.memory import Memories, Memory, Part, State
-from agents.networks import HeadedNetwork, Squeeze, Torso
-from agents.normalizers import ObservationNormalizer
-from research import optimizers, strategy
-from research.schedules import Schedule, as_schedule
+from sparring.agents.networks import distributions, specs
+from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
+from sparring.agents.networks.normalizers import ObservationNormalizer
+from sparring.agents.networks.recurrent import Memories, Memory, Part, State
+from sparring.distribute import replicas
+from sparring.optim import optimizer as optim_optimizer
+from sparring.optim.schedules import Schedule, as_schedule
 
 
 class Minibatch(NamedTuple):
     """Steps of a rollout, in any order: all [M, ...]. `mask` is one where the step counts.
 
-    Of an agent that remembers they are whole sequences, T steps of each of N environments, time-major: [T * N, ...].
-    `first` says which steps opened an episode, and `state` [N, S] is what the agent knew before the first steps.
+    Of an agent that remembers they are whole sequences, T steps of each of N environments,
+    time-major: [T * N, ...]. `first` says which steps opened an episode, and `state` [N, S] is what
+    the agent knew before the first steps.
     """
 
     observation: tf.Tensor
@@ -44,24 +46,30 @@ class Minibatch(NamedTuple):
     state: State = ()
 
 
-def normalize_advantages(advantages: tf.Tensor, mask: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
-    """Advantages [M] to mean 0 and standard deviation 1 over the entries whose mask [M] is one; zero elsewhere.
+def normalize_advantages(
+    advantages: tf.Tensor, mask: tf.Tensor, epsilon: float = 1e-8
+) -> tf.Tensor:
+    """Advantages [M] to mean 0 and standard deviation 1 over the entries whose mask [M] is one;
+    zero elsewhere.
 
     The mean and the deviation are those of all replicas' entries.
     """
-    count, summed = strategy.total([tf.reduce_sum(mask), tf.reduce_sum(advantages * mask)])
+    count, summed = replicas.all_reduce_sum([tf.reduce_sum(mask), tf.reduce_sum(advantages * mask)])
     count = tf.maximum(count, 1.0)
     centred = (advantages - summed / count) * mask
-    return centred / tf.sqrt(strategy.total(tf.reduce_sum(tf.square(centred))) / count + epsilon)
+    return centred / tf.sqrt(
+        replicas.all_reduce_sum(tf.reduce_sum(tf.square(centred))) / count + epsilon
+    )
 
 
 class PPO(ppo_clip_agent.PPOClipAgent):
     """PPO with a clipped surrogate objective for Discrete, MultiDiscrete and Box actions.
 
-    `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip` limits how far a
-    value may move from the one stored in the rollout (None: not at all limited). `target_kl` ends an iteration's
-    updates once the approximate KL divergence passes 1.5 times it (None: never). With a `memory`, actor and critic each
-    have one of their own in front of their network (see agents.memory).
+    `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip`
+    limits how far a value may move from the one stored in the rollout (None: not at all limited).
+    `target_kl` ends an iteration's updates once the approximate KL divergence passes 1.5 times it
+    (None: never). With a `memory`, actor and critic each have one of their own in front of their
+    network (see sparring.agents.networks.recurrent).
     """
 
     def __init__(
@@ -69,7 +77,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         network: Torso,
-        optimizer: optimizers.Scheduled,
+        optimizer: optim_optimizer.Scheduled,
         discount: float = 0.99,
         gae_lambda: float = 0.95,
         clip: Schedule | float = 0.2,
@@ -82,15 +90,22 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         log_std: float = 0.0,
         memory: Callable[[], Memory] | None = None,
     ) -> None:
-        self.scheduled, self.discount, self.target_kl = optimizer, discount, target_kl
-        self.clip, self.entropy_coefficient = as_schedule(clip), as_schedule(entropy_coefficient)
+        self.scheduled = optimizer
+        self.discount = discount
+        self.target_kl = target_kl
+        self.clip = as_schedule(clip)
+        self.entropy_coefficient = as_schedule(entropy_coefficient)
         self.normalize_advantage = normalize_advantage
-        self.observation_normalizer = _normalizer(observation_space) if normalize_observations else None
+        self.observation_normalizer = (
+            _normalizer(observation_space) if normalize_observations else None
+        )
         time_step_spec = specs.time_step_spec(observation_space)
         self.memories: Memories | None = None
         make = functools.partial(self._network, time_step_spec.observation, network)
         if memory is not None:
-            self.memories = Memories(memory, 2, time_step_spec.observation, self.observation_normalizer)
+            self.memories = Memories(
+                memory, 2, time_step_spec.observation, self.observation_normalizer
+            )
             time_step_spec = specs.time_step_spec(self.memories.space)
             make = functools.partial(self._network_behind, time_step_spec.observation, network)
         super().__init__(
@@ -99,7 +114,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
             optimizer=optimizer.keras,
             actor_net=make(lambda: distributions.head(action_space, log_std), 0),
             value_net=make(Squeeze, 1),
-            importance_ratio_clipping=1.0,  # only says that there is a clip: its size is the schedule's
+            # Only says that there is a clip: its size is the schedule's
+            importance_ratio_clipping=1.0,
             lambda_value=gae_lambda,
             discount_factor=discount,
             entropy_regularization=1.0,  # likewise; see entropy_regularization_loss
@@ -116,13 +132,19 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self._progress: tf.Tensor = tf.constant(0.0)
         self._policy_metrics: dict[str, tf.Tensor] = {}
         remembering = [] if self.memories is None else self.memories.weights
-        self.trainable = [*remembering, *self._actor_net.trainable_weights, *self._value_net.trainable_weights]
+        self.trainable = [
+            *remembering,
+            *self._actor_net.trainable_weights,
+            *self._value_net.trainable_weights,
+        ]
         optimizer.build(self.trainable)
 
     def parts(self) -> dict[str, tf.Module]:
         """What was learned: enough to act and to value."""
         more = {"normalizer": self.observation_normalizer, "memories": self.memories}
-        return {"actor": self._actor_net, "critic": self._value_net} | {k: v for k, v in more.items() if v is not None}
+        return {"actor": self._actor_net, "critic": self._value_net} | {
+            k: v for k, v in more.items() if v is not None
+        }
 
     def _network(self, spec: Any, torso: Torso, head: Torso, number: int) -> HeadedNetwork:
         return HeadedNetwork(spec, torso, head, self.observation_normalizer, _NAMES[number])
@@ -133,15 +155,19 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         width = self.memories.width
         return HeadedNetwork(spec, lambda: Part(torso, number, width), head, name=_NAMES[number])
 
-    # ---- remembering ------------------------------------------------------------------------------------------
+    # ---- remembering -----------------------------------------------------------------------------
 
     def start(self, batch: int) -> State:
-        """What is known before the first step of `batch` episodes: see agents.memory."""
+        """What is known before the first step of `batch` episodes: see
+        sparring.agents.networks.recurrent.
+        """
         return () if self.memories is None else self.memories.start(batch)
 
     def see(self, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         """What all methods below take as an observation, and the state after a step."""
-        return (observation, ()) if self.memories is None else self.memories.step(observation, state)
+        return (
+            (observation, ()) if self.memories is None else self.memories.step(observation, state)
+        )
 
     def _seen(self, batch: Minibatch) -> tf.Tensor:
         """The same of a minibatch, by the memory as it is now."""
@@ -149,7 +175,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
             return batch.observation
         return self.memories.sequence(batch.observation, batch.first, batch.state)
 
-    # ---- acting -----------------------------------------------------------------------------------------------
+    # ---- acting ----------------------------------------------------------------------------------
 
     def distribution(self, observation: tf.Tensor) -> distributions.tfd.Distribution:
         """The policy at observations [B, ...]."""
@@ -159,35 +185,46 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         """V(s) [B] of observations [B, ...]."""
         return self._value_net(observation)[0]
 
-    def act(self, observation: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def act(
+        self, observation: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Sampled actions [B, ...], their log probabilities [B] and values [B]; `keys` [B, 2]."""
         policy = self.distribution(observation)
         action = distributions.sample(policy, keys)
-        return action, common.log_probability(policy, action, self.action_spec), self.value(observation)
+        return (
+            action,
+            common.log_probability(policy, action, self.action_spec),
+            self.value(observation),
+        )
 
     def act_greedy(self, observation: tf.Tensor) -> tf.Tensor:
         """The likeliest actions [B, ...]."""
         return tf.cast(self.distribution(observation).mode(), self.action_spec.dtype)
 
-    def act_sampled(self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+    def act_sampled(
+        self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
         """Actions [B, ...] as they are sampled in training."""
         del progress
         return distributions.sample(self.distribution(observation), keys)
 
     def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the greedy action is chosen by: logits [B, A] or [B, K, A], or mean and stddev [B, D]."""
+        """What the greedy action is chosen by: logits [B, A] or [B, K, A], or mean and stddev [B,
+        D].
+        """
         return distributions.parameters(self.distribution(observation))
 
-    # ---- learning ---------------------------------------------------------------------------------------------
+    # ---- learning --------------------------------------------------------------------------------
 
     def compute_return_and_advantage(
         self, next_time_steps: ts.TimeStep, value_preds: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """GAE (Schulman et al. 2015, eq. 16) and its value targets, both [B, T].
 
-        `next_time_steps` [B, T] hold reward, discount (0 at a termination, else 1) and step type after each action;
-        `value_preds` [B, T + 1] the values of the states acted in, and of the last state reached. At a truncation the
-        next value is that of the final observation, which it bootstraps from; the sum stops there, as at a termination.
+        `next_time_steps` [B, T] hold reward, discount (0 at a termination, else 1) and step type
+        after each action; `value_preds` [B, T + 1] the values of the states acted in, and of the
+        last state reached. At a truncation the next value is that of the final observation, which
+        it bootstraps from; the sum stops there, as at a termination.
         """
         discount = self._discount_factor * next_time_steps.discount  # [B, T]
         delta = next_time_steps.reward + discount * value_preds[:, 1:] - value_preds[:, :-1]
@@ -205,21 +242,33 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         weights: tf.Tensor,
         debug_summaries: bool = False,
     ) -> tf.Tensor:
-        """The clipped surrogate (Schulman et al. 2017, eq. 7), its clip a schedule, as a mean weighted by `weights`."""
+        """The clipped surrogate (Schulman et al. 2017, eq. 7), its clip a schedule, as a mean
+        weighted by `weights`.
+        """
         log_prob = common.log_probability(current_policy_distribution, actions, self.action_spec)
         log_ratio = log_prob - sample_action_log_probs  # [M]
-        ratio, clip = tf.exp(log_ratio), self.clip(self._progress)
-        objective = tf.minimum(ratio * advantages, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * advantages)
+        ratio = tf.exp(log_ratio)
+        clip = self.clip(self._progress)
+        objective = tf.minimum(
+            ratio * advantages, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * advantages
+        )
         outside = tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)
         self._policy_metrics = {
             "policy/clip_fraction": _share(outside * weights),
-            # the low-variance, never negative estimate of Schulman, "Approximating KL divergence" (2020), k3
+            # the low-variance, never negative estimate of Schulman, "Approximating KL divergence"
+            # (2020), k3
             "policy/approximate_kl": _share((ratio - 1.0 - log_ratio) * weights),
         }
-        return common.aggregate_losses(per_example_loss=-objective, sample_weight=weights).total_loss
+        return common.aggregate_losses(
+            per_example_loss=-objective, sample_weight=weights
+        ).total_loss
 
     def entropy_regularization_loss(
-        self, time_steps: ts.TimeStep, entropy: tf.Tensor, weights: tf.Tensor, debug_summaries: bool = False
+        self,
+        time_steps: ts.TimeStep,
+        entropy: tf.Tensor,
+        weights: tf.Tensor,
+        debug_summaries: bool = False,
     ) -> tf.Tensor:
         """Minus the entropy, times its coefficient, which is a schedule here."""
         self._policy_metrics["policy/entropy"] = _share(entropy * weights)
@@ -227,17 +276,26 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         return mean * self.entropy_coefficient(self._progress)
 
     def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One gradient step on a minibatch; returns the scalars of `descriptions`. All steps masked: zero gradient.
+        """One gradient step on a minibatch; returns the scalars of `descriptions`. All steps
+        masked: zero gradient.
 
-        Of several replicas, each gives its share of the minibatch; the scalars are those of the whole.
+        Of several replicas, each gives its share of the minibatch; the scalars are those of the
+        whole.
         """
-        count, size = strategy.total(tf.reduce_sum(batch.mask)), batch.mask.shape[0] * strategy.count()
+        count = replicas.all_reduce_sum(tf.reduce_sum(batch.mask))
+        size = batch.mask.shape[0] * replicas.num_replicas()
         weights = batch.mask * (float(size) / tf.maximum(count, 1.0))  # mean 1 over valid
-        advantage = normalize_advantages(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
-        gradients, values = strategy.compiled(self._gradients)(batch, advantage, weights, progress)
+        advantage = (
+            normalize_advantages(batch.advantage, batch.mask)
+            if self.normalize_advantage
+            else batch.advantage
+        )
+        gradients, values = replicas.compile_in_replica(self._gradients)(
+            batch, advantage, weights, progress
+        )
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
-        return strategy.total(values) | norms
+        return replicas.all_reduce_sum(values) | norms
 
     def _gradients(
         self, batch: Minibatch, advantage: tf.Tensor, weights: tf.Tensor, progress: tf.Tensor
@@ -267,13 +325,15 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         }
         return tape.gradient(info.loss, self.trainable), losses | self._policy_metrics
 
-    descriptions = optimizers.DESCRIPTIONS | {
+    descriptions = optim_optimizer.DESCRIPTIONS | {
         "loss/total": "Policy, value and entropy loss together, mean over minibatches.",
-        "loss/policy": "Clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over minibatches.",
+        "loss/policy": "Clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over "
+        "minibatches.",
         "loss/value": "Squared error of the value, times its coefficient, mean over minibatches.",
         "loss/entropy": "Minus the policy's entropy, times its coefficient, mean over minibatches.",
         "policy/clip_fraction": "Share of steps whose probability ratio left the clip range.",
-        "policy/approximate_kl": "KL divergence of the old policy from the new, in nats, estimated from samples.",
+        "policy/approximate_kl": "KL divergence of the old policy from the new, in nats, estimated "
+        "from samples.",
         "policy/entropy": "Entropy of the policy, in nats, mean over steps.",
     }
 
@@ -283,7 +343,7 @@ _NAMES = ("actor", "critic")
 
 def _share(values: tf.Tensor) -> tf.Tensor:
     """What the mean of this replica's values adds to the mean of all."""
-    return strategy.part(tf.reduce_mean(values))
+    return replicas.share_of_mean(tf.reduce_mean(values))
 
 
 def _normalizer(space: gymnasium.Space) -> ObservationNormalizer:
@@ -291,16 +351,23 @@ def _normalizer(space: gymnasium.Space) -> ObservationNormalizer:
 
 
 def _reverse_sum(values: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
-    """y[:, t] = values[:, t] + decay[:, t] * y[:, t + 1], y[:, T] = 0; both [B, T] with static T."""
+    """y[:, t] = values[:, t] + decay[:, t] * y[:, t + 1], y[:, T] = 0; both [B, T] with
+    static T.
+    """
     steps = values.shape[1]
     columns = tf.TensorArray(values.dtype, steps, element_shape=values.shape[:1])
 
-    def body(i: tf.Tensor, total: tf.Tensor, columns: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+    def body(
+        i: tf.Tensor, total: tf.Tensor, columns: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
         t = steps - 1 - i
         total = values[:, t] + decay[:, t] * total
         return i + 1, total, columns.write(t, total)
 
     _, _, columns = tf.while_loop(
-        lambda i, *_: i < steps, body, (0, tf.zeros_like(values[:, 0]), columns), maximum_iterations=steps
+        lambda i, *_: i < steps,
+        body,
+        (0, tf.zeros_like(values[:, 0]), columns),
+        maximum_iterations=steps,
     )
     return tf.transpose(columns.stack())  # [T, B] -> [B, T]

@@ -1,7 +1,8 @@
 """Uniform replay as a flat ring: each observation is stored once, in its own dtype.
 
-TF-Agents' TFUniformReplayBuffer guards itself with a mutex, which no XLA program may contain; this is scatter and
-gather on variables. Time runs in slots of B environments each; a transition's next observation is the following slot.
+TF-Agents' TFUniformReplayBuffer guards itself with a mutex, which no XLA program may contain; this
+is scatter and gather on variables. Time runs in slots of B environments each; a transition's next
+observation is the following slot.
 """
 
 from typing import NamedTuple
@@ -10,14 +11,16 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from research import random, strategy
+from sparring.distribute import replicas
+from sparring.xla import random
 
 
 class Transitions(NamedTuple):
     """A batch of (n-step) transitions, all [M, ...].
 
-    `reward` is the discounted sum along the way; `discount` multiplies gamma times the next value: 0 after a
-    termination. `mask` is zero where there is no transition: between an episode's last step and the next one's first.
+    `reward` is the discounted sum along the way; `discount` multiplies gamma times the next value:
+    0 after a termination. `mask` is zero where there is no transition: between an episode's last
+    step and the next one's first.
     """
 
     observation: tf.Tensor
@@ -29,28 +32,34 @@ class Transitions(NamedTuple):
 
 
 class Ring(tf.Module):
-    """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus one open slot).
+    """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus
+    one open slot).
 
     Of several replicas, each has a ring of its own, and these numbers are one replica's.
     """
 
     def __init__(
-        self, capacity: int, num_envs: int, observation_space: gymnasium.Space, action_space: gymnasium.Space
+        self,
+        capacity: int,
+        num_envs: int,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
     ) -> None:
         super().__init__(name="replay")
-        self.num_envs, self.slots = num_envs, -(-capacity // num_envs) + 1
+        self.num_envs = num_envs
+        self.slots = -(-capacity // num_envs) + 1
         rows = self.slots * num_envs
         action_dtype = np.int32 if np.issubdtype(action_space.dtype, np.integer) else np.float32
 
         def zeros(shape: tuple[int, ...], dtype: np.dtype | type | None) -> tf.Variable:
-            return strategy.replicated(tf.zeros([rows, *shape], dtype))
+            return replicas.replicated(tf.zeros([rows, *shape], dtype))
 
         self.observation = zeros(tuple(observation_space.shape or ()), observation_space.dtype)
         self.action = zeros(tuple(action_space.shape or ()), action_dtype)
         self.reward = zeros((), np.float32)
         self.last = zeros((), np.bool_)  # the slot's observation ended an episode
         self.terminal = zeros((), np.bool_)  # ... by termination
-        self.written = strategy.replicated(0, dtype=tf.int64)  # slots ever completed
+        self.written = replicas.replicated(0, dtype=tf.int64)  # slots ever completed
 
     @property
     def bytes_per_transition(self) -> int:
@@ -67,13 +76,16 @@ class Ring(tf.Module):
         truncated: tf.Tensor,
         first: tf.Tensor,
     ) -> None:
-        """Append T slots: observations [T + 1, B, ...] with the state reached; the rest [T, B] of the steps between.
+        """Append T slots: observations [T + 1, B, ...] with the state reached; the rest [T, B] of
+        the steps between.
 
-        A step that is `first` leads out of an episode that ended, or, after a restart, was broken off: in both cases
+        A step that is `first` leads out of an episode that ended, or, after a restart, was broken
+          off: in both cases
         nothing leads across it, and what came before bootstraps from the observation it left.
         """
         steps = actions.shape[0]
-        here, there = self._rows(self.written, steps), self._rows(self.written + 1, steps)
+        here = self._rows(self.written, steps)
+        there = self._rows(self.written + 1, steps)
         _scatter(self.action, here, actions)
         _scatter(self.reward, here, rewards)
         _scatter(self.observation, self._rows(self.written, steps + 1), observations)
@@ -82,20 +94,26 @@ class Ring(tf.Module):
         _scatter(self.terminal, there, terminated)
         self.written.assign_add(steps)
 
-    def sample(self, key: tf.Tensor, count: int, steps: int = 1, discount: float = 1.0) -> Transitions:
+    def sample(
+        self, key: tf.Tensor, count: int, steps: int = 1, discount: float = 1.0
+    ) -> Transitions:
         """`count` transitions of up to `steps` steps, uniformly with replacement; `key` [2].
 
-        A sum over several steps stops at the end of an episode, and bootstraps from the observation it stops at.
+        A sum over several steps stops at the end of an episode, and bootstraps from the observation
+        it stops at.
         """
         oldest = tf.maximum(self.written - (self.slots - 1), 0)
         choices = (self.written - steps + 1 - oldest) * self.num_envs
         choice = random.integers(key, count, choices)  # [M]
-        start, env = oldest + choice // self.num_envs, choice % self.num_envs
+        start = oldest + choice // self.num_envs
+        env = choice % self.num_envs
 
         def row(offset: int | tf.Tensor) -> tf.Tensor:
             return (start + offset) % self.slots * self.num_envs + env
 
-        reward, scale, length = tf.zeros([count]), tf.ones([count]), tf.zeros([count], tf.int64)
+        reward = tf.zeros([count])
+        scale = tf.ones([count])
+        length = tf.zeros([count], tf.int64)
         going = tf.ones([count], tf.bool)
         for k in range(steps):
             reward += tf.where(going, discount**k * _gather(self.reward, row(k)), 0.0)
@@ -115,13 +133,15 @@ class Ring(tf.Module):
     def _rows(self, start: tf.Tensor, steps: int) -> tf.Tensor:
         """The row numbers [steps * B] of `steps` slots from slot `start` on, around the ring."""
         slots = (start + tf.range(steps, dtype=tf.int64)) % self.slots  # [T]
-        return tf.reshape(slots[:, tf.newaxis] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64), [-1])
+        return tf.reshape(
+            slots[:, tf.newaxis] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64), [-1]
+        )
 
 
 def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-    return tf.gather(strategy.mine(variable), rows)
+    return tf.gather(replicas.local_variable(variable), rows)
 
 
 def _scatter(variable: tf.Variable, rows: tf.Tensor, values: tf.Tensor) -> None:
     flat = tf.reshape(tf.cast(values, variable.dtype), [-1, *variable.shape[1:]])
-    strategy.mine(variable).scatter_update(tf.IndexedSlices(flat, rows))
+    replicas.local_variable(variable).scatter_update(tf.IndexedSlices(flat, rows))

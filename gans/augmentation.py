@@ -1,15 +1,15 @@
 """What is done to real and generated examples alike before the discriminator sees them.
 
-An augmentation is called as `augment(examples [B, ...], keys [B, 2], progress)` and returns examples of the same shape,
-differentiable in them. It draws from the keys alone.
+An augmentation is called as `augment(examples [B, ...], keys [B, 2], progress)` and returns
+examples of the same shape, differentiable in them. It draws from the keys alone.
 """
 
 from typing import Protocol
 
 import tensorflow as tf
 
-from research import random
-from research.schedules import Schedule, as_schedule
+from sparring.optim.schedules import Schedule, as_schedule
+from sparring.xla import random
 
 
 class Augmentation(Protocol):
@@ -20,7 +20,9 @@ class Augmentation(Protocol):
 
 
 class InstanceNoise:
-    """Normal noise of standard deviation `scale`, a number or a schedule (Sonderby et al. 2016, section 3.3)."""
+    """Normal noise of standard deviation `scale`, a number or a schedule (Sonderby et al. 2016,
+    section 3.3).
+    """
 
     def __init__(self, scale: Schedule | float) -> None:
         self.scale = as_schedule(scale)

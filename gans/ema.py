@@ -2,33 +2,47 @@
 
 import tensorflow as tf
 
-from research import strategy
+from sparring.distribute import replicas
 
 
 class EMA:
-    """Settings of the average (Karras et al. 2020, "Training GANs with limited data", their program's `ema_kimg`).
+    """Settings of the average (Karras et al. 2020, "Training GANs with limited data", their
+    program's `ema_kimg`).
 
     Args:
-      half_life: images after which the weight of the past has halved; 0: the average is the generator itself.
-      ramp_up: the half-life is at most this share of the images so far, so that it forgets the beginning; null: never.
+      half_life: images after which the weight of the past has halved; 0: the average is the
+        generator itself.
+      ramp_up: the half-life is at most this share of the images so far, so that it forgets the
+        beginning; null: never.
     """
 
     def __init__(self, half_life: float, ramp_up: float | None = 0.05) -> None:
-        self.half_life, self.ramp_up = half_life, ramp_up
+        self.half_life = half_life
+        self.ramp_up = ramp_up
 
     def decay(self, images: tf.Tensor, batch: int) -> tf.Tensor:
-        """The weight of the past after a step of `batch` images, at `images` (int64) of the run: float32 in [0, 1)."""
+        """The weight of the past after a step of `batch` images, at `images` (int64) of the run:
+        float32 in [0, 1).
+        """
         half_life = tf.constant(self.half_life, tf.float32)
         if self.ramp_up is not None:
             half_life = tf.minimum(half_life, tf.cast(images, tf.float32) * self.ramp_up)
         return tf.pow(0.5, batch / tf.maximum(half_life, 1e-8))
 
-    def update(self, average: tf.keras.layers.Layer, network: tf.keras.layers.Layer, decay: tf.Tensor) -> None:
-        """Move `average` towards `network`; buffers, such as a batch normalisation's statistics, are copied."""
-        for shadow, value in zip(average.trainable_variables, network.trainable_variables, strict=True):
-            strategy.assign(shadow, value + decay * (shadow - value))
-        for shadow, value in zip(average.non_trainable_variables, network.non_trainable_variables, strict=True):
-            strategy.assign(shadow, value)
+    def update(
+        self, average: tf.keras.layers.Layer, network: tf.keras.layers.Layer, decay: tf.Tensor
+    ) -> None:
+        """Move `average` towards `network`; buffers, such as a batch normalisation's statistics,
+        are copied.
+        """
+        for shadow, value in zip(
+            average.trainable_variables, network.trainable_variables, strict=True
+        ):
+            replicas.assign(shadow, value + decay * (shadow - value))
+        for shadow, value in zip(
+            average.non_trainable_variables, network.non_trainable_variables, strict=True
+        ):
+            replicas.assign(shadow, value)
 
 
 def copy(target: tf.keras.layers.Layer, source: tf.keras.layers.Layer) -> None:

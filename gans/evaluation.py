@@ -1,4 +1,6 @@
-"""What an evaluation shows of a GAN: scores, samples that are the same every time, and the discriminator's logits."""
+"""What an evaluation shows of a GAN: scores, samples that are the same every time, and the
+discriminator's logits.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,27 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from gans import pictures
-from gans.game import Game
-from research import random
-from research.charts import thumbnails
-from research.compile import Direct
-from research.projector import Embedding
-from research.trainer import Evaluation
+from sparring.data.pictures import thumbnails
+from sparring.gans import image_grids
+from sparring.gans.adversarial_step import AdversarialStep
+from sparring.tensorboard.projector import Embedding
+from sparring.training.trainer import Evaluation
+from sparring.xla import random
+from sparring.xla.compilation import CachedCall
 
 Sample = tuple[np.ndarray, np.ndarray]  # examples [N, ...], labels [N]
-_LATENTS, _LABELS = 0, 1
+_LATENTS = 0
+_LABELS = 1
 
 
 PICTURES = {
     "samples/scatter": "Real examples and generated ones in the plane.",
-    "samples/generated": "Generated from latents that stay the same for the run, by the average of the weights.",
+    "samples/generated": "Generated from latents that stay the same for the run, by the average of "
+    "the weights.",
     "samples/real_and_generated": "Real examples on the left, generated ones on the right.",
     "samples/interpolation": "Each row goes from one latent to another, along a great circle.",
     "samples/classes": "A column for each class, a row for each latent.",
     "discriminator/real_logits": "Logits of real examples, without augmentation.",
     "discriminator/generated_logits": "Logits of generated examples, without augmentation.",
-    "gan/nearest_neighbours": "Generated images, each with the training image nearest to it at its right.",
+    "gan/nearest_neighbours": "Generated images, each with the training image nearest to it at its "
+    "right.",
     "gan/plane": "Modes of the mixture in grey, generated examples on them in blue, others in red.",
 }  # tags of what is shown beside scalars: what it is
 
@@ -51,39 +56,63 @@ class EvaluationSettings:
 
 
 class Sampler:
-    """Generated examples of a network, from keys; labels are drawn as they lie in the training data."""
+    """Generated examples of a network, from keys; labels are drawn as they lie in the training
+    data.
+    """
 
-    def __init__(self, game: Game, network: tf.keras.layers.Layer, mode: str, seed: int, batch_size: int) -> None:
-        self.game, self.network, self.size = game, network, batch_size
+    def __init__(
+        self,
+        game: AdversarialStep,
+        network: tf.keras.layers.Layer,
+        mode: str,
+        seed: int,
+        batch_size: int,
+    ) -> None:
+        self.game = game
+        self.network = network
+        self.size = batch_size
         labelled = game.rules.conditional
-        self._labels = tf.constant(game.data.examples("train")[1] if labelled else np.zeros(1), tf.int64)
+        self._labels = tf.constant(
+            game.data.examples("train")[1] if labelled else np.zeros(1), tf.int64
+        )
         self._fresh = random.stream(seed, "samples")
-        self._latents = Direct(self._draw, mode)
-        self._generate = Direct(self.generate, mode)
+        self._latents = CachedCall(self._draw, mode)
+        self._generate = CachedCall(self.generate, mode)
 
     def _draw(self, key: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         keys = random.members(key, self.size, first)
         rows = random.integers(random.fold(keys, _LABELS), 1, self._labels.shape[0])[:, 0]
-        return random.normal(random.fold(keys, _LATENTS), self.game.latent), tf.gather(self._labels, rows)
+        return random.normal(random.fold(keys, _LATENTS), self.game.latent), tf.gather(
+            self._labels, rows
+        )
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Examples [B, ...] of latents [B, Z] and labels [B], float32, by the statistics of training."""
+        """Examples [B, ...] of latents [B, Z] and labels [B], float32, by the statistics of
+        training.
+        """
         return tf.cast(self.network(latents, labels, training=False), tf.float32)
 
     def of(self, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Examples [N, ...] of given latents [N, Z] and labels [N]."""
-        count, parts = len(latents), []
+        count = len(latents)
+        parts = []
         padding = -count % self.size  # one shape for all calls
         latents = np.pad(latents.astype(np.float32), [(0, padding), (0, 0)])
         labels = np.pad(labels.astype(np.int64), [(0, padding)])
         for i in range(0, count, self.size):
-            parts.append(np.asarray(self._generate(latents[i : i + self.size], labels[i : i + self.size])))
+            parts.append(
+                np.asarray(self._generate(latents[i : i + self.size], labels[i : i + self.size]))
+            )
         return np.concatenate(parts)[:count]
 
     def latents(self, key: tf.Tensor, count: int) -> Sample:
-        """Latents [N, Z] and labels [N], a function of the key; more of one key begin with fewer of it."""
+        """Latents [N, Z] and labels [N], a function of the key; more of one key begin with fewer of
+        it.
+        """
         parts = [self._latents(key, np.int64(i)) for i in range(0, count, self.size)]
-        latents, labels = (np.concatenate([np.asarray(p[i]) for p in parts])[:count] for i in (0, 1))
+        latents, labels = (
+            np.concatenate([np.asarray(p[i]) for p in parts])[:count] for i in (0, 1)
+        )
         return latents, labels
 
     def at(self, step: int) -> "Samples":
@@ -92,10 +121,13 @@ class Sampler:
 
 
 class Samples:
-    """`samples(n)`: the first n generated examples and labels of an evaluation, kept for who asks again."""
+    """`samples(n)`: the first n generated examples and labels of an evaluation, kept for who asks
+    again.
+    """
 
     def __init__(self, sampler: Sampler, key: tf.Tensor) -> None:
-        self._sampler, self._key = sampler, key
+        self._sampler = sampler
+        self._key = key
         self._kept: Sample | None = None
 
     def __call__(self, count: int) -> Sample:
@@ -106,15 +138,23 @@ class Samples:
 
 
 class Gallery:
-    """Pictures and histograms of a sampler's examples. Latents of the pictures stay the same for the whole run."""
+    """Pictures and histograms of a sampler's examples. Latents of the pictures stay the same for
+    the whole run.
+    """
 
-    def __init__(self, sampler: Sampler, settings: EvaluationSettings, mode: str, seed: int) -> None:
-        self.sampler, self.settings, self.data = sampler, settings, sampler.game.data
+    def __init__(
+        self, sampler: Sampler, settings: EvaluationSettings, mode: str, seed: int
+    ) -> None:
+        self.sampler = sampler
+        self.settings = settings
+        self.data = sampler.game.data
         self._fixed = random.stream(seed, "gallery")
-        self._judge = Direct(sampler.game.judge_at_rest, mode)
+        self._judge = CachedCall(sampler.game.judge_at_rest, mode)
 
     def show(self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]) -> Evaluation:
-        """Whatever suits the data's shape; `features` of images [N, ...] -> [N, D] place them in the projector."""
+        """Whatever suits the data's shape; `features` of images [N, ...] -> [N, D] place them in
+        the projector.
+        """
         found = Evaluation(histograms=self._histograms(samples))
         if len(self.data.shape) == 3:
             found.images = self._images()
@@ -122,29 +162,44 @@ class Gallery:
                 found.embeddings["samples/features"] = self._embedding(samples, features)
         elif self.data.shape == (2,):
             real, _ = self.data.examples("train", self.settings.points)
-            found.images["samples/scatter"] = pictures.scatter(real, samples(self.settings.points)[0])
+            found.images["samples/scatter"] = image_grids.scatter(
+                real, samples(self.settings.points)[0]
+            )
         return found
 
     def _images(self) -> dict[str, np.ndarray]:
         n = self.settings.columns
         latents, labels = self.sampler.latents(self._fixed, max(n * n, 2 * n))  # a way has two ends
-        fake, (real, _) = self.sampler.of(latents[: n * n], labels[: n * n]), self.data.examples("test", n * n)
-        ways = pictures.between(latents[:n], latents[n : 2 * n], n)
+        fake, (real, _) = (
+            self.sampler.of(latents[: n * n], labels[: n * n]),
+            self.data.examples("test", n * n),
+        )
+        ways = image_grids.between(latents[:n], latents[n : 2 * n], n)
         images = {
-            "samples/generated": pictures.grid(fake, n),
-            "samples/real_and_generated": pictures.beside(pictures.grid(real, n), pictures.grid(fake[: len(real)], n)),
-            "samples/interpolation": pictures.grid(self.sampler.of(ways, labels[:n].repeat(n)), n),
+            "samples/generated": image_grids.grid(fake, n),
+            "samples/real_and_generated": image_grids.beside(
+                image_grids.grid(real, n), image_grids.grid(fake[: len(real)], n)
+            ),
+            "samples/interpolation": image_grids.grid(
+                self.sampler.of(ways, labels[:n].repeat(n)), n
+            ),
         }
         if self.sampler.game.rules.conditional:
             images["samples/classes"] = self._classes(latents)
         return images
 
-    def _embedding(self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]) -> Embedding:
+    def _embedding(
+        self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]
+    ) -> Embedding:
         """Real and generated images by their features, with their labels where they have any."""
         real, labels = self.data.examples("test", self.settings.embedded)
         fake, wanted = samples(self.settings.embedded)
         named = [str(label) for label in labels] if self.data.classes else ["-"] * len(real)
-        named += [str(label) for label in wanted] if self.sampler.game.rules.conditional else ["-"] * len(fake)
+        named += (
+            [str(label) for label in wanted]
+            if self.sampler.game.rules.conditional
+            else ["-"] * len(fake)
+        )
         both = np.concatenate([real, fake])
         return Embedding(
             features(both),
@@ -154,14 +209,18 @@ class Gallery:
 
     def _classes(self, latents: np.ndarray) -> np.ndarray:
         """A column for each class, a row for each latent."""
-        n, classes = self.settings.columns, min(self.data.classes, 32)
+        n = self.settings.columns
+        classes = min(self.data.classes, 32)
         labels = np.tile(np.arange(classes), n)
-        return pictures.grid(self.sampler.of(latents[:n].repeat(classes, axis=0), labels), classes)
+        return image_grids.grid(
+            self.sampler.of(latents[:n].repeat(classes, axis=0), labels), classes
+        )
 
     def _histograms(self, samples: Samples) -> dict[str, np.ndarray]:
         size = self.sampler.game.rules.batch_size
         count = max(self.settings.points // size, 1) * size
-        real, fake = self.data.examples("train", count), samples(count)
+        real = self.data.examples("train", count)
+        fake = samples(count)
         return {
             f"discriminator/{name}_logits": np.concatenate(
                 [

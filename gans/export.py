@@ -1,4 +1,6 @@
-"""What leaves a GAN's run: the averaged generator, of latents, of seeds, as pictures too, and the discriminator."""
+"""What leaves a GAN's run: the averaged generator, of latents, of seeds, as pictures too, and the
+discriminator.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,33 +8,45 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from research import random
-from research.signatures import Export, Function, Signature, in_parts, seed_spec
+from sparring.export.signatures import Export, Function, Signature, in_parts, seed_spec
+from sparring.xla import random
 
-_LATENT, _LABEL = 0, 1
+_LATENT = 0
+_LABEL = 1
 
 
 def game(trainer: Any) -> Export:
-    """The signatures of a `gans.trainer.GANTrainer`.
+    """The signatures of a `sparring.gans.trainer.GANTrainer`.
 
-    `generate` makes examples [B, ...] (images in [-1, 1]) of latents [B, Z]; `sampled` of seeds [B], which the latents
-    are drawn from; `png` gives images as files. A conditional model takes labels [B] beside them. `discriminate` gives
-    the logit of examples, of `pack` packed ones if the discriminator judges several at once.
+    `generate` makes examples [B, ...] (images in [-1, 1]) of latents [B, Z]; `sampled` of seeds
+    [B], which the latents are drawn from; `png` gives images as files. A conditional model takes
+    labels [B] beside them. `discriminate` gives the logit of examples, of `pack` packed ones if the
+    discriminator judges several at once.
     """
     playing = _Playing(trainer)
-    shape, rules = trainer.game.data.shape, trainer.rules
+    shape = trainer.game.data.shape
+    rules = trainer.rules
     labels = {"labels": tf.TensorSpec([], tf.int64)} if rules.conditional else {}
     latents = {"latents": tf.TensorSpec([trainer.game.latent], tf.float32), **labels}
     seeds = {"seed": seed_spec(), **labels}
     shown = {"examples": tf.TensorSpec([*shape[:-1], shape[-1] * rules.pack], tf.float32), **labels}
     signatures = {
-        "generate": Signature(playing.generate, latents, "Examples of latents, standard normal as in training."),
-        "sampled": Signature(playing.sampled, seeds, "Examples of latents drawn from each member's seed."),
-        "discriminate": Signature(playing.discriminate, shown, "The discriminator's logit: high for real."),
+        "generate": Signature(
+            playing.generate, latents, "Examples of latents, standard normal as in training."
+        ),
+        "sampled": Signature(
+            playing.sampled, seeds, "Examples of latents drawn from each member's seed."
+        ),
+        "discriminate": Signature(
+            playing.discriminate, shown, "The discriminator's logit: high for real."
+        ),
     }
     if len(shape) == 3:
         signatures["png"] = Signature(playing.png, seeds, "Samples as PNG files.")
-    notes = {"example_shape": list(shape), "classes": trainer.game.data.classes if rules.conditional else 0}
+    notes = {
+        "example_shape": list(shape),
+        "classes": trainer.game.data.classes if rules.conditional else 0,
+    }
     return Export(signatures, "generate", playing.samples, playing.judge, notes)
 
 
@@ -40,7 +54,8 @@ class _Playing:
     """A trainer's networks as functions of named tensors."""
 
     def __init__(self, trainer: Any) -> None:
-        self.trainer, self.sampler = trainer, trainer.sampler
+        self.trainer = trainer
+        self.sampler = trainer.sampler
         self._stream = random.stream(trainer.seed, "export")
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -50,28 +65,36 @@ class _Playing:
 
     def sampled(self, seed: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         keys = random.fold(self._stream[tf.newaxis], seed)  # [B, 2]
-        return self.generate(random.normal(random.fold(keys, _LATENT), self.trainer.game.latent), labels)
+        return self.generate(
+            random.normal(random.fold(keys, _LATENT), self.trainer.game.latent), labels
+        )
 
     def png(self, seed: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         images = self.sampled(seed, labels)["examples"]  # [B, h, w, C]
         pixels = tf.cast(tf.clip_by_value(tf.round((images + 1.0) * 127.5), 0.0, 255.0), tf.uint8)
         return {"image_bytes": tf.map_fn(tf.io.encode_png, pixels, fn_output_signature=tf.string)}
 
-    def discriminate(self, examples: tf.Tensor, labels: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def discriminate(
+        self, examples: tf.Tensor, labels: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         if labels is None:
             labels = tf.zeros(tf.shape(examples)[:1], tf.int64)
         logits = self.trainer.game.discriminator.network(examples, labels, training=False)
         return {"logits": tf.cast(logits, tf.float32)}
 
     def samples(self, count: int) -> dict[str, np.ndarray]:
-        """Latents [count, Z] as in training, and labels [count] as they lie in the training data."""
+        """Latents [count, Z] as in training, and labels [count] as they lie in the
+        training data.
+        """
         return self._inputs(*self.sampler.latents(random.fold(self._stream, _LABEL), count))
 
     def judge(self, function: Function, seed: int) -> dict[str, float]:
         """The run's own scores of what `function` generates."""
         return self.trainer.metrics(self._sample(function, random.fold(self._stream, 2 + seed)))
 
-    def _sample(self, function: Function, key: tf.Tensor) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+    def _sample(
+        self, function: Function, key: tf.Tensor
+    ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
         def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
             latents, labels = self.sampler.latents(key, count)
             return in_parts(function, self._inputs(latents, labels))["examples"], labels

@@ -1,16 +1,17 @@
 """What a discriminator and a generator minimise: pure functions of logits.
 
-A loss has two methods, `discriminator(real, fake)` and `generator(fake, real)`, from the logits of real and of
-generated examples to one value per example, `[B]`; the game alone reduces them. Logits are `[B]`, or those of patches
-`[B, h, w, 1]`, whose values are averaged per example. `relativistic` says that the generator's loss looks at `real`
-too. Any class like these serves, in any package: name it in a YAML.
+A loss has two methods, `discriminator(real, fake)` and `generator(fake, real)`, from the logits of
+real and of generated examples to one value per example, `[B]`; the game alone reduces them. Logits
+are `[B]`, or those of patches `[B, h, w, 1]`, whose values are averaged per example. `relativistic`
+says that the generator's loss looks at `real` too. Any class like these serves, in any package:
+name it in a YAML.
 """
 
 from typing import Protocol
 
 import tensorflow as tf
 
-from research import strategy
+from sparring.distribute import replicas
 
 
 class Loss(Protocol):
@@ -28,11 +29,17 @@ class Loss(Protocol):
 def per_example(values: tf.Tensor) -> tf.Tensor:
     """The mean over every axis but the first, float32: `[B, ...]` -> `[B]`."""
     values = tf.cast(values, tf.float32)
-    return tf.reduce_mean(values, axis=list(range(1, values.shape.rank))) if values.shape.rank > 1 else values
+    return (
+        tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
+        if values.shape.rank > 1
+        else values
+    )
 
 
 class NonSaturating:
-    """Cross-entropy, and a generator that maximises log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+    """Cross-entropy, and a generator that maximises log D(G(z)) (Goodfellow et al. 2014, section
+    3).
+    """
 
     relativistic = False
 
@@ -44,7 +51,9 @@ class NonSaturating:
 
 
 class Minimax(NonSaturating):
-    """Cross-entropy, and a generator that minimises log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1)."""
+    """Cross-entropy, and a generator that minimises log(1 - D(G(z))) (Goodfellow et al. 2014, eq.
+    1).
+    """
 
     def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
         return per_example(-tf.nn.softplus(fake))
@@ -75,7 +84,9 @@ class LeastSquares:
 
 
 class Wasserstein:
-    """Difference of means (Arjovsky et al. 2017, eqs. 2 and 3); needs a penalty or clipped weights."""
+    """Difference of means (Arjovsky et al. 2017, eqs. 2 and 3); needs a penalty or
+    clipped weights.
+    """
 
     relativistic = False
 
@@ -87,7 +98,9 @@ class Wasserstein:
 
 
 class RelativisticPairing:
-    """RpGAN: a real example against a generated one (Jolicoeur-Martineau 2018, section 4; Huang et al. 2024, eq. 2)."""
+    """RpGAN: a real example against a generated one (Jolicoeur-Martineau 2018, section 4; Huang et
+    al. 2024, eq. 2).
+    """
 
     relativistic = True
 
@@ -100,16 +113,19 @@ class RelativisticPairing:
 
 
 class RelativisticAverage:
-    """RaGAN: an example against the mean of the batch's others (Jolicoeur-Martineau 2018, eqs. 11 and 12).
+    """RaGAN: an example against the mean of the batch's others (Jolicoeur-Martineau 2018, eqs. 11
+    and 12).
 
-    The means are those of the batch at hand: over all replicas; with accumulation, of each part of it.
+    The means are those of the batch at hand: over all replicas; with accumulation, of each part of
+      it.
     """
 
     relativistic = True
     coupled = True
 
     def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-        above, below = real - _mean(fake), fake - _mean(real)
+        above = real - _mean(fake)
+        below = fake - _mean(real)
         return per_example(tf.nn.softplus(-above)) + per_example(tf.nn.softplus(below))
 
     def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
@@ -119,4 +135,4 @@ class RelativisticAverage:
 
 def _mean(logits: tf.Tensor) -> tf.Tensor:
     """The mean over the batch, and for patches over all of them; gradients flow through it."""
-    return strategy.average(tf.reduce_mean(logits))
+    return replicas.all_reduce_mean(tf.reduce_mean(logits))

@@ -1,9 +1,11 @@
-"""What keeps a discriminator smooth: terms added to its loss, of the gradient of its logits with respect to examples.
+"""What keeps a discriminator smooth: terms added to its loss, of the gradient of its logits with
+respect to examples.
 
-A penalty is called as `penalty(critic, real, fake, keys, progress)` and returns one value per example, `[B]`, its
-weight included. `critic` maps examples `[B, ...]` to logits `[B]` or `[B, h, w, 1]`; `keys` are uint32 `[B, 2]`;
-`progress` is the share of the run that is done, for weights that are schedules. `real` and `fake` are what the
-discriminator is shown: augmented and packed. Behind batch normalisation an example's gradient is not its own alone.
+A penalty is called as `penalty(critic, real, fake, keys, progress)` and returns one value per
+example, `[B]`, its weight included. `critic` maps examples `[B, ...]` to logits `[B]` or `[B, h, w,
+1]`; `keys` are uint32 `[B, 2]`; `progress` is the share of the run that is done, for weights that
+are schedules. `real` and `fake` are what the discriminator is shown: augmented and packed. Behind
+batch normalisation an example's gradient is not its own alone.
 """
 
 from collections.abc import Callable
@@ -11,9 +13,10 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from gans.losses import per_example
-from research import random, strategy
-from research.schedules import Schedule, as_schedule
+from sparring.distribute import replicas
+from sparring.gans.losses import per_example
+from sparring.optim.schedules import Schedule, as_schedule
+from sparring.xla import random
 
 Critic = Callable[[tf.Tensor], tf.Tensor]
 _EPSILON = 1e-10  # inside the root of a norm, whose derivative at zero is not a number
@@ -29,7 +32,8 @@ class Penalty(Protocol):
 
 
 def squared_norm(critic: Critic, examples: tf.Tensor) -> tf.Tensor:
-    """The squared norm of the logits' gradient at `examples` [B, ...], float32 `[B]`; differentiable itself.
+    """The squared norm of the logits' gradient at `examples` [B, ...], float32 `[B]`;
+    differentiable itself.
 
     An example's logits of patches are averaged first, as in the losses.
     """
@@ -53,7 +57,9 @@ class R1:
 
 
 class R2(R1):
-    """gamma / 2 times the squared gradient norm at generated examples (Mescheder et al. 2018, eq. 10)."""
+    """gamma / 2 times the squared gradient norm at generated examples (Mescheder et al. 2018, eq.
+    10).
+    """
 
     def __call__(
         self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
@@ -67,13 +73,18 @@ class WGANGP:
     Gulrajani et al. 2017, eq. 3. `one_sided` lets norms below the target be.
     """
 
-    def __init__(self, weight: Schedule | float, target: float = 1.0, one_sided: bool = False) -> None:
-        self.weight, self.target, self.one_sided = as_schedule(weight), target, one_sided
+    def __init__(
+        self, weight: Schedule | float, target: float = 1.0, one_sided: bool = False
+    ) -> None:
+        self.weight = as_schedule(weight)
+        self.target = target
+        self.one_sided = one_sided
 
     def __call__(
         self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
     ) -> tf.Tensor:
-        share = _like(random.uniform(keys, 1), real)  # [B, 1, ...]: one number per example, in [0, 1)
+        # [B, 1, ...]: one number per example, in [0, 1)
+        share = _like(random.uniform(keys, 1), real)
         return self.weight(progress) * self._distance(critic, real + share * (fake - real))
 
     def _distance(self, critic: Critic, examples: tf.Tensor) -> tf.Tensor:
@@ -82,9 +93,11 @@ class WGANGP:
 
 
 class DRAGAN(WGANGP):
-    """The same at real examples moved by noise of up to half the batch's spread (Kodali et al. 2017, section 2.3).
+    """The same at real examples moved by noise of up to half the batch's spread (Kodali et al.
+    2017, section 2.3).
 
-    As in the authors' program: one spread for all numbers of a batch, noise uniform in [0, 1), and a share of the way.
+    As in the authors' program: one spread for all numbers of a batch, noise uniform in [0, 1), and
+    a share of the way.
     """
 
     coupled = True
@@ -94,8 +107,9 @@ class DRAGAN(WGANGP):
     ) -> tf.Tensor:
         size = real.shape[1:].num_elements()
         numbers = random.uniform(keys, size + 1)  # [B, 1 + size]
-        share, noise = _like(numbers[:, :1], real), tf.reshape(numbers[:, 1:], tf.shape(real))
-        moved = real + share * 0.5 * strategy.spread(real) * noise
+        share = _like(numbers[:, :1], real)
+        noise = tf.reshape(numbers[:, 1:], tf.shape(real))
+        moved = real + share * 0.5 * replicas.standard_deviation(real) * noise
         return self.weight(progress) * self._distance(critic, moved)
 
 

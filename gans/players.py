@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from research.optimizers import Scheduled
+from sparring.optim.optimizer import Scheduled
 
 Values = dict[str, tf.Tensor]
 
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     keys: tf.Tensor
 
 
-class Shown(NamedTuple):
+class DiscriminatorInputs(NamedTuple):
     """What the discriminator is shown, augmented and packed: [M / pack, ...]."""
 
     real: tf.Tensor
@@ -45,12 +45,16 @@ class Player:
     def step(self, gradients: list[tf.Tensor], progress: tf.Tensor, name: str) -> Values:
         """Apply gradients; the norms, by tags of this player."""
         norms = self.optimizer.step(gradients, progress)
-        return {f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()}
+        return {
+            f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()
+        }
 
 
 @contextlib.contextmanager
 def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
-    """Undo what happens to a network's buffers inside: statistics of batch normalisation move in its own steps only."""
+    """Undo what happens to a network's buffers inside: statistics of batch normalisation move in
+    its own steps only.
+    """
     buffers = network.non_trainable_variables
     before = [tf.identity(v) for v in buffers]
     yield

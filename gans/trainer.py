@@ -8,38 +8,38 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gans import anatomy, export
-from gans import ema as averages
-from gans.alarms import Alarms, Limits
-from gans.augmentation import Augmentation
-from gans.ema import EMA
-from gans.evaluation import PICTURES, EvaluationSettings, Gallery, Sampler
-from gans.game import Game
-from gans.losses import Loss
-from gans.metrics.metric import Metric, Metrics
-from gans.networks import Pair
-from gans.penalties import Penalty
-from gans.rules import Rules
-from research import compile as compilation
-from research import loop
-from research.config import listed
-from research.errors import UserError
-from research.means import Means, Measured
-from research.optimizers import Scheduled
-from research.signatures import Export
-from research.trainer import Evaluation
+from sparring.errors import UserError, listed
+from sparring.export.signatures import Export
+from sparring.gans import ema as gans_ema
+from sparring.gans import export as gans_export
+from sparring.gans import time_breakdown
+from sparring.gans.adversarial_step import AdversarialStep
+from sparring.gans.augmentation import Augmentation
+from sparring.gans.diagnostics import Alarms, Limits
+from sparring.gans.ema import EMA
+from sparring.gans.evaluation import PICTURES, EvaluationSettings, Gallery, Sampler
+from sparring.gans.losses import Loss
+from sparring.gans.metrics.base import Metric, Metrics
+from sparring.gans.networks.pair import Pair
+from sparring.gans.penalties import Penalty
+from sparring.gans.settings import GameSettings
+from sparring.optim.optimizer import Scheduled
+from sparring.training.trainer import Evaluation
+from sparring.xla import compilation, loops
+from sparring.xla.running_means import Means, Measured
 
 _CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
 
 
 class GANTrainer(Measured):
-    """A generator against a discriminator; satisfies `research.trainer.Trainer`.
+    """A generator against a discriminator; satisfies `sparring.training.trainer.Trainer`.
 
-    One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of the run is a real
-    image that the discriminator is shown (an example, whatever the data consists of).
+    One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of
+    the run is a real image that the discriminator is shown (an example, whatever the data consists
+    of).
 
     Args:
-      data: a `research.data.Data`.
+      data: a `sparring.data.dataset.Data`.
       network: factories of the two networks, and the size of a latent vector.
       penalties, augmentations, metrics: by name; of metrics, factories called with the data.
       objective: the tag that says how good it is; None: the first that a metric gives.
@@ -48,7 +48,8 @@ class GANTrainer(Measured):
     unit = "images"
     remedy = (
         "a lower generator_optimizer.learning_rate and discriminator_optimizer.learning_rate, "
-        "discriminator_optimizer.optimizer.global_clipnorm=1.0, penalty=r1, or look for infinite data"
+        "discriminator_optimizer.optimizer.global_clipnorm=1.0, penalty=r1, or look for infinite "
+        "data"
     )
 
     def __init__(
@@ -61,7 +62,7 @@ class GANTrainer(Measured):
         metrics: Mapping[str, Callable[..., Metric]],
         generator_optimizer: Scheduled,
         discriminator_optimizer: Scheduled,
-        rules: Rules,
+        rules: GameSettings,
         ema: EMA,
         seed: int,
         total_steps: int,
@@ -71,26 +72,38 @@ class GANTrainer(Measured):
         alarms: Limits | None = None,
     ) -> None:
         if not isinstance(network, Pair):
-            raise UserError("network: a GAN has a generator and a discriminator: choose network=gan_mlp or dcgan.")
+            raise UserError(
+                "network: a GAN has a generator and a discriminator: choose network=gan_mlp or "
+                "dcgan."
+            )
         optimizers = (generator_optimizer, discriminator_optimizer)
-        self.game = Game(data, network, loss, penalties, augmentations, optimizers, rules, seed)
-        self.rules, self.ema, self.seed, self.total_steps = rules, ema, seed, total_steps
+        self.game = AdversarialStep(
+            data, network, loss, penalties, augmentations, optimizers, rules, seed
+        )
+        self.rules = rules
+        self.ema = ema
+        self.seed = seed
+        self.total_steps = total_steps
         self.metrics = Metrics(data, metrics)
         self.objective = _objective(objective, self.metrics)
         self.maximize = self.objective not in self.metrics.smaller
         self.average = self.game.make_generator()
-        averages.copy(self.average, self.game.generator.network)
-        self.mode = compilation.resolve(compile, [*self.game.generator.weights, *self.game.discriminator.weights])
-        self.settings, self.alarms = evaluation or EvaluationSettings(), Alarms(alarms or Limits())
+        gans_ema.copy(self.average, self.game.generator.network)
+        self.mode = compilation.resolve(
+            compile, [*self.game.generator.weights, *self.game.discriminator.weights]
+        )
+        self.settings = evaluation or EvaluationSettings()
+        self.alarms = Alarms(alarms or Limits())
         self.sampler = Sampler(self.game, self.average, self.mode, seed, self.settings.batch_size)
         self.gallery = Gallery(self.sampler, self.settings, self.mode, seed)
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.means = Means(self._training)
         self._program = self.game.replicas.function(self._iterate, self.mode)
-        self._done, self._evaluations = 0, 0
+        self._done = 0
+        self._evaluations = 0
         self._seconds = {"plan": 0.0, "update": 0.0}
 
-    # ---- contract ------------------------------------------------------------------------------------------------
+    # ---- contract --------------------------------------------------------------------------------
 
     @property
     def steps_per_iteration(self) -> int:
@@ -112,12 +125,16 @@ class GANTrainer(Measured):
         players: dict[str, str] = {}
         for who in ("generator", "discriminator"):
             players |= {
-                f"gradient/{who}_norm": f"Global norm of the {who}'s gradient before clipping, mean over its steps.",
-                f"gradient/{who}_update_norm": f"Global norm of the change one step makes to the {who}'s weights.",
-                f"schedule/{who}_learning_rate": f"The {who}'s learning rate, mean over iterations.",
+                f"gradient/{who}_norm": f"Global norm of the {who}'s gradient before clipping, "
+                "mean over its steps.",
+                f"gradient/{who}_update_norm": "Global norm of the change one step makes to the "
+                f"{who}'s weights.",
+                f"schedule/{who}_learning_rate": f"The {who}'s learning rate, mean over "
+                "iterations.",
             }
         penalties = {
-            f"penalty/{name}": f"The penalty {name} with its weight, mean over the steps that took it."
+            f"penalty/{name}": f"The penalty {name} with its weight, mean over the steps that took "
+            "it."
             for name in self.game.penalties
         }
         return DESCRIPTIONS | players | penalties
@@ -126,7 +143,11 @@ class GANTrainer(Measured):
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
         """TensorBoard's custom scalars."""
         norms = [f"gradient/{player}_norm" for player in ("generator", "discriminator")]
-        penalties = {"penalties": [f"penalty/{name}" for name in self.game.penalties]} if self.game.penalties else {}
+        penalties = (
+            {"penalties": [f"penalty/{name}" for name in self.game.penalties]}
+            if self.game.penalties
+            else {}
+        )
         return {
             "Game": {
                 "losses": ["loss/generator", "loss/discriminator"],
@@ -134,7 +155,9 @@ class GANTrainer(Measured):
                 "balance": ["discriminator/accuracy", "generator/diversity"],
             },
             "Learning": {"norms": norms, **penalties},
-            "Scores": {name: list(metric.descriptions) for name, metric in self.metrics.parts.items()},
+            "Scores": {
+                name: list(metric.descriptions) for name, metric in self.metrics.parts.items()
+            },
         }
 
     @functools.cached_property
@@ -176,46 +199,58 @@ class GANTrainer(Measured):
         self.alarms(values, self.step)
         return values
 
-    def evaluate(self, episodes: int | None = None, media: bool = True, step: int | None = None) -> Evaluation:
-        """Scores and pictures of the averaged generator; a metric gets no more than `episodes` samples."""
+    def evaluate(
+        self, episodes: int | None = None, media: bool = True, step: int | None = None
+    ) -> Evaluation:
+        """Scores and pictures of the averaged generator; a metric gets no more than `episodes`
+        samples.
+        """
         samples = self.sampler.at(self.step if step is None else step)
 
         def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
             return samples(count if episodes is None else min(count, episodes))
 
-        every, found = self.settings.pictures_every, Evaluation()
+        every = self.settings.pictures_every
+        found = Evaluation()
         if media and every and self._evaluations % every == 0:
             found = self.gallery.show(samples, self.metrics.features)
             found.images |= self.metrics.pictures(sample)
         self._evaluations += 1
-        found.scalars, found.notes = self.metrics(sample), self.metrics.notes
+        found.scalars = self.metrics(sample)
+        found.notes = self.metrics.notes
         if episodes is not None:
             found.notes["samples at most"] = episodes
         return found
 
-    def anatomy(self, seconds: float = 1.0) -> dict[str, float]:
-        """Shares of an iteration's time, each measured for about `seconds`: see gans.anatomy."""
-        return anatomy.shares(self, seconds)
+    def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
+        """Shares of an iteration's time, each measured for about `seconds`: see
+        sparring.gans.time_breakdown.
+        """
+        return time_breakdown.shares(self, seconds)
 
     def host_state(self) -> dict[str, Any]:
         return {"done": self._done, "evaluations": self._evaluations}
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
-        self._done, self._evaluations = int(state["done"]), int(state["evaluations"])
+        self._done = int(state["done"])
+        self._evaluations = int(state["evaluations"])
         return []
 
     def export(self) -> Export:
         """The averaged generator and the discriminator."""
-        return export.game(self)
+        return gans_export.game(self)
 
     def close(self) -> None:
         pass
 
-    # ---- the program ---------------------------------------------------------------------------------------------
+    # ---- the program -----------------------------------------------------------------------------
 
     def _plan(self, count: int) -> tf.Tensor:
-        """Which examples the batches of the next `count` iterations consist of, int64 [_CALL * n_critic, B]."""
-        critic, batch = self.rules.n_critic, self.rules.batch_size
+        """Which examples the batches of the next `count` iterations consist of, int64 [_CALL *
+        n_critic, B].
+        """
+        critic = self.rules.n_critic
+        batch = self.rules.batch_size
         rows = self.game.data.plan(self._done * critic, count * critic, batch)
         return tf.constant(np.pad(rows, [(0, _CALL * critic - len(rows)), (0, 0)]), tf.int64)
 
@@ -225,12 +260,17 @@ class GANTrainer(Measured):
         def body(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
             return self._iteration(start + i, plan, i, total)
 
-        self.means.total.assign(loop.repeated(body, tf.identity(self.means.total), count, most=_CALL))
+        self.means.total.assign(
+            loops.repeated(body, tf.identity(self.means.total), count, most=_CALL)
+        )
         self.iterations.assign_add(count)
 
-    def _iteration(self, number: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    def _iteration(
+        self, number: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor
+    ) -> tf.Tensor:
         """Iteration `number` of the run, which is the i-th of this call."""
-        critic, game = self.rules.n_critic, self.game
+        critic = self.rules.n_critic
+        game = self.game
         images = (number + 1) * self.steps_per_iteration
         progress = tf.minimum(tf.cast(images, tf.float32) / float(self.total_steps), 1.0)
         if critic == 1 and self.rules.accumulation == 1:
@@ -238,11 +278,15 @@ class GANTrainer(Measured):
         else:
 
             def step(j: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-                values = game.discriminator_step(number * critic + j, plan[i * critic + j], progress)
+                values = game.discriminator_step(
+                    number * critic + j, plan[i * critic + j], progress
+                )
                 return self.means.add(total, values)
 
-            total = loop.repeated(step, total, critic, most=critic)
-            values = game.generator_step(number * critic + critic - 1, plan[i * critic + critic - 1], progress)
+            total = loops.repeated(step, total, critic, most=critic)
+            values = game.generator_step(
+                number * critic + critic - 1, plan[i * critic + critic - 1], progress
+            )
         game.replicas.run(self._follow, images)
         for name, player in (("generator", game.generator), ("discriminator", game.discriminator)):
             values[f"schedule/{name}_learning_rate"] = player.optimizer.learning_rate(progress)
@@ -250,23 +294,33 @@ class GANTrainer(Measured):
 
     def _follow(self, images: tf.Tensor) -> None:
         """Move the average towards the generator."""
-        self.ema.update(self.average, self.game.generator.network, self.ema.decay(images, self.steps_per_iteration))
+        self.ema.update(
+            self.average,
+            self.game.generator.network,
+            self.ema.decay(images, self.steps_per_iteration),
+        )
 
 
 def _objective(objective: str | None, metrics: Metrics) -> str:
     tags = list(metrics.descriptions)
     if not tags:
-        raise UserError("metric: a run needs one to say how good it is: choose metric=swd, or another.")
+        raise UserError(
+            "metric: a run needs one to say how good it is: choose metric=swd, or another."
+        )
     if objective is not None and objective not in tags:
-        raise UserError(f"trainer.objective={objective}: no metric of this run gives it. {listed(tags)}")
+        raise UserError(
+            f"trainer.objective={objective}: no metric of this run gives it. {listed(tags)}"
+        )
     return objective or tags[0]
 
 
 DESCRIPTIONS = {
     "loss/discriminator": "The discriminator's loss without penalties, mean over its steps.",
     "loss/generator": "The generator's loss, mean over its steps.",
-    "discriminator/accuracy": "Share of pairs of a real and a generated example that the logits order right.",
+    "discriminator/accuracy": "Share of pairs of a real and a generated example that the logits "
+    "order right.",
     "discriminator/real_logit": "The discriminator's logit of real examples, mean.",
     "discriminator/fake_logit": "The discriminator's logit of generated examples, mean.",
-    "generator/diversity": "Standard deviation over a batch of generated examples over that of real ones, as they are.",
+    "generator/diversity": "Standard deviation over a batch of generated examples over that of "
+    "real ones, as they are.",
 }

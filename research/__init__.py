@@ -1,8 +1,8 @@
 """Running an experiment, whatever it trains: knows no agent, no GAN and no environment by name.
 
-Importing this package chooses legacy Keras where TensorFlow would bring Keras 3, and how XLA computes on a CPU; it must
-happen before TensorFlow is imported, so every first-party package imports this one first. TensorFlow itself is not
-imported here.
+Importing this package chooses legacy Keras where TensorFlow would bring Keras 3, and how XLA
+computes on a CPU; it must happen before TensorFlow is imported, so every first-party package
+imports this one first. TensorFlow itself is not imported here.
 """
 
 import os
@@ -10,11 +10,12 @@ from importlib import metadata
 
 
 def _prepare_tensorflow() -> None:
-    """Set TF_USE_LEGACY_KERAS where TensorFlow's own Keras is version 3 (TensorFlow 2.16 on), and XLA's flag there.
+    """Set TF_USE_LEGACY_KERAS where TensorFlow's own Keras is version 3 (TensorFlow 2.16 on), and
+    XLA's flag there.
 
-    TensorFlow 2.15 carries Keras 2 already, and the variable breaks it unless tf-keras is installed too. Newer XLA
-    hands every matrix product of a CPU to a pool of threads, which halves the speed of small networks; 2.15 is no
-    faster without. A value in XLA_FLAGS already stands.
+    TensorFlow 2.15 carries Keras 2 already, and the variable breaks it unless tf-keras is installed
+    too. Newer XLA hands every matrix product of a CPU to a pool of threads, which halves the speed
+    of small networks; 2.15 is no faster without. A value in XLA_FLAGS already stands.
     """
     try:
         major, minor = metadata.version("tensorflow").split(".")[:2]

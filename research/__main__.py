@@ -1,5 +1,5 @@
-"""`python -m research ...` is `sparring ...`."""
+"""`python -m sparring ...` is `sparring ...`."""
 
-from research.cli import main
+from sparring.cli.main import main
 
 main()

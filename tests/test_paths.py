@@ -1,4 +1,6 @@
-"""The two ways to drive an environment learn the same: one program on the device, or step by step from the host."""
+"""The two ways to drive an environment learn the same: one program on the device, or step by step
+from the host.
+"""
 
 from typing import Any
 
@@ -8,21 +10,45 @@ import tensorflow as tf
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from envs.classic import CartPole
-from research.config import Composer
+from sparring.config.composer import Composer
+from sparring.envs.compiled.classic_control import CartPole
 
-PPO = ("agent=ppo", "trainer.num_envs=3", "trainer.rollout_steps=40", "trainer.minibatches=4", "trainer.epochs=2",
-       "agent.normalize_observations=true", "trainer.normalize_rewards=true")  # fmt: skip
-DQN = ("agent=dqn", "trainer.num_envs=3", "trainer.rollout_steps=5", "trainer.updates=2", "trainer.n_step=2",
-       "trainer.learning_starts=60", "agent.target_period=7", "trainer.capacity=500")  # fmt: skip
-REMEMBERING = (*PPO, "memory=gru", "agent.memory.units=[8]", "trainer.minibatches=3", "trainer.rollout_steps=15")
+PPO = (
+    "agent=ppo",
+    "trainer.num_envs=3",
+    "trainer.rollout_steps=40",
+    "trainer.minibatches=4",
+    "trainer.epochs=2",
+    "agent.normalize_observations=true",
+    "trainer.normalize_rewards=true",
+)
+DQN = (
+    "agent=dqn",
+    "trainer.num_envs=3",
+    "trainer.rollout_steps=5",
+    "trainer.updates=2",
+    "trainer.n_step=2",
+    "trainer.learning_starts=60",
+    "agent.target_period=7",
+    "trainer.capacity=500",
+)
+REMEMBERING = (
+    *PPO,
+    "memory=gru",
+    "agent.memory.units=[8]",
+    "trainer.minibatches=3",
+    "trainer.rollout_steps=15",
+)
 
 
 class Stepped:
-    """A compiled environment that says it is not: the trainer steps its host vector, compiled as the rest."""
+    """A compiled environment that says it is not: the trainer steps its host vector, compiled as
+    the rest.
+    """
 
     def __init__(self, environment: Any) -> None:
-        self.environment, self.compiled = environment, False
+        self.environment = environment
+        self.compiled = False
 
     def vector(self, num_envs: int, seed: int) -> Any:
         return self.environment.vector(num_envs, seed, compile="graph")
@@ -40,7 +66,12 @@ def build(overrides: tuple[str, ...], environment: Any, compile: str) -> Any:
 
 
 def state(trainer: Any) -> list[np.ndarray]:
-    variables = [*trainer.agent.trainable, trainer.means.total, trainer.episodes.running, trainer.iterations]
+    variables = [
+        *trainer.agent.trainable,
+        trainer.means.total,
+        trainer.episodes.running,
+        trainer.iterations,
+    ]
     return [v.numpy() for v in variables]
 
 
@@ -60,6 +91,8 @@ def test_two_seeds_roll_out_differently_and_one_seed_the_same() -> None:
         trainer.train(3 * 40 * 3)
         return trainer.peek()
 
-    first, again, other = returns(1), returns(1), returns(2)
+    first = returns(1)
+    again = returns(1)
+    other = returns(2)
     assert first == again
     assert first["rollout/episode_return"] != other["rollout/episode_return"]

@@ -1,4 +1,6 @@
-"""Setting up: the locks, the wheel, and what make does first, again, and when something is wrong."""
+"""Setting up: the locks, the wheel, and what make does first, again, and when something
+is wrong.
+"""
 
 import os
 import re
@@ -12,11 +14,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["agents", "conf", "envs", "gans", "research"]
+PACKAGES = {  # folder -> where its files are in the wheel
+    "agents": "sparring/agents",
+    "conf": "sparring/conf",
+    "envs": "sparring/envs",
+    "gans": "sparring/gans",
+    "research": "sparring",
+}
 LOCKS = ["requirements.lock", "requirements-tf221.lock"]
 
-# Stands in for Python 3.11, so that the order of a set-up is tested without its downloads: it writes down how it was
-# called, makes an "environment" that holds nothing but itself, and fails at the lock while a file "offline" exists.
+# Stands in for Python 3.11, so that the order of a set-up is tested without its downloads: it
+# writes down how it was called, makes an "environment" that holds nothing but itself, and fails at
+# the lock while a file "offline" exists.
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> calls
 case "$*" in
@@ -27,12 +36,18 @@ esac
 
 
 def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess:
-    """Run make in a folder as from a shell: free of what an outer make, which may be running this test, passes on."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    """Run make in a folder as from a shell: free of what an outer make, which may be running this
+    test, passes on.
+    """
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
     env = {name: value for name, value in env.items() if name not in ("STACK", "ARGS", "PYTHON")}
     env["PATH"] = path or env["PATH"]
     command = [shutil.which("make") or "make", *arguments]
-    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def write_script(path: Path, text: str) -> Path:
@@ -87,12 +102,17 @@ def test_every_requirement_is_pinned_with_hashes_and_nothing_else_is_said(lock):
     ("lock", "expected"),
     [
         ("requirements.lock", {"tensorflow": (2, 15, 1), "keras": (2, 15), "tensorboard": (2, 15)}),
-        ("requirements-tf221.lock", {"tensorflow": (2, 21), "tf-keras": (2, 21), "tensorboard": (2, 21)}),
+        (
+            "requirements-tf221.lock",
+            {"tensorflow": (2, 21), "tf-keras": (2, 21), "tensorboard": (2, 21)},
+        ),
     ],
 )
 def test_each_lock_holds_its_stack(lock, expected):
     pins = dict(requirement.split("==") for requirement in requirements(lock))
-    version = {name: tuple(int(part) for part in re.findall(r"\d+", pin)) for name, pin in pins.items()}
+    version = {
+        name: tuple(int(part) for part in re.findall(r"\d+", pin)) for name, pin in pins.items()
+    }
     for name, start in expected.items():
         assert version[name][: len(start)] == start
     assert version["setuptools"] < (81,)
@@ -102,7 +122,9 @@ def test_each_lock_holds_its_stack(lock, expected):
 
 
 def test_what_is_installed_fits_together():
-    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -118,7 +140,8 @@ def wheel(tmp_path_factory) -> Path:
     tree = folder / "tree"
     for name in [*PACKAGES, "tests"]:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tree)
+    for name in ("pyproject.toml", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, tree)
     for path in [
         "research/later/deeper/__init__.py",
         "research/later/__init__.py",
@@ -127,24 +150,40 @@ def wheel(tmp_path_factory) -> Path:
     ]:
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).touch()
-    build = [sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-qq",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-cache-dir",
+    ]
     subprocess.run([*build, "--wheel-dir", str(folder), str(tree)], check=True, timeout=120)
     return next(folder.glob("sparring-*.whl"))
 
 
 def test_the_wheel_carries_every_module_and_every_config_and_no_more(wheel):
     tree = wheel.parent / "tree"
-    files = [path for name in PACKAGES for path in (tree / name).rglob("*") if path.suffix in (".py", ".yaml")]
-    expected = {str(path.relative_to(tree)) for path in files}
-    assert {"research/later/deeper/__init__.py", "conf/later/deeper/one.yaml"} <= expected
+    expected = set()
+    for folder, place in PACKAGES.items():
+        for path in (tree / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".typed"):
+                expected.add(f"{place}/{path.relative_to(tree / folder)}")
+    assert {"sparring/later/deeper/__init__.py", "sparring/conf/later/deeper/one.yaml"} <= expected
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-        entry_points = archive.read(next(name for name in archive.namelist() if name.endswith("entry_points.txt")))
+        entry_points = archive.read(
+            next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        )
     assert packed == expected
-    assert b"sparring = research.cli:main" in entry_points
+    assert b"sparring = sparring.cli.main:main" in entry_points
 
 
-def test_the_installed_wheel_reads_its_own_configs_from_a_folder_that_has_a_conf_too(wheel, tmp_path):
+def test_the_installed_wheel_reads_its_own_configs_from_a_folder_that_has_a_conf_too(
+    wheel, tmp_path
+):
     install = [
         sys.executable,
         "-m",
@@ -161,9 +200,22 @@ def test_the_installed_wheel_reads_its_own_configs_from_a_folder_that_has_a_conf
     (mine / "conf").mkdir(parents=True)
     (mine / "conf/__init__.py").touch()
     (mine / "conf/rl.yaml").write_text("whose: mine\n")
-    env = {**os.environ, "PYTHONPATH": f"{mine}{os.pathsep}{tmp_path / 'site'}", "PYTHONWARNINGS": "default"}
-    command = [sys.executable, str(tmp_path / "site/bin/sparring"), "rl", "agent=ppo", "--cfg", "job"]
-    done = subprocess.run(command, cwd=mine, env=env, capture_output=True, text=True, check=False, timeout=60)
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{mine}{os.pathsep}{tmp_path / 'site'}",
+        "PYTHONWARNINGS": "default",
+    }
+    command = [
+        sys.executable,
+        str(tmp_path / "site/bin/sparring"),
+        "rl",
+        "agent=ppo",
+        "--cfg",
+        "job",
+    ]
+    done = subprocess.run(
+        command, cwd=mine, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert "agent:" in done.stdout
     assert "whose: mine" not in done.stdout
@@ -171,12 +223,15 @@ def test_the_installed_wheel_reads_its_own_configs_from_a_folder_that_has_a_conf
 
 def test_a_python_that_is_not_3_11_gets_one_line(clone):
     pretend = "import sys; sys.version_info = (3, 12, 1); exec(sys.argv[1])"
-    write_script(clone / "python", f"#!/bin/sh\nshift; exec '{sys.executable}' -c '{pretend}' \"$@\"\n")
+    write_script(
+        clone / "python", f"#!/bin/sh\nshift; exec '{sys.executable}' -c '{pretend}' \"$@\"\n"
+    )
     done = make(clone, "setup", "PYTHON=./python")
     assert done.returncode != 0
     complaint, of_make = done.stderr.splitlines()
     assert complaint == (
-        "Sparring needs Python 3.11: PYTHON=./python is not one. Name another: make PYTHON=/path/to/python3.11"
+        "Sparring needs Python 3.11: PYTHON=./python is not one. Name another: make "
+        "PYTHON=/path/to/python3.11"
     )
     assert of_make.startswith("make: ***")
 
@@ -244,7 +299,8 @@ def test_an_interrupted_set_up_is_done_over(clone):
 
 def test_a_copied_clone_makes_its_own_environment(clone, tmp_path):
     make(clone, "setup", "PYTHON=./python")
-    copy = shutil.copytree(clone, tmp_path / "copy")  # keeps the times, so the stamps alone would do
+    # Keeps the times, so the stamps alone would do
+    copy = shutil.copytree(clone, tmp_path / "copy")
     calls_of(copy)
     make(copy, "setup", "PYTHON=./python")
     assert "-m venv .venv\n" in calls_of(copy)
@@ -252,21 +308,31 @@ def test_a_copied_clone_makes_its_own_environment(clone, tmp_path):
 
 def test_train_runs_the_preset_or_what_is_asked(clone):
     make(clone, "train", "PYTHON=./python")
-    assert calls_of(clone).endswith("-m research rl experiment=ppo_cartpole\n")
+    assert calls_of(clone).endswith("-m sparring rl experiment=ppo_cartpole\n")
     make(clone, "train", "PYTHON=./python", "ARGS=agent=dqn env=acrobot")
-    assert calls_of(clone).endswith("-m research rl agent=dqn env=acrobot\n")
+    assert calls_of(clone).endswith("-m sparring rl agent=dqn env=acrobot\n")
 
 
 @pytest.mark.parametrize("failing", ["lint", "test", "test STACK=tf221", None])
 def test_ci_tries_everything_and_fails_if_anything_did(clone, failing):
     tools = clone / "tools"
     tools.mkdir()
-    write_script(tools / "make", f'#!/bin/sh\necho "$@" >> calls\necho "made $@"\ntest "$*" != "{failing}"\n')
+    write_script(
+        tools / "make", f'#!/bin/sh\necho "$@" >> calls\necho "made $@"\ntest "$*" != "{failing}"\n'
+    )
     write_script(tools / "chromium", "#!/bin/sh\n")
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
-    done = subprocess.run([clone / ".ci/run"], env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [clone / ".ci/run"], env=env, capture_output=True, text=True, check=False, timeout=60
+    )
     assert sorted(calls_of(clone).splitlines()) == ["lint", "test", "test STACK=tf221"]
     said = done.stdout.splitlines()
-    assert [line for line in said if line.startswith("made")] == ["made lint", "made test", "made test STACK=tf221"]
+    assert [line for line in said if line.startswith("made")] == [
+        "made lint",
+        "made test",
+        "made test STACK=tf221",
+    ]
     assert done.returncode == (0 if failing is None else 1)
-    assert said[-1].startswith("CI: all passed" if failing is None else f"CI: failed: make {failing}")
+    assert said[-1].startswith(
+        "CI: all passed" if failing is None else f"CI: failed: make {failing}"
+    )

@@ -1,4 +1,6 @@
-"""A small classifier trained on the real training split: an extractor of features that see classes."""
+"""A small classifier trained on the real training split: an extractor of features that
+see classes.
+"""
 
 import contextlib
 import functools
@@ -12,25 +14,33 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gans.metrics import extractors
-from gans.metrics.extractors import Network, Weights, fingerprint, in_batches, initial, logits
-from research import compile as compilation
-from research import random
-from research.data import Data, Order
-from research.errors import UserError
+from sparring.data.dataset import Data, Order
+from sparring.errors import UserError
+from sparring.gans.metrics import extractors
+from sparring.gans.metrics.extractors import (
+    Network,
+    Weights,
+    fingerprint,
+    in_batches,
+    initial,
+    logits,
+)
+from sparring.xla import compilation, random
 
 _log = logging.getLogger("sparring")
 _VERSION = 1  # of what follows: a change to the network or its training makes another classifier
 
 
 class Classifier:
-    """An extractor whose features are the last hidden layer of a network trained on the train split's labels.
+    """An extractor whose features are the last hidden layer of a network trained on the train
+    split's labels.
 
-    Trained once for each data set and kept in `cache` (null: ~/.cache/sparring), under the hash of the training data
-    and of everything the training depends on, as plain arrays of weights. Adam, `steps` batches of 128, the rate
-    falling in a straight line to nothing; it always begins and is shuffled alike. Its accuracy on the test split is in
-    the notes. Features are scaled to a mean square of 1 over the train split, so that scores of different data are of
-    like size. At most `limit` training examples are used. UserError if the data has no labels.
+    Trained once for each data set and kept in `cache` (null: ~/.cache/sparring), under the hash of
+    the training data and of everything the training depends on, as plain arrays of weights. Adam,
+    `steps` batches of 128, the rate falling in a straight line to nothing; it always begins and is
+    shuffled alike. Its accuracy on the test split is in the notes. Features are scaled to a mean
+    square of 1 over the train split, so that scores of different data are of like size. At most
+    `limit` training examples are used. UserError if the data has no labels.
     """
 
     name = "classifier"
@@ -44,8 +54,14 @@ class Classifier:
         limit: int | None = 50_000,
     ) -> None:
         if data.classes < 2:
-            raise UserError("extractor=classifier: the data has no classes to learn; use random features or pixels.")
-        self.data, self.steps, self.learning_rate, self.limit = data, steps, learning_rate, limit
+            raise UserError(
+                "extractor=classifier: the data has no classes to learn; use random features or "
+                "pixels."
+            )
+        self.data = data
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.limit = limit
         self.folder = Path(cache) if cache else _default_cache()
         self.members = (self.features,)
 
@@ -76,12 +92,16 @@ class Classifier:
     @functools.cached_property
     def _network(self) -> Network:
         examples, labels = self.data.examples("train", self.limit)
-        key = fingerprint([examples, labels], _VERSION, self.data.classes, self.steps, self.learning_rate)
+        key = fingerprint(
+            [examples, labels], _VERSION, self.data.classes, self.steps, self.learning_rate
+        )
         file = self.folder / f"classifier_{key}.npz"
         start = initial(self.data.shape, self.data.classes, random.stream(0, "classifier"))
         weights = _load(file, start)
         if weights is None:
-            _log.info("Training a classifier of the data for its metrics, once; it is kept as %s.", file)
+            _log.info(
+                "Training a classifier of the data for its metrics, once; it is kept as %s.", file
+            )
             weights = fit(start, examples, labels, self.steps, self.learning_rate)
             weights = _scaled(weights, self._mean_square(weights, examples))
             _save(file, weights)
@@ -89,26 +109,44 @@ class Classifier:
 
     @staticmethod
     def _mean_square(weights: Weights, examples: np.ndarray) -> float:
-        return float(np.mean(np.square(in_batches(Network(weights).features, examples), dtype=np.float64)))
+        return float(
+            np.mean(np.square(in_batches(Network(weights).features, examples), dtype=np.float64))
+        )
 
 
 def _scaled(weights: Weights, mean_square: float) -> Weights:
-    """The same classifier with features of mean square 1: rectified layers may be scaled, if the next is unscaled."""
+    """The same classifier with features of mean square 1: rectified layers may be scaled, if the
+    next is unscaled.
+    """
     *below, kernel, bias, last, offset = weights
     scale = max(mean_square, 1e-12) ** 0.5
     return [*below, kernel / scale, bias / scale, last * scale, offset]
 
 
-def fit(weights: Weights, examples: np.ndarray, labels: np.ndarray, steps: int, learning_rate: float) -> Weights:
-    """Weights after `steps` steps of Adam (Kingma and Ba 2014) on the cross-entropy of batches of 128."""
+def fit(
+    weights: Weights, examples: np.ndarray, labels: np.ndarray, steps: int, learning_rate: float
+) -> Weights:
+    """Weights after `steps` steps of Adam (Kingma and Ba 2014) on the cross-entropy of batches of
+    128.
+    """
     mode = compilation.resolve("auto", weights)
     step = compilation.function(functools.partial(_adam_step, len(weights)), mode)
     state = [*weights, *(tf.zeros_like(w) for w in weights), *(tf.zeros_like(w) for w in weights)]
     order = Order(len(examples), seed=0)
     for i in range(steps):
         rows = order.plan(i, 1, 128)[0]
-        rate = learning_rate * (1.0 - i / steps) * (1.0 - 0.999 ** (i + 1)) ** 0.5 / (1.0 - 0.9 ** (i + 1))
-        state = step(state, tf.constant(rate, tf.float32), tf.constant(examples[rows]), tf.constant(labels[rows]))
+        rate = (
+            learning_rate
+            * (1.0 - i / steps)
+            * (1.0 - 0.999 ** (i + 1)) ** 0.5
+            / (1.0 - 0.9 ** (i + 1))
+        )
+        state = step(
+            state,
+            tf.constant(rate, tf.float32),
+            tf.constant(examples[rows]),
+            tf.constant(labels[rows]),
+        )
     return list(state[: len(weights)])
 
 
@@ -116,15 +154,20 @@ def _adam_step(
     count: int, state: list[tf.Tensor], rate: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor
 ) -> list[tf.Tensor]:
     """`state`: weights, means of gradients and means of squared gradients, `count` each."""
-    weights, first, second = state[:count], state[count : 2 * count], state[2 * count :]
+    weights = state[:count]
+    first = state[count : 2 * count]
+    second = state[2 * count :]
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits(weights, examples))  # [B]
+        # [B]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits(weights, examples))
         loss = tf.reduce_mean(losses)
     gradients = tape.gradient(loss, weights)
     first = [0.9 * m + 0.1 * g for m, g in zip(first, gradients, strict=True)]
     second = [0.999 * v + 0.001 * g * g for v, g in zip(second, gradients, strict=True)]
-    moved = [w - rate * m / (tf.sqrt(v) + 1e-7) for w, m, v in zip(weights, first, second, strict=True)]
+    moved = [
+        w - rate * m / (tf.sqrt(v) + 1e-7) for w, m, v in zip(weights, first, second, strict=True)
+    ]
     return [*moved, *first, *second]
 
 
@@ -151,14 +194,20 @@ def _load(file: Path, like: Weights) -> Weights | None:
 
 
 def _save(file: Path, weights: Weights) -> None:
-    """Whole or not at all; a folder that cannot be written costs the next run the training, no more."""
+    """Whole or not at all; a folder that cannot be written costs the next run the training, no
+    more.
+    """
     arrays = {f"{i:03d}": np.asarray(w) for i, w in enumerate(weights)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(file) as target:
             np.savez(target, fingerprint=fingerprint(list(arrays.values())), **arrays)
     except OSError as error:
-        _log.warning("The classifier of the metrics cannot be kept in %s: %s.", file.parent, error.strerror or error)
+        _log.warning(
+            "The classifier of the metrics cannot be kept in %s: %s.",
+            file.parent,
+            error.strerror or error,
+        )
 
 
 @contextlib.contextmanager

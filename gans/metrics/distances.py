@@ -1,4 +1,5 @@
-"""Distances between two sets of feature vectors, in float64 and in blocks: memory does not grow with their product.
+"""Distances between two sets of feature vectors, in float64 and in blocks: memory does not grow
+with their product.
 
 Features are arrays [N, D] of any float type; `real` is the reference. Each function is plain numpy.
 """
@@ -11,7 +12,9 @@ _BLOCK_BYTES = 32 * 2**20  # of one block of distances
 
 
 class Moments:
-    """Mean [D] and covariance [D, D] of vectors that come in blocks, merged without cancellation (Chan et al. 1979)."""
+    """Mean [D] and covariance [D, D] of vectors that come in blocks, merged without cancellation
+    (Chan et al. 1979).
+    """
 
     def __init__(self, dimension: int) -> None:
         self.count = 0
@@ -21,8 +24,10 @@ class Moments:
     def add(self, features: np.ndarray) -> None:
         """Take in further vectors [N, D]."""
         block = features.astype(np.float64)
-        mean, count = block.mean(axis=0), len(block)
-        total, shift = self.count + count, mean - self.mean
+        mean = block.mean(axis=0)
+        count = len(block)
+        total = self.count + count
+        shift = mean - self.mean
         block -= mean
         self._scatter += block.T @ block + np.outer(shift, shift) * (self.count * count / total)
         self.mean = self.mean + shift * (count / total)
@@ -43,10 +48,12 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def frechet(a: Moments, b: Moments) -> float:
-    """The squared Frechet distance between two Gaussians (Dowson, Landau 1982), as in Heusel et al. 2017.
+    """The squared Frechet distance between two Gaussians (Dowson, Landau 1982), as in Heusel et al.
+    2017.
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is that of the symmetric C1^(1/2) C2 C1^(1/2),
-    by eigenvalues; rank-deficient covariances, as of fewer samples than dimensions, are no trouble.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is that of the symmetric
+    C1^(1/2) C2 C1^(1/2), by eigenvalues; rank-deficient covariances, as of fewer samples than
+    dimensions, are no trouble.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
@@ -58,9 +65,11 @@ def frechet(a: Moments, b: Moments) -> float:
 
 
 def kernel_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """The squared maximum mean discrepancy under (x.y / D + 1)^3, unbiased (Binkowski et al. 2018, "Demystifying MMD").
+    """The squared maximum mean discrepancy under (x.y / D + 1)^3, unbiased (Binkowski et al. 2018,
+    "Demystifying MMD").
 
-    Over all pairs instead of random subsets: exact and of the least variance. It may be below zero, as unbiased
+    Over all pairs instead of random subsets: exact and of the least variance. It may be below zero,
+      as unbiased
     estimates of a distance of zero must be.
     """
     return kernel_within(real) + kernel_within(fake) - 2.0 * kernel_between(real, fake)
@@ -69,7 +78,8 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray) -> float:
 def kernel_within(x: np.ndarray) -> float:
     """The mean of that kernel over pairs of different vectors of x [N, D]."""
     squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
-    alone, count = float(((squares / x.shape[1] + 1.0) ** 3).sum()), len(x)
+    alone = float(((squares / x.shape[1] + 1.0) ** 3).sum())
+    count = len(x)
     return (kernel_between(x, x) * count**2 - alone) / (count * (count - 1))
 
 
@@ -79,19 +89,26 @@ def kernel_between(x: np.ndarray, y: np.ndarray) -> float:
     for _, inner in _products(x, y, np.zeros(x.shape[1])):
         inner /= x.shape[1]
         inner += 1.0
-        total += float(np.einsum("mn,mn,mn->", inner, inner, inner))  # a power takes ten times as long
+        # A power takes ten times as long
+        total += float(np.einsum("mn,mn,mn->", inner, inner, inner))
     return total / (len(x) * len(y))
 
 
-def neighbours(real: np.ndarray, fake: np.ndarray, k: int, real_radius: np.ndarray | None = None) -> dict[str, float]:
-    """Precision, recall (Kynkaanniemi et al. 2019), density, coverage (Naeem et al. 2020) by k-th neighbours' balls.
+def neighbours(
+    real: np.ndarray, fake: np.ndarray, k: int, real_radius: np.ndarray | None = None
+) -> dict[str, float]:
+    """Precision, recall (Kynkaanniemi et al. 2019), density, coverage (Naeem et al. 2020) by k-th
+    neighbours' balls.
 
-    precision: share of fake examples in some real example's ball, whose radius is the distance to its k-th nearest
-    real neighbour; recall: share of real ones in some fake one's ball. density: how many real balls a fake example is
-    in, divided by k; above 1 where fakes crowd. coverage: share of real examples whose ball holds a fake one.
-    `real_radius` is `radii(real, k)`, if known.
+    precision: share of fake examples in some real example's ball, whose radius is the distance to
+      its k-th nearest
+    real neighbour; recall: share of real ones in some fake one's ball. density: how many real balls
+    a fake example is in, divided by k; above 1 where fakes crowd. coverage: share of real examples
+    whose ball holds a fake one. `real_radius` is `radii(real, k)`, if known.
     """
-    real_radius, fake_radius = radii(real, k) if real_radius is None else real_radius, radii(fake, k)  # [M], [N]
+    # [M], [N]
+    real_radius = radii(real, k) if real_radius is None else real_radius
+    fake_radius = radii(fake, k)
     inside = np.zeros(len(fake), np.int64)  # real balls that each fake example is in
     recalled = covered = 0
     for rows, squares in _squared_distances(real, fake):
@@ -108,8 +125,11 @@ def neighbours(real: np.ndarray, fake: np.ndarray, k: int, real_radius: np.ndarr
 
 
 def nearest(examples: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each vector [N, D] the nearest of `others` [M, D]: its index int64 [N] and distance float64 [N]."""
-    index, distance = np.empty(len(examples), np.int64), np.empty(len(examples))
+    """Of each vector [N, D] the nearest of `others` [M, D]: its index int64 [N] and distance
+    float64 [N].
+    """
+    index = np.empty(len(examples), np.int64)
+    distance = np.empty(len(examples))
     for rows, squares in _squared_distances(examples, others):
         index[rows] = squares.argmin(axis=1)
         distance[rows] = np.sqrt(squares.min(axis=1))
@@ -129,7 +149,8 @@ def radii(x: np.ndarray, k: int) -> np.ndarray:
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows of x and their squared distances to all of y, [b, M]."""
     center = y.mean(axis=0, dtype=np.float64)  # distances stay, |x|^2 + |y|^2 - 2 x.y cancels less
-    x_squares, y_squares = _norms(x, center), _norms(y, center)
+    x_squares = _norms(x, center)
+    y_squares = _norms(y, center)
     for rows, squares in _products(x, y, center):
         squares *= -2.0
         squares += x_squares[rows, np.newaxis]
@@ -143,26 +164,32 @@ def _norms(x: np.ndarray, center: np.ndarray) -> np.ndarray:
     return np.concatenate([np.einsum("nd,nd->n", part, part) for part in parts])
 
 
-def _products(x: np.ndarray, y: np.ndarray, center: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _products(
+    x: np.ndarray, y: np.ndarray, center: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Rows of x and the inner products of x - center with all of y - center, [b, M], in float64.
 
     y too is turned to float64 a piece at a time, so that no whole copy of either is made.
     """
     for start, stop in _blocks(len(x), len(y)):
-        block, products = x[start:stop] - center, np.empty((stop - start, len(y)))
+        block = x[start:stop] - center
+        products = np.empty((stop - start, len(y)))
         for first, last in _blocks(*y.shape):
             np.matmul(block, (y[first:last] - center).T, out=products[:, first:last])
         yield slice(start, stop), products
 
 
 def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, directions: np.ndarray) -> float:
-    """The root of the mean over `directions` [P, D] of the squared 2-Wasserstein distance between projections.
+    """The root of the mean over `directions` [P, D] of the squared 2-Wasserstein distance between
+    projections.
 
-    Bonneel et al. 2015. As many real as fake vectors, [N, D] each: along a line the k-th smallest go together.
+    Bonneel et al. 2015. As many real as fake vectors, [N, D] each: along a line the k-th smallest
+    go together.
     """
     total = 0.0
     for start, stop in _blocks(len(directions), max(real.shape)):
-        lines = directions[start:stop].T.astype(real.dtype)  # [D, p]; other types would copy all vectors
+        # [D, p]; other types would copy all vectors
+        lines = directions[start:stop].T.astype(real.dtype)
         gap = np.sort(real @ lines, axis=0) - np.sort(fake @ lines, axis=0)  # [N, p]
         total += float((gap**2).mean(axis=0).sum())
     return float(np.sqrt(total / len(directions)))

@@ -1,7 +1,8 @@
 """What turns examples into features: pixels, or small networks with random or trained weights.
 
-An extractor is made for one data set. It is plain functions of arrays of weights, with no variable in it, so it works
-in the scope of any strategy; its features are the same in every run of one machine.
+An extractor is made for one data set. It is plain functions of arrays of weights, with no variable
+in it, so it works in the scope of any strategy; its features are the same in every run of one
+machine.
 """
 
 import functools
@@ -12,20 +13,25 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from research import compile as compilation
-from research import random
-from research.data import Data
-from research.errors import UserError
+from sparring.data.dataset import Data
+from sparring.errors import UserError
+from sparring.xla import compilation, random
 
 Weights = list[tf.Tensor]
 _FEATURES = 64  # of a network's last hidden layer
 
 
 class Extractor(Protocol):
-    """Examples [N, *shape] in the data's range -> features float32 [N, D], by one or several networks."""
+    """Examples [N, *shape] in the data's range -> features float32 [N, D], by one or several
+    networks.
+    """
 
-    name: str  # what a score's tag says of it, as in fid_classifier; "": published scores use it too
-    members: Sequence[Callable[[np.ndarray], np.ndarray]]  # a score is the mean of its values over them
+    name: (
+        str  # what a score's tag says of it, as in fid_classifier; "": published scores use it too
+    )
+    members: Sequence[
+        Callable[[np.ndarray], np.ndarray]
+    ]  # a score is the mean of its values over them
 
     @property
     def notes(self) -> Mapping[str, Any]:
@@ -50,8 +56,9 @@ def flat(examples: np.ndarray) -> np.ndarray:
 class RandomNetworks:
     """`count` small networks with random weights fixed by their number; their scores are averaged.
 
-    Random features rank generators nearly as trained ones do and need no training (Lee et al. 2022, "Trained networks
-    are not needed: FID with random features", arXiv 2208.09218; Naeem et al. 2020 for precision and recall).
+    Random features rank generators nearly as trained ones do and need no training (Lee et al. 2022,
+    "Trained networks are not needed: FID with random features", arXiv 2208.09218; Naeem et al. 2020
+    for precision and recall).
     """
 
     name = "random"
@@ -59,7 +66,9 @@ class RandomNetworks:
     def __init__(self, data: Data, count: int = 3) -> None:
         if count < 1:
             raise UserError(f"extractor.count={count}: 1 at least.")
-        weights = [initial(data.shape, 1, random.stream(i, "random features")) for i in range(count)]
+        weights = [
+            initial(data.shape, 1, random.stream(i, "random features")) for i in range(count)
+        ]
         self.members = [functools.partial(in_batches, Network(w).features) for w in weights]
         self.notes = {
             "features": f"{count} networks with random weights",
@@ -69,14 +78,16 @@ class RandomNetworks:
 
 
 class Network:
-    """Convolutions that halve an image until it is at most 4 pixels wide, then dense layers; pure functions of weights.
+    """Convolutions that halve an image until it is at most 4 pixels wide, then dense layers; pure
+    functions of weights.
 
-    Vectors take two dense layers instead. Everything between is rectified; the last hidden layer has 64 units: the
-    features.
+    Vectors take two dense layers instead. Everything between is rectified; the last hidden layer
+    has 64 units: the features.
     """
 
     def __init__(self, weights: Weights) -> None:
-        self.weights, self._mode = weights, compilation.resolve("auto", weights)
+        self.weights = weights
+        self._mode = compilation.resolve("auto", weights)
 
     def features(self, examples: tf.Tensor) -> tf.Tensor:
         """Examples [B, *shape] -> float32 [B, 64]."""
@@ -88,7 +99,9 @@ class Network:
 
 
 @functools.cache
-def _compiled(function: Callable[[Weights, tf.Tensor], tf.Tensor], mode: str) -> Callable[..., tf.Tensor]:
+def _compiled(
+    function: Callable[[Weights, tf.Tensor], tf.Tensor], mode: str
+) -> Callable[..., tf.Tensor]:
     """One for all networks, whose weights are arguments: those of one size share a trace."""
     return compilation.function(function, mode)
 
@@ -101,7 +114,10 @@ def initial(shape: Sequence[int], outputs: int, key: tf.Tensor) -> Weights:
         filters = 32
         while max(height, width) > 4 or not kernels:
             kernels.append((3, 3, channels, filters))
-            height, width, channels, filters = -(-height // 2), -(-width // 2), filters, min(2 * filters, 128)
+            height = -(-height // 2)
+            width = -(-width // 2)
+            channels = filters
+            filters = min(2 * filters, 128)
         shape = (height * width * channels,)
     else:
         kernels.append((int(np.prod(shape)), _FEATURES))
@@ -132,8 +148,12 @@ def logits(weights: Weights, examples: tf.Tensor) -> tf.Tensor:
     return hidden(weights, examples) @ weights[-2] + weights[-1]
 
 
-def in_batches(function: Callable[[tf.Tensor], tf.Tensor], examples: np.ndarray, batch: int = 256) -> np.ndarray:
-    """`function` of examples [N, *shape], a batch at a time, as an array [N, ...]; one shape, so one trace."""
+def in_batches(
+    function: Callable[[tf.Tensor], tf.Tensor], examples: np.ndarray, batch: int = 256
+) -> np.ndarray:
+    """`function` of examples [N, *shape], a batch at a time, as an array [N, ...]; one shape, so
+    one trace.
+    """
     found = []
     for start in range(0, len(examples), batch):
         block = examples[start : start + batch]

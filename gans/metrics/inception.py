@@ -1,9 +1,10 @@
-"""The Inception network of 2015, from the user's own file: the one whose Frechet distance is called `fid`.
+"""The Inception network of 2015, from the user's own file: the one whose Frechet distance is called
+`fid`.
 
-The file is classify_image_graph_def.pb of the archive inception-2015-12-05.tgz, which published scores are computed
-with; other Inception weights give other scores. It is a program in TensorFlow's graph format, and a graph can hold
-operations that write files. So nothing of it is imported: its nodes are read, and those below are carried out, one by
-one; any other is refused.
+The file is classify_image_graph_def.pb of the archive inception-2015-12-05.tgz, which published
+scores are computed with; other Inception weights give other scores. It is a program in TensorFlow's
+graph format, and a graph can hold operations that write files. So nothing of it is imported: its
+nodes are read, and those below are carried out, one by one; any other is refused.
 """
 
 import functools
@@ -15,40 +16,51 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gans.metrics.extractors import flat, in_batches
-from research import compile as compilation
-from research.data import Data, pixels
-from research.errors import UserError
+from sparring.data.dataset import Data, pixels
+from sparring.errors import UserError
+from sparring.gans.metrics.extractors import flat, in_batches
+from sparring.xla import compilation
 
-INPUT, OUTPUT = "ExpandDims", "pool_3"  # an image [1, H, W, 3] with values 0 .. 255, its 2048 features [1, 1, 1, 2048]
+# An image [1, H, W, 3] with values 0 .. 255, its 2048 features [1, 1, 1, 2048]
+INPUT = "ExpandDims"
+OUTPUT = "pool_3"
 
 
 class Inception:
-    """An extractor of 2048 features: the 2015 network up to its last pooling, as published FIDs use it.
+    """An extractor of 2048 features: the 2015 network up to its last pooling, as published FIDs use
+    it.
 
-    `path` is the graph's file and `sha256` its hash, which must agree: `sha256sum FILE`. Images are rounded to bytes,
-    grey is repeated as RGB, and the graph's own bilinear resize to 299x299, without antialiasing, is kept. UserError
-    for a missing file, another hash, a graph that is another network, and data that is no grey or RGB image.
+    `path` is the graph's file and `sha256` its hash, which must agree: `sha256sum FILE`. Images are
+    rounded to bytes, grey is repeated as RGB, and the graph's own bilinear resize to 299x299,
+    without antialiasing, is kept. UserError for a missing file, another hash, a graph that is
+    another network, and data that is no grey or RGB image.
     """
 
     name = ""
 
     def __init__(self, data: Data, path: str, sha256: str) -> None:
         if len(data.shape) != 3 or data.shape[-1] not in (1, 3):
-            raise UserError(f"extractor=inception takes grey or RGB images, not examples of shape {list(data.shape)}.")
+            raise UserError(
+                "extractor=inception takes grey or RGB images, not examples of shape "
+                f"{list(data.shape)}."
+            )
         content = _read(Path(path), sha256)
         self._network = Graph(content, f"extractor.path={path}", INPUT, OUTPUT)
-        self._function = compilation.function(self._network, compilation.resolve("auto", self._network.weights))
+        self._function = compilation.function(
+            self._network, compilation.resolve("auto", self._network.weights)
+        )
         self.members: Sequence[Callable[[np.ndarray], np.ndarray]] = (self.features,)
         self.notes: Mapping[str, Any] = {
-            "features": f"Inception 2015, {OUTPUT}; bilinear resize to 299x299 without antialiasing",
+            "features": f"Inception 2015, {OUTPUT}; bilinear resize to 299x299 without "
+            "antialiasing",
             "extractor": sha256.lower(),
         }
 
     def features(self, examples: np.ndarray) -> np.ndarray:
         """Images [N, H, W, C] in [-1, 1] -> float32 [N, 2048]."""
         parts = []
-        for start in range(0, len(examples), 1024):  # bytes as floats, as RGB: a bounded piece at a time
+        # Bytes as floats, as RGB: a bounded piece at a time
+        for start in range(0, len(examples), 1024):
             images = pixels(examples[start : start + 1024]).astype(np.float32)
             rgb = images if images.shape[-1] == 3 else np.repeat(images, 3, axis=-1)
             parts.append(flat(in_batches(self._function, rgb, batch=32)))
@@ -63,7 +75,8 @@ def _read(path: Path, sha256: str) -> bytes:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256.strip().lower():
         raise UserError(
-            f"extractor.path={path}: its SHA-256 is {found}, not extractor.sha256={sha256}: it is another file, or "
+            f"extractor.path={path}: its SHA-256 is {found}, not extractor.sha256={sha256}: it is "
+            "another file, or "
             "damaged."
         )
     return content
@@ -81,12 +94,17 @@ class Graph:
         for name in (source, output):
             if name not in nodes:
                 raise UserError(f"{where} has no node {name}: it is another network.")
-        self._source, self._output = source, output
+        self._source = source
+        self._output = output
         self._nodes = [nodes[name] for name in _needed(nodes, source, output, where)]
         for node in self._nodes:
             if node.op not in (*_OPERATIONS, "Const"):
-                raise UserError(f"{where}: its node {node.name} is a {node.op}, which is not carried out.")
-        self._constants = {n.name: tf.make_ndarray(n.attr["value"].tensor) for n in self._nodes if n.op == "Const"}
+                raise UserError(
+                    f"{where}: its node {node.name} is a {node.op}, which is not carried out."
+                )
+        self._constants = {
+            n.name: tf.make_ndarray(n.attr["value"].tensor) for n in self._nodes if n.op == "Const"
+        }
 
     @property
     def weights(self) -> list[tf.Tensor]:
@@ -103,7 +121,9 @@ class Graph:
 
 
 def _needed(nodes: Mapping[str, Any], source: str, output: str, where: str) -> list[str]:
-    """The names of the nodes that `output` is computed from, each after those it needs; without the source."""
+    """The names of the nodes that `output` is computed from, each after those it needs; without the
+    source.
+    """
     order: dict[str, None] = {}
     stack = [(output, False)]
     while stack:
@@ -129,7 +149,9 @@ def _conv(attr: Any, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _pool(pool: Callable[..., tf.Tensor], attr: Any, x: tf.Tensor) -> tf.Tensor:
-    return pool(x, list(attr["ksize"].list.i), list(attr["strides"].list.i), attr["padding"].s.decode())
+    return pool(
+        x, list(attr["ksize"].list.i), list(attr["strides"].list.i), attr["padding"].s.decode()
+    )
 
 
 def _batch_norm(attr: Any, x: Any, mean: Any, variance: Any, beta: Any, gamma: Any) -> tf.Tensor:
@@ -138,8 +160,11 @@ def _batch_norm(attr: Any, x: Any, mean: Any, variance: Any, beta: Any, gamma: A
 
 
 def _resize(attr: Any, x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    corners, centers = attr["align_corners"].b, attr["half_pixel_centers"].b
-    return tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=corners, half_pixel_centers=centers)
+    corners = attr["align_corners"].b
+    centers = attr["half_pixel_centers"].b
+    return tf.raw_ops.ResizeBilinear(
+        images=x, size=size, align_corners=corners, half_pixel_centers=centers
+    )
 
 
 _OPERATIONS: Mapping[str, Callable[..., Any]] = {

@@ -4,38 +4,53 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from research.errors import UserError
-from research.networks.mlp import MLP, fresh
+from sparring.errors import UserError
+from sparring.networks.mlp import MLP, fresh
 
 
 class PatchConvolution(tf.keras.layers.Layer):
-    """A convolution without padding as patches and one matrix product: [B, H, W, C] -> [B, H', W', filters].
+    """A convolution without padding as patches and one matrix product: [B, H, W, C] -> [B, H', W',
+    filters].
 
-    It computes what tf.nn.conv2d does, from a kernel kept as a matrix [size * size * C, filters], rows ordered by patch
-    row, patch column, channel. On a CPU XLA compiles matrix products well and convolutions badly; the patches take
-    size * size times the input's memory.
+    It computes what tf.nn.conv2d does, from a kernel kept as a matrix [size * size * C, filters],
+    rows ordered by patch row, patch column, channel. On a CPU XLA compiles matrix products well and
+    convolutions badly; the patches take size * size times the input's memory.
     """
 
     def __init__(
-        self, filters: int, size: int, stride: int, kernel_initializer: tf.keras.initializers.Initializer
+        self,
+        filters: int,
+        size: int,
+        stride: int,
+        kernel_initializer: tf.keras.initializers.Initializer,
     ) -> None:
         super().__init__()
-        self.filters, self.size, self.stride, self._initializer = filters, size, stride, kernel_initializer
+        self.filters = filters
+        self.size = size
+        self.stride = stride
+        self._initializer = kernel_initializer
 
     def build(self, input_shape: tf.TensorShape) -> None:
         height, width, channels = input_shape[1:]
-        self.rows, self.columns = ((side - self.size) // self.stride + 1 for side in (height, width))
-        self.kernel = self.add_weight("kernel", [self.size**2 * channels, self.filters], None, self._initializer)
+        self.rows, self.columns = (
+            (side - self.size) // self.stride + 1 for side in (height, width)
+        )
+        self.kernel = self.add_weight(
+            "kernel", [self.size**2 * channels, self.filters], None, self._initializer
+        )
         self.bias = self.add_weight("bias", [self.filters], None, "zeros")
         super().build(input_shape)
 
     def patches(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, C] -> [B, H', W', size * size * C]."""
         spans = [
-            [(at, at + self.stride * (count - 1) + 1) for at in range(self.size)] for count in (self.rows, self.columns)
+            [(at, at + self.stride * (count - 1) + 1) for at in range(self.size)]
+            for count in (self.rows, self.columns)
         ]
         step = self.stride
-        return tf.concat([inputs[:, a:b:step, c:d:step] for a, b in spans[0] for c, d in spans[1]], axis=-1)
+        return tf.concat(
+            [inputs[:, a:b:step, c:d:step] for a, b in spans[0] for c, d in spans[1]], axis=-1
+        )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         patches = self.patches(inputs)
@@ -44,10 +59,11 @@ class PatchConvolution(tf.keras.layers.Layer):
 
 
 class CNN(tf.keras.layers.Layer):
-    """Convolutions, each followed by `activation`, then dense layers of `units`: [B, H, W, C] -> [B, units[-1]].
+    """Convolutions, each followed by `activation`, then dense layers of `units`: [B, H, W, C] ->
+    [B, units[-1]].
 
-    The defaults are MinAtar's network (Young and Tian 2019, section 4): 16 filters of 3 x 3, then 128 units. The
-    initialisation is orthogonal with gain sqrt(2) and zero biases, as the MLP's.
+    The defaults are MinAtar's network (Young and Tian 2019, section 4): 16 filters of 3 x 3, then
+    128 units. The initialisation is orthogonal with gain sqrt(2) and zero biases, as the MLP's.
 
     Args:
         filters: filters of each convolution.
@@ -55,7 +71,8 @@ class CNN(tf.keras.layers.Layer):
         strides: cells from one look to the next.
         units: of the dense layers.
         activation: after every layer.
-        convolution: "patches" for a matrix product of patches, "conv2d" for TensorFlow's own operation.
+        convolution: "patches" for a matrix product of patches, "conv2d" for TensorFlow's own
+          operation.
     """
 
     def __init__(
@@ -74,8 +91,11 @@ class CNN(tf.keras.layers.Layer):
                 f"network.strides={list(strides)}: give as many of each, one per convolution."
             )
         if convolution not in CONVOLUTIONS:
-            raise UserError(f"network.convolution={convolution}: choose one of {', '.join(CONVOLUTIONS)}.")
-        make, self._sizes = CONVOLUTIONS[convolution], tuple(kernel_sizes)
+            raise UserError(
+                f"network.convolution={convolution}: choose one of {', '.join(CONVOLUTIONS)}."
+            )
+        make = CONVOLUTIONS[convolution]
+        self._sizes = tuple(kernel_sizes)
         self.convolutions = [
             make(*sizes, fresh(tf.keras.initializers.Orthogonal(2.0**0.5)))
             for sizes in zip(filters, kernel_sizes, strides, strict=True)
@@ -94,7 +114,8 @@ class CNN(tf.keras.layers.Layer):
 def _check_looks(shape: tf.TensorShape, size: int) -> None:
     if shape.rank != 4:
         raise UserError(
-            f"network=cnn looks at boards [H, W, C], and this observation is {shape[1:]}: take network=mlp."
+            f"network=cnn looks at boards [H, W, C], and this observation is {shape[1:]}: take "
+            "network=mlp."
         )
     height, width = shape[1:3]
     if min(height, width) < size:

@@ -5,17 +5,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from research.errors import UserError
+from sparring.errors import UserError
 
 CELLS = {"lstm": tf.keras.layers.LSTMCell, "gru": tf.keras.layers.GRUCell}
 State = list[list[tf.Tensor]]  # for each layer what its cell remembers, each [B, units]
 
 
 class RNN(tf.keras.layers.Layer):
-    """Layers of recurrent cells: sequences [B, T, F] -> what the last layer says of the last step, [B, units[-1]].
+    """Layers of recurrent cells: sequences [B, T, F] -> what the last layer says of the last step,
+    [B, units[-1]].
 
-    A sequence is gone through in one loop of the compiled program. `step` goes on by one step from a state, for what
-    acts while the sequence is still to come.
+    A sequence is gone through in one loop of the compiled program. `step` goes on by one step from
+    a state, for what acts while the sequence is still to come.
 
     Args:
       cell: "lstm" (Hochreiter and Schmidhuber 1997) or "gru" (Cho et al. 2014).
@@ -34,7 +35,8 @@ class RNN(tf.keras.layers.Layer):
         shape = tf.TensorShape(input_shape)
         if shape.rank != 3:
             raise UserError(
-                f"network={type(self).__name__.lower()} goes through sequences [T, F], and an input here is "
+                f"network={type(self).__name__.lower()} goes through sequences [T, F], and an "
+                "input here is "
                 f"{list(shape[1:])}: choose another network, or stack inputs to sequences."
             )
         width = shape[-1]
@@ -49,7 +51,9 @@ class RNN(tf.keras.layers.Layer):
         return [[tf.zeros([batch, n]) for n in layer] for layer in sizes]
 
     def step(self, inputs: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """One step: inputs [B, F] and a state -> what the last layer says [B, units[-1]], and the next state."""
+        """One step: inputs [B, F] and a state -> what the last layer says [B, units[-1]], and the
+        next state.
+        """
         following: State = []
         for cell, before in zip(self.cells, state, strict=True):
             inputs, after = cell(inputs, before)
@@ -57,8 +61,11 @@ class RNN(tf.keras.layers.Layer):
         return inputs, following
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        """`mask` bool [B, T]: false for steps that are passed over, such as the padding of a text."""
-        length, state = inputs.shape[1], self.start(tf.shape(inputs)[0])
+        """`mask` bool [B, T]: false for steps that are passed over, such as the padding
+        of a text.
+        """
+        length = inputs.shape[1]
+        state = self.start(tf.shape(inputs)[0])
         by_time = tf.transpose(inputs, [1, 0, 2])  # [T, B, F]
         says = tf.zeros([tf.shape(inputs)[0], self.cells[-1].units])
 

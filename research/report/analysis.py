@@ -1,4 +1,6 @@
-"""From groups of runs to numbers: estimates with intervals for each task, over tasks, and of methods in pairs."""
+"""From groups of runs to numbers: estimates with intervals for each task, over tasks, and of
+methods in pairs.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import UserError
-from research.report import statistics
-from research.report.groups import Group
-from research.report.statistics import Bootstrap
+from sparring.errors import UserError
+from sparring.report import statistics
+from sparring.report.groups import Group
+from sparring.report.statistics import Bootstrap
 
 THRESHOLDS = np.linspace(0.0, 1.0, 101)  # of performance profiles
 _ALL_PAIRS = 5  # methods whose every pair is compared; of more, each with the baseline
@@ -28,12 +30,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method beside another. `probability` is that a run of ours is better; `differences` are ours minus theirs."""
+    """One method beside another. `probability` is that a run of ours is better; `differences` are
+    ours minus theirs.
+    """
 
     ours: str
     theirs: str
     probability: Estimate
-    differences: Mapping[str, tuple[np.ndarray, Estimate]]  # task -> of every seed that both have, and their mean
+    differences: Mapping[
+        str, tuple[np.ndarray, Estimate]
+    ]  # task -> of every seed that both have, and their mean
 
 
 AGGREGATES: dict[str, Callable[..., np.ndarray]] = {
@@ -51,9 +57,11 @@ class Analysis:
       groups: methods on tasks.
       maximize: whether a larger score is better.
       bootstrap: for the intervals.
-      scale: task -> (worst, best): scores that become 0 and 1 before tasks are put together. A task that it lacks, and
-        every task without one, is scaled by the worst and the best of its own runs.
-      baseline: the method that others are compared with; None compares every pair, up to five methods.
+      scale: task -> (worst, best): scores that become 0 and 1 before tasks are put together. A task
+        that it lacks, and every task without one, is scaled by the worst and the best of its own
+        runs.
+      baseline: the method that others are compared with; None compares every pair, up to five
+        methods.
 
     Raises:
       UserError: no method of that name.
@@ -67,14 +75,18 @@ class Analysis:
         scale: Mapping[str, Sequence[float]] | None = None,
         baseline: str | None = None,
     ) -> None:
-        self.groups, self.maximize, self.bootstrap = list(groups), maximize, bootstrap
+        self.groups = list(groups)
+        self.maximize = maximize
+        self.bootstrap = bootstrap
         self.methods = list(dict.fromkeys(g.method for g in groups))
         self.tasks = list(dict.fromkeys(g.task for g in groups))
         self.given = dict(scale or {})
         self.baseline = baseline
         self._by_name = {(g.method, g.task): g for g in groups}
         if baseline is not None and baseline not in self.methods:
-            raise UserError(f"--baseline {baseline}: no such method. There are: {'; '.join(self.methods)}.")
+            raise UserError(
+                f"--baseline {baseline}: no such method. There are: {'; '.join(self.methods)}."
+            )
 
     def group(self, method: str, task: str) -> Group | None:
         """The runs of a method on a task."""
@@ -102,13 +114,21 @@ class Analysis:
 
     @property
     def scalable(self) -> bool:
-        """Whether normalised scores say anything: one method, scaled by its own runs alone, has nothing beside it."""
-        return bool(self.common) and (len(self.compared) > 1 or all(task in self.given for task in self.common))
+        """Whether normalised scores say anything: one method, scaled by its own runs alone, has
+        nothing beside it.
+        """
+        return bool(self.common) and (
+            len(self.compared) > 1 or all(task in self.given for task in self.common)
+        )
 
     @cached_property
     def scale(self) -> dict[str, tuple[float, float]]:
         """Task -> (worst, best), given or found."""
-        return {task: self._scale(task) for task in self.tasks if any(self.scores(m, task) for m in self.methods)}
+        return {
+            task: self._scale(task)
+            for task in self.tasks
+            if any(self.scores(m, task) for m in self.methods)
+        }
 
     def _scale(self, task: str) -> tuple[float, float]:
         if task in self.given:
@@ -123,7 +143,9 @@ class Analysis:
         for task in self.common:
             worst, best = self.scale[task]
             values = np.array(list(self.scores(method, task).values()), np.float64)
-            found.append((values - worst) / (best - worst) if best != worst else np.ones_like(values))
+            found.append(
+                (values - worst) / (best - worst) if best != worst else np.ones_like(values)
+            )
         return found
 
     def aggregates(self, method: str) -> dict[str, Estimate]:
@@ -151,12 +173,15 @@ class Analysis:
         return [self._compare(ours, theirs) for ours, theirs in pairs]
 
     def _compare(self, ours: str, theirs: str) -> Comparison:
-        a, b = self.normalized(ours), self.normalized(theirs)
+        a = self.normalized(ours)
+        b = self.normalized(theirs)
         value = float(statistics.probability_of_improvement(a, b))
         low, high = self.bootstrap.interval_of_two(statistics.probability_of_improvement, a, b)
         differences = {}
         for task in self.common:
-            paired = statistics.paired_differences(self.scores(ours, task), self.scores(theirs, task))
+            paired = statistics.paired_differences(
+                self.scores(ours, task), self.scores(theirs, task)
+            )
             if len(paired):
                 differences[task] = (paired, self._estimate(statistics.mean, [paired]))
         return Comparison(ours, theirs, Estimate(value, float(low), float(high)), differences)

@@ -1,4 +1,6 @@
-"""The report's charts: curves with bands, aggregates with intervals, profiles, probabilities of improvement."""
+"""The report's charts: curves with bands, aggregates with intervals, profiles, probabilities of
+improvement.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from research.event_reader import Curves
-from research.report import statistics
-from research.report.analysis import AGGREGATES, THRESHOLDS, Analysis, Estimate
-from research.report.groups import Group
+from sparring.report import statistics
+from sparring.report.analysis import AGGREGATES, THRESHOLDS, Analysis, Estimate
+from sparring.report.groups import Group
+from sparring.tensorboard.event_reader import Curves
 
 POINTS = 200  # of a curve at most
 _COLUMNS = 3  # panels in a row
@@ -24,7 +26,9 @@ _SMALL = 8  # points of a font
 
 @dataclass(frozen=True)
 class Band:
-    """A group's curve: the interquartile mean over its runs and the ends of its interval, [T] each."""
+    """A group's curve: the interquartile mean over its runs and the ends of its interval,
+    [T] each.
+    """
 
     steps: np.ndarray
     middle: np.ndarray
@@ -33,19 +37,24 @@ class Band:
 
 
 def band(group: Group, curves: Mapping[Path, Curves], tag: str, analysis: Analysis) -> Band | None:
-    """The curve of the runs that count; None without a point. A run that ended early keeps its last value."""
+    """The curve of the runs that count; None without a point. A run that ended early keeps its last
+    value.
+    """
     lines = [curves[run.folder].of(tag) for run in group.counted]
     lines = [line for line in lines if len(line[0])]
     if not lines:
         return None
     grid = np.unique(np.concatenate([steps for steps, _ in lines]))
     grid = grid[np.unique(np.linspace(0, len(grid) - 1, POINTS).round().astype(int))]
-    values = np.stack([np.interp(grid, steps, numbers, left=np.nan) for steps, numbers in lines])  # [N, T]
+    # [N, T]
+    values = np.stack([np.interp(grid, steps, numbers, left=np.nan) for steps, numbers in lines])
     return Band(grid, statistics.middle(values), *analysis.bootstrap.band(values))
 
 
 def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Figure:
-    """A panel for each task: a band for each method over a thin line for each run, dotted if it does not count."""
+    """A panel for each task: a band for each method over a thin line for each run, dotted if it
+    does not count.
+    """
     figure, panels = _panels(len(analysis.tasks))
     for axes, task in zip(panels, analysis.tasks, strict=True):
         for color, method in zip(_colors(analysis.methods), analysis.methods, strict=True):
@@ -55,11 +64,19 @@ def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Fig
             found = band(group, curves, tag, analysis)
             if found is not None:
                 axes.plot(found.steps, found.middle, color=color, linewidth=1.4, label=method)
-                axes.fill_between(found.steps, found.low, found.high, color=color, alpha=0.2, linewidth=0)
+                axes.fill_between(
+                    found.steps, found.low, found.high, color=color, alpha=0.2, linewidth=0
+                )
             for run in group.runs:
                 if run.folder in curves:
                     style = "-" if run.counts else ":"
-                    axes.plot(*curves[run.folder].of(tag), color=color, linewidth=0.6, alpha=0.5, linestyle=style)
+                    axes.plot(
+                        *curves[run.folder].of(tag),
+                        color=color,
+                        linewidth=0.6,
+                        alpha=0.5,
+                        linestyle=style,
+                    )
         axes.set_title(task, fontsize=9)
         axes.set_xlabel("steps", fontsize=_SMALL)
         axes.set_ylabel(tag, fontsize=_SMALL)
@@ -71,8 +88,12 @@ def aggregates(analysis: Analysis) -> Figure:
     """A panel for each aggregate: a bar from low to high for each method."""
     found = {method: analysis.aggregates(method) for method in analysis.compared}
     figure = Figure(figsize=(10, 1.0 + 0.4 * len(found)), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(AGGREGATES), sharey=True, squeeze=False)[0], AGGREGATES, strict=True):
-        _bars(axes, {method: estimates[name] for method, estimates in found.items()}, analysis.methods)
+    for axes, name in zip(
+        figure.subplots(1, len(AGGREGATES), sharey=True, squeeze=False)[0], AGGREGATES, strict=True
+    ):
+        _bars(
+            axes, {method: estimates[name] for method, estimates in found.items()}, analysis.methods
+        )
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("normalised score", fontsize=_SMALL)
     return figure
@@ -121,7 +142,9 @@ def _bars(axes: Axes, estimates: Mapping[str, Estimate], colored: Sequence[str])
     names = list(reversed(list(estimates)))
     for place, name in enumerate(names):
         found = estimates[name]
-        axes.barh(place, found.high - found.low, left=found.low, height=0.6, color=colors[name], alpha=0.6)
+        axes.barh(
+            place, found.high - found.low, left=found.low, height=0.6, color=colors[name], alpha=0.6
+        )
         axes.vlines(found.value, place - 0.3, place + 0.3, color="black", linewidth=1.5)
     axes.set_yticks(range(len(names)), names, fontsize=_SMALL)
 
@@ -129,7 +152,9 @@ def _bars(axes: Axes, estimates: Mapping[str, Estimate], colored: Sequence[str])
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(count, _COLUMNS)
     rows = -(-count // columns)
-    figure = Figure(figsize=(4.2 * columns if count > 1 else 6.5, 3.0 * rows + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(4.2 * columns if count > 1 else 6.5, 3.0 * rows + 0.4), layout="constrained"
+    )
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[count:]:
         axes.remove()
@@ -155,4 +180,10 @@ def _legend(figure: Figure, methods: Sequence[str]) -> None:
             shown.setdefault(label, handle)
     if len(methods) > 1 and shown:
         columns = min(len(shown), 4)
-        figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=columns, fontsize=_SMALL)
+        figure.legend(
+            list(shown.values()),
+            list(shown),
+            loc="outside lower center",
+            ncols=columns,
+            fontsize=_SMALL,
+        )

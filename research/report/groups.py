@@ -1,9 +1,11 @@
-"""What varied: runs into methods and tasks, each with the shortest name that tells it from the others.
+"""What varied: runs into methods and tasks, each with the shortest name that tells it from the
+others.
 
-A task is what runs are compared on (an environment, a data set): the parts of the config that its `tasks` names, called
-by their id, else by what was chosen, else by their class. All else that varied, the seed left out, makes a method. A
-setting that follows from another's choice, such as the replay buffer's size from agent=dqn, or a learning rate tuned
-for each environment from the environment, is no part of a name.
+A task is what runs are compared on (an environment, a data set): the parts of the config that its
+`tasks` names, called by their id, else by what was chosen, else by their class. All else that
+varied, the seed left out, makes a method. A setting that follows from another's choice, such as the
+replay buffer's size from agent=dqn, or a learning rate tuned for each environment from the
+environment, is no part of a name.
 """
 
 import json
@@ -12,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from research.report.runs import Run
+from sparring.report.discovery import Run
 
 _Key = Callable[[Run], Hashable]
 
@@ -36,13 +38,20 @@ class Group:
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:
-    """Every method on every task, in the order of first appearance. Planned and damaged runs are in none."""
+    """Every method on every task, in the order of first appearance. Planned and damaged runs are in
+    none.
+    """
     known = [run for run in runs if run.settings]
     task_keys, method_keys = _telling(known)
     found: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in known:
-        found[_name(run, method_keys) or "all", ", ".join([_task(run), *_words(run, task_keys)])].append(run)
-    return [Group(method, task, tuple(sorted(several, key=_order))) for (method, task), several in found.items()]
+        found[
+            _name(run, method_keys) or "all", ", ".join([_task(run), *_words(run, task_keys)])
+        ].append(run)
+    return [
+        Group(method, task, tuple(sorted(several, key=_order)))
+        for (method, task), several in found.items()
+    ]
 
 
 def _order(run: Run) -> tuple[int, str]:
@@ -50,14 +59,26 @@ def _order(run: Run) -> tuple[int, str]:
 
 
 def _telling(runs: Sequence[Run]) -> tuple[dict[str, _Key], dict[str, _Key]]:
-    """The fewest keys that tell tasks apart, and beyond that methods: label -> what a run has there."""
+    """The fewest keys that tell tasks apart, and beyond that methods: label -> what a run has
+    there.
+    """
     tasks = {part for run in runs for part in run.tasks}
     chosen = sorted({key for run in runs for key in run.choices if "/" not in key})
-    settings = sorted({key for run in runs for key in run.settings}, key=lambda k: (not k.endswith("_target_"), k))
+    settings = sorted(
+        {key for run in runs for key in run.settings}, key=lambda k: (not k.endswith("_target_"), k)
+    )
     candidates: list[tuple[bool, str, _Key]] = [
-        *((False, k, _choice(k)) for k in chosen if _part(k) not in tasks and k not in ("experiment", "debug")),
+        *(
+            (False, k, _choice(k))
+            for k in chosen
+            if _part(k) not in tasks and k not in ("experiment", "debug")
+        ),
         *((True, k, _setting(k)) for k in settings if k.split(".")[0] in tasks),
-        *((False, k, _setting(k)) for k in settings if k.endswith("._target_") and k.split(".")[0] not in tasks),
+        *(
+            (False, k, _setting(k))
+            for k in settings
+            if k.endswith("._target_") and k.split(".")[0] not in tasks
+        ),
         (False, "sweep", lambda run: run.sweep),
         *((False, k, _setting(k)) for k in settings if k.split(".")[0] not in tasks),
     ]
@@ -73,7 +94,9 @@ def _telling(runs: Sequence[Run]) -> tuple[dict[str, _Key], dict[str, _Key]]:
 
 
 def _part(choice: str) -> str:
-    """The part of the config that a choice fills: `optimizer@generator_optimizer` fills the latter."""
+    """The part of the config that a choice fills: `optimizer@generator_optimizer` fills
+    the latter.
+    """
     return choice.rpartition("@")[2]
 
 
@@ -82,7 +105,9 @@ def _choice(key: str) -> _Key:
 
 
 def _setting(key: str) -> _Key:
-    return lambda run: json.dumps(run.settings[key], sort_keys=True) if key in run.settings else None
+    return lambda run: (
+        json.dumps(run.settings[key], sort_keys=True) if key in run.settings else None
+    )
 
 
 def _split(runs: Iterable[Run], key: _Key) -> list[list[Run]]:
@@ -100,7 +125,8 @@ def _words(run: Run, keys: Mapping[str, _Key]) -> list[str]:
     last = [label.rpartition(".")[2] for label in keys]
     words = []
     for label, key in keys.items():
-        value, short = key(run), label.rpartition(".")[2]
+        value = key(run)
+        short = label.rpartition(".")[2]
         if value is None:
             continue  # the run has no such part
         text = _plain(value)
@@ -111,9 +137,17 @@ def _words(run: Run, keys: Mapping[str, _Key]) -> list[str]:
 
 def _plain(value: Any) -> str:
     """A value as a person writes it; of a `_target_` its last part."""
-    value = json.loads(value) if isinstance(value, str) and value[:1] in '"[{-0123456789tfn' and _json(value) else value
+    value = (
+        json.loads(value)
+        if isinstance(value, str) and value[:1] in '"[{-0123456789tfn' and _json(value)
+        else value
+    )
     text = value if isinstance(value, str) else json.dumps(value)
-    return text.rpartition(".")[2] if text.count(".") and text.replace(".", "").replace("_", "").isalpha() else text
+    return (
+        text.rpartition(".")[2]
+        if text.count(".") and text.replace(".", "").replace("_", "").isalpha()
+        else text
+    )
 
 
 def _json(text: str) -> bool:
@@ -132,4 +166,8 @@ def _task(run: Run) -> str:
 
 def _named(run: Run, part: str) -> str:
     settings = run.settings
-    return str(settings.get(f"{part}.id") or run.choices.get(part) or _plain(settings.get(f"{part}._target_", "")))
+    return str(
+        settings.get(f"{part}.id")
+        or run.choices.get(part)
+        or _plain(settings.get(f"{part}._target_", ""))
+    )

@@ -1,11 +1,14 @@
 """Statistics over few seeds: robust aggregates with bootstrap intervals, in NumPy.
 
-After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice", sections 4.1 to 4.3,
-and held against their package rliable by `tests/test_statistics.py`. Scores of one method are an array [N] of its runs
-for each task, one number a run; tasks may have different numbers of runs. Larger is better throughout.
+After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice",
+sections 4.1 to 4.3, and held against their package rliable by `tests/report/test_statistics.py`.
+Scores of one method are an array [N] of its runs for each task, one number a run; tasks may have
+different numbers of runs. Larger is better throughout.
 
-The bootstrap is stratified: every draw takes, of each task, as many runs as it has, with replacement. Draws follow from
-a seed. Arrays of draws are [R, N]; a statistic works on the last axis, so draws and data pass through the same code.
+The bootstrap is stratified: every draw takes, of each task, as many runs as it has, with
+  replacement. Draws follow from
+a seed. Arrays of draws are [R, N]; a statistic works on the last axis, so draws and data pass
+through the same code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +58,14 @@ def _means(tasks: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack([runs.mean(axis=-1) for runs in tasks])  # [tasks, ...]
 
 
-def probability_of_improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> np.ndarray:
-    """How likely a run of ours is better than one of theirs on the same task, averaged over tasks; a tie is half.
+def probability_of_improvement(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
+) -> np.ndarray:
+    """How likely a run of ours is better than one of theirs on the same task, averaged over tasks;
+    a tie is half.
 
-    For each task the Mann-Whitney U statistic over the number of pairs: [..., N] and [..., M] each -> [...].
+    For each task the Mann-Whitney U statistic over the number of pairs: [..., N] and [..., M] each
+    -> [...].
     """
     return np.mean([_better(a, b) for a, b in zip(ours, theirs, strict=True)], axis=0)
 
@@ -67,13 +74,17 @@ def _better(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.ndim > 1 and a.shape[0] > 1 and a.size * b.shape[-1] > _PAIRS:
         half = a.shape[0] // 2
         return np.concatenate([_better(a[:half], b[:half]), _better(a[half:], b[half:])])
-    x, y = a[..., :, None], b[..., None, :]
+    x = a[..., :, None]
+    y = b[..., None, :]
     return ((x > y) + 0.5 * (x == y)).mean(axis=(-2, -1))
 
 
 def paired_differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> np.ndarray:
     """Ours minus theirs for every seed that both have, in the order of seeds."""
-    return np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())], dtype=np.float64)
+    return np.array(
+        [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())],
+        dtype=np.float64,
+    )
 
 
 class Bootstrap:
@@ -86,9 +97,13 @@ class Bootstrap:
     """
 
     def __init__(self, seed: int = 0, draws: int = 2000, level: float = 0.95) -> None:
-        self.seed, self.draws, self.level = seed, draws, level
+        self.seed = seed
+        self.draws = draws
+        self.level = level
 
-    def interval(self, statistic: Statistic, tasks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def interval(
+        self, statistic: Statistic, tasks: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The ends of the interval of a statistic of one method's runs: [...] each."""
         return self._ends(statistic(self._drawn(tasks, np.random.default_rng([self.seed, 0]))))
 
@@ -98,17 +113,26 @@ class Bootstrap:
         ours: Sequence[np.ndarray],
         theirs: Sequence[np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same of a statistic of two methods, whose runs are drawn independently of each other."""
+        """The same of a statistic of two methods, whose runs are drawn independently of
+        each other.
+        """
         streams = (np.random.default_rng([self.seed, i]) for i in (0, 1))
-        drawn = [self._drawn(tasks, stream) for tasks, stream in zip((ours, theirs), streams, strict=True)]
+        drawn = [
+            self._drawn(tasks, stream)
+            for tasks, stream in zip((ours, theirs), streams, strict=True)
+        ]
         return self._ends(statistic(*drawn))
 
     def band(self, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The interval of the interquartile mean over runs at every point of curves [N, T]: [T] each.
+        """The interval of the interquartile mean over runs at every point of curves [N, T]: [T]
+        each.
 
-        A run is drawn as a whole, so that the band is that of curves. NaN is where a run has no point.
+        A run is drawn as a whole, so that the band is that of curves. NaN is where a run has no
+        point.
         """
-        rows = np.random.default_rng([self.seed, 0]).integers(len(curves), size=(min(self.draws, 500), len(curves)))
+        rows = np.random.default_rng([self.seed, 0]).integers(
+            len(curves), size=(min(self.draws, 500), len(curves))
+        )
         return self._ends(middle(curves[rows]))
 
     def _drawn(self, tasks: Sequence[np.ndarray], stream: np.random.Generator) -> list[np.ndarray]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from research.report.analysis import AGGREGATES, Analysis, Estimate
-from research.report.runs import Run
+from sparring.report.analysis import AGGREGATES, Analysis, Estimate
+from sparring.report.discovery import Run
 
 _LISTED_SEEDS = 10  # scores that a row lists; of more, the first ones
 
@@ -30,7 +30,9 @@ class Table:
         shown = self.rows[:most] if most else self.rows
         cells = [self.columns, *([said(cell) for cell in row] for row in shown)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        head, *body = [_row([cell.ljust(width) for cell, width in zip(r, widths, strict=True)]) for r in cells]
+        head, *body = [
+            _row([cell.ljust(width) for cell, width in zip(r, widths, strict=True)]) for r in cells
+        ]
         lines = [f"## {self.title}", "", head, _row(["-" * width for width in widths]), *body]
         if len(shown) < len(self.rows):
             lines.append(f"\nand {len(self.rows) - len(shown)} more in {self.name}.csv.")
@@ -58,8 +60,22 @@ def _row(cells: Sequence[str]) -> str:
 def results(analysis: Analysis, unit: str) -> Table:
     """A row for each method on each task, in the score's own unit."""
     level = f"{100 * analysis.bootstrap.level:g}%"
-    columns = ["task", "method", "seeds", "scores", "mean", "spread", "IQM", "low", "high", "worst", "best"]
-    table = Table("results", f"{unit}, for each task", [*columns, "steps", "seconds a seed", "left out"])
+    columns = [
+        "task",
+        "method",
+        "seeds",
+        "scores",
+        "mean",
+        "spread",
+        "IQM",
+        "low",
+        "high",
+        "worst",
+        "best",
+    ]
+    table = Table(
+        "results", f"{unit}, for each task", [*columns, "steps", "seconds a seed", "left out"]
+    )
     for group in sorted(analysis.groups, key=lambda g: analysis.tasks.index(g.task)):
         values = list(group.scores().values())
         left_out = len(group.runs) - len(values)
@@ -70,10 +86,20 @@ def results(analysis: Analysis, unit: str) -> Table:
         ends = (min(values), max(values)) if analysis.maximize else (max(values), min(values))
         seconds = float(np.median([run.seconds for run in group.counted]))
         steps = max(run.step for run in group.counted)
-        row = [group.task, group.method, len(values), _listed(values), float(np.mean(values)), float(np.std(values))]
-        table.rows.append([*row, estimate.value, estimate.low, estimate.high, *ends, steps, seconds, left_out])
+        row = [
+            group.task,
+            group.method,
+            len(values),
+            _listed(values),
+            float(np.mean(values)),
+            float(np.std(values)),
+        ]
+        table.rows.append(
+            [*row, estimate.value, estimate.low, estimate.high, *ends, steps, seconds, left_out]
+        )
     table.note = (
-        f"Spread: standard deviation over seeds. IQM: mean of the middle half of the seeds; low and high: its {level} "
+        "Spread: standard deviation over seeds. IQM: mean of the middle half of the seeds; low "
+        f"and high: its {level} "
         "interval (bootstrap). Seconds: the median run, start-up included."
     )
     return table
@@ -87,12 +113,18 @@ def _listed(values: Sequence[float]) -> str:
 def aggregates(analysis: Analysis) -> Table:
     """A row for each method: its aggregates over tasks."""
     columns = [c for name in AGGREGATES for c in (name, f"{name} low", f"{name} high")]
-    table = Table("aggregates", f"Over {_counted(len(analysis.common), 'task')}, normalised scores", ["method", "runs"])
+    table = Table(
+        "aggregates",
+        f"Over {_counted(len(analysis.common), 'task')}, normalised scores",
+        ["method", "runs"],
+    )
     table.columns += columns
     for method in analysis.compared if analysis.common else []:
         found = analysis.aggregates(method)
         runs = sum(len(analysis.scores(method, task)) for task in analysis.common)
-        table.rows.append([method, runs, *(x for e in found.values() for x in (e.value, e.low, e.high))])
+        table.rows.append(
+            [method, runs, *(x for e in found.values() for x in (e.value, e.low, e.high))]
+        )
     table.note = _scale_note(analysis)
     return table
 
@@ -100,42 +132,70 @@ def aggregates(analysis: Analysis) -> Table:
 def _scale_note(analysis: Analysis) -> str:
     def ends(task: str) -> str:
         worst, best = analysis.scale[task]
-        return f"{task} {said(worst)} to {said(best)}{'' if task in analysis.given else ' (its own runs)'}"
+        return (
+            f"{task} {said(worst)} to "
+            f"{said(best)}{'' if task in analysis.given else ' (its own runs)'}"
+        )
 
     out = [task for task in analysis.tasks if task not in analysis.common]
     note = "0 and 1 are: " + "; ".join(ends(task) for task in analysis.common) + "."
-    return note + (f" Not every method has a score on {', '.join(out)}: left out here." if out else "")
+    return note + (
+        f" Not every method has a score on {', '.join(out)}: left out here." if out else ""
+    )
 
 
 def comparisons(analysis: Analysis) -> Table:
     """A row for each pair of methods: how likely the first is better."""
-    table = Table("comparisons", "Probability of improvement", ["ours", "theirs", "probability", "low", "high"])
+    table = Table(
+        "comparisons",
+        "Probability of improvement",
+        ["ours", "theirs", "probability", "low", "high"],
+    )
     for pair in analysis.comparisons:
         table.rows.append([pair.ours, pair.theirs, *_three(pair.probability)])
-    table.note = "How likely a run of ours is better than one of theirs on the same task; a tie is half."
+    table.note = (
+        "How likely a run of ours is better than one of theirs on the same task; a tie is half."
+    )
     return table
 
 
 def pairs(analysis: Analysis) -> Table:
     """A row for each pair of methods on each task: the difference seed by seed."""
-    columns = ["task", "ours", "theirs", "pairs", "mean difference", "low", "high", "better", "worse"]
+    columns = [
+        "task",
+        "ours",
+        "theirs",
+        "pairs",
+        "mean difference",
+        "low",
+        "high",
+        "better",
+        "worse",
+    ]
     table = Table("pairs", "Differences between equal seeds", columns)
     for pair in analysis.comparisons:
         for task, (differences, estimate) in pair.differences.items():
             signed = differences if analysis.maximize else -differences
             counts = [int((signed > 0).sum()), int((signed < 0).sum())]
-            table.rows.append([task, pair.ours, pair.theirs, len(differences), *_three(estimate), *counts])
+            table.rows.append(
+                [task, pair.ours, pair.theirs, len(differences), *_three(estimate), *counts]
+            )
     table.note = "Ours minus theirs, in the score's own unit, over seeds that both have."
     return table
 
 
 def runs(found: Sequence[Run]) -> Table:
     """A row for each run, those that do not count first."""
-    table = Table("runs", "All runs", ["run", "status", "seed", "step", "of", "score", "seconds", "why"])
+    table = Table(
+        "runs", "All runs", ["run", "status", "seed", "step", "of", "score", "seconds", "why"]
+    )
     for run in sorted(found, key=lambda r: (r.counts, str(r.folder))):
-        known: list[Any] = [run.seed, run.step, run.steps] if run.settings else [None] * 3  # its config says so
+        # Its config says so
+        known: list[Any] = [run.seed, run.step, run.steps] if run.settings else [None] * 3
         seconds = float(run.seconds) or None
-        table.rows.append([f"{run.sweep}/{run.folder.name}", run.status, *known, run.score, seconds, run.problem])
+        table.rows.append(
+            [f"{run.sweep}/{run.folder.name}", run.status, *known, run.score, seconds, run.problem]
+        )
     return table
 
 
@@ -146,10 +206,18 @@ def left_out(found: Sequence[Run]) -> str:
         return ""
     kinds = Counter(run.status for run in absent)
     listed = ", ".join(f"{n} {status}" for status, n in kinds.most_common())
-    lines = [f"**{len(absent)} of {_counted(len(found), 'run')} do not count: {listed}.** What failed may be what a"]
+    lines = [
+        f"**{len(absent)} of {_counted(len(found), 'run')} do not count: {listed}.** What failed "
+        "may be what a"
+    ]
     lines[0] += " method does badly at: with failures left out its numbers flatter it."
-    lines += [f"- `{run.sweep}/{run.folder.name}`: {run.status}{_progress(run)}{_because(run)}" for run in absent[:20]]
-    return "\n".join([*lines, *([f"- and {len(absent) - 20} more, in runs.csv"] if len(absent) > 20 else [])])
+    lines += [
+        f"- `{run.sweep}/{run.folder.name}`: {run.status}{_progress(run)}{_because(run)}"
+        for run in absent[:20]
+    ]
+    return "\n".join(
+        [*lines, *([f"- and {len(absent) - 20} more, in runs.csv"] if len(absent) > 20 else [])]
+    )
 
 
 def _progress(run: Run) -> str:

@@ -1,7 +1,8 @@
 """Requests that come together go through the model together.
 
-A signature runs one batch at a time. What arrives while it runs forms the next batch, so under load batches grow by
-themselves; `delay` is how long the first request of an idle signature waits for company.
+A signature runs one batch at a time. What arrives while it runs forms the next batch, so under load
+batches grow by themselves; `delay` is how long the first request of an idle signature waits for
+company.
 """
 
 import asyncio
@@ -30,8 +31,10 @@ class Batcher:
     Args:
       rows: of a batch at most; a request that has more of its own goes alone.
       delay: seconds that a request waits for others when nothing runs; 0: none.
-      quick: whether a call takes no longer than handing it to a thread does; it is then made here and now.
-      seen: told the rows of each batch, the seconds its oldest request waited, and the seconds it ran.
+      quick: whether a call takes no longer than handing it to a thread does; it is then made here
+        and now.
+      seen: told the rows of each batch, the seconds its oldest request waited, and the seconds it
+        ran.
     """
 
     def __init__(
@@ -43,14 +46,12 @@ class Batcher:
         quick: bool = False,
         seen: Callable[[int, float, float], None] = lambda rows, waited, ran: None,
     ) -> None:
-        self._call, self._executor, self._rows, self._delay, self._quick, self._seen = (
-            call,
-            executor,
-            rows,
-            delay,
-            quick,
-            seen,
-        )
+        self._call = call
+        self._executor = executor
+        self._rows = rows
+        self._delay = delay
+        self._quick = quick
+        self._seen = seen
         self._waiting: list[_Waiting] = []
         self._task: asyncio.Task | None = None
         self._full = asyncio.Event()
@@ -81,16 +82,20 @@ class Batcher:
     def _take(self) -> list[_Waiting]:
         """The oldest requests that fit into a batch; whoever no longer waits is left out."""
         self._waiting = [w for w in self._waiting if not w.answer.done()]
-        count, rows = 0, 0
+        count = 0
+        rows = 0
         for waiting in self._waiting:
             if count and rows + waiting.rows > self._rows:
                 break
-            count, rows = count + 1, rows + waiting.rows
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            count = count + 1
+            rows = rows + waiting.rows
+        batch = self._waiting[:count]
+        self._waiting = self._waiting[count:]
         return batch
 
     async def _run(self, batch: list[_Waiting]) -> None:
-        loop, started = asyncio.get_running_loop(), time.perf_counter()
+        loop = asyncio.get_running_loop()
+        started = time.perf_counter()
         try:
             if self._quick and sum(w.rows for w in batch) <= self._rows:
                 outputs = self._call(_joined(batch))
@@ -104,7 +109,9 @@ class Batcher:
                 for waiting in batch:
                     await self._run([waiting])
             return
-        self._seen(sum(w.rows for w in batch), started - batch[0].since, time.perf_counter() - started)
+        self._seen(
+            sum(w.rows for w in batch), started - batch[0].since, time.perf_counter() - started
+        )
 
 
 def _joined(batch: list[_Waiting]) -> Arrays:

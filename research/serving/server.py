@@ -8,22 +8,26 @@ from pathlib import Path
 
 from aiohttp import web
 
-from research.errors import UserError
-from research.serving.app import Service
-from research.serving.guard import Guard
-from research.serving.instruments import Instruments
-from research.serving.keys import Keys
-from research.serving.limits import Limits
-from research.serving.shelf import Shelf
+from sparring.errors import UserError
+from sparring.serving.api_keys import Keys
+from sparring.serving.metrics import Instruments
+from sparring.serving.middleware import Guard
+from sparring.serving.model_repository import Shelf
+from sparring.serving.request_limits import Limits
+from sparring.serving.routes import Service
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_LINGER = 2.0  # seconds that a body is still taken in after it was refused, so that its sender reads why
+_LINGER = (
+    2.0  # seconds that a body is still taken in after it was refused, so that its sender reads why
+)
 _GRACE = 20.0  # seconds that requests under way have at the end
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve. `own_only`: this machine's clients alone; `batch`: rows and seconds, see `batching.Batcher`."""
+    """How to serve. `own_only`: this machine's clients alone; `batch`: rows and seconds, see
+    `batching.Batcher`.
+    """
 
     models: Path
     host: str = "127.0.0.1"
@@ -43,10 +47,13 @@ class Server:
     """Listens from `start` to `stop`; `watch` looks for new versions until it is cancelled."""
 
     def __init__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
-        self.settings, self.tls = settings, tls
+        self.settings = settings
+        self.tls = tls
         self.counts = Instruments()
         self.shelf = Shelf(settings.models, settings.keep, settings.unverified, self._loaded)
-        self.service = Service(self.shelf, settings.limits, self.counts, settings.threads, settings.batch)
+        self.service = Service(
+            self.shelf, settings.limits, self.counts, settings.threads, settings.batch
+        )
         hosts = _LOCAL | {settings.host} if settings.own_only else None
         self.guard = Guard(settings.limits, self.counts, settings.keys, hosts, settings.log_all)
         self._loader = ThreadPoolExecutor(1, "loader")
@@ -86,7 +93,8 @@ class Server:
             )
         except OSError as error:
             raise UserError(
-                f"{self.settings.host}:{self.settings.port}: {error.strerror}: choose another --port, or --host."
+                f"{self.settings.host}:{self.settings.port}: {error.strerror}: choose another "
+                "--port, or --host."
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 

@@ -1,7 +1,9 @@
-"""What policies that remember know of their clients' episodes: a state for each session, kept between requests.
+"""What policies that remember know of their clients' episodes: a state for each session, kept
+between requests.
 
-A session is a name that a client chooses, of one version of a model and of one owner of keys. Its first step, and one
-that asks for a reset, begins with the model's `initial_state`. A step that fails leaves it as it was.
+A session is a name that a client chooses, of one version of a model and of one owner of keys. Its
+first step, and one that asks for a reset, begins with the model's `initial_state`. A step that
+fails leaves it as it was.
 """
 
 import asyncio
@@ -12,14 +14,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from research.serving import about
-from research.serving.batching import Arrays
-from research.serving.contract import Query
-from research.serving.limits import Limits
-from research.serving.refusal import Refusal
-from research.serving.servable import Servable, Signature
+from sparring.serving import request_context
+from sparring.serving.batching import Arrays
+from sparring.serving.errors import Refusal
+from sparring.serving.model import Servable, Signature
+from sparring.serving.request_limits import Limits
+from sparring.serving.rest_api import Query
 
-STATE, INITIAL = "state", "initial_state"  # the tensor, and the signature that gives the first
+STATE = "state"
+INITIAL = "initial_state"  # the tensor, and the signature that gives the first
 
 Call = Callable[[Servable, Signature, Arrays], Awaitable[dict[str, np.ndarray]]]
 
@@ -29,16 +32,22 @@ class _Session:
     state: np.ndarray | None = None
     steps: int = 0
     used: float = 0.0
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one step after the other, in the order they came
+    # One step after the other, in the order they came
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Sessions:
-    """At most `limits.sessions` of them, each forgotten `limits.session_idle` seconds after its last step."""
+    """At most `limits.sessions` of them, each forgotten `limits.session_idle` seconds after its
+    last step.
+    """
 
     def __init__(self, limits: Limits, call: Call) -> None:
-        self.limits, self._call = limits, call
+        self.limits = limits
+        self._call = call
         # of a version, and gone with it; the one that was used last comes last
-        self._of: weakref.WeakKeyDictionary[Servable, dict[tuple[str, str], _Session]] = weakref.WeakKeyDictionary()
+        self._of: weakref.WeakKeyDictionary[Servable, dict[tuple[str, str], _Session]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
@@ -46,22 +55,29 @@ class Sessions:
     async def step(
         self, servable: Servable, signature: Signature, arrays: Arrays, query: Query
     ) -> tuple[dict[str, np.ndarray], int]:
-        """The outputs of a session's next step, the state left out, and the step's number, from 1."""
+        """The outputs of a session's next step, the state left out, and the step's
+        number, from 1.
+        """
         if any(len(array) != 1 for array in arrays.values()):
             raise Refusal("INVALID_ARGUMENT", "A session takes one instance at a time")
         session = self._find(servable, query.session or "")
         async with session.turn:
-            state, steps = session.state, session.steps
+            state = session.state
+            steps = session.steps
             if state is None or query.reset:
                 opening = servable.signatures[INITIAL]
                 given = {name: arrays[name] for name in opening.takes}
-                state, steps = (await self._call(servable, opening, given))[STATE], 0
+                state = (await self._call(servable, opening, given))[STATE]
+                steps = 0
             outputs = dict(await self._call(servable, signature, {**arrays, STATE: state}))
-            session.state, session.steps = outputs.pop(STATE).copy(), steps + 1  # of its own, not of the whole batch
+            # Of its own, not of the whole batch
+            session.state = outputs.pop(STATE).copy()
+            session.steps = steps + 1
             return outputs, session.steps
 
     def _find(self, servable: Servable, name: str) -> _Session:
-        known, key = self._of.setdefault(servable, {}), (about.known("key") or "", name)
+        known = self._of.setdefault(servable, {})
+        key = (request_context.known("key") or "", name)
         now = time.monotonic()
         session = known.pop(key, None)
         if session is None or self._idle(session, now):
@@ -79,11 +95,19 @@ class Sessions:
             while known and self._idle(next(iter(known.values())), now):
                 del known[next(iter(known))]
         if len(self) >= self.limits.sessions:
-            raise Refusal("RESOURCE_EXHAUSTED", f"{self.limits.sessions} sessions are in use: come again")
+            raise Refusal(
+                "RESOURCE_EXHAUSTED", f"{self.limits.sessions} sessions are in use: come again"
+            )
 
 
 def remembers(servable: Servable, signature: Signature) -> bool:
-    """Whether a signature takes a state and gives the next, and its model says what the first one is."""
+    """Whether a signature takes a state and gives the next, and its model says what the first one
+    is.
+    """
     opening = servable.signatures.get(INITIAL)
-    known = opening is not None and STATE in opening.gives and opening.takes.keys() <= signature.takes.keys()
+    known = (
+        opening is not None
+        and STATE in opening.gives
+        and opening.takes.keys() <= signature.takes.keys()
+    )
     return known and STATE in signature.takes and STATE in signature.gives

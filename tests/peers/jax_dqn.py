@@ -1,7 +1,10 @@
-"""JAX's side of a benchmark: `python jax_dqn.py dqn '{"num_envs": 1, ...}' steps threads` prints steps/s.
+"""JAX's side of a benchmark: `python jax_dqn.py dqn '{"num_envs": 1, ...}' steps threads` prints
+steps/s.
 
-DQN wholly inside one jit: environments of gymnax, a ring of transitions, a scan over iterations; as in `jax_ppo.py`.
-Run with the interpreter that `make peers` sets up. --learn also prints the mean return of the episodes that ended.
+DQN wholly inside one jit: environments of gymnax, a ring of transitions, a scan over iterations; as
+  in `jax_ppo.py`.
+Run with the interpreter that `make peers` sets up. --learn also prints the mean return of the
+episodes that ended.
 """
 
 from jax_parts import apply, measure, network  # before JAX, which counts the cores
@@ -13,21 +16,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-DISCOUNT, TARGET_PERIOD, EPSILON, EXPLORING = 0.99, 250, 0.1, 10_000  # iterations between targets; steps to EPSILON
+# Iterations between targets; steps to EPSILON
+DISCOUNT = 0.99
+TARGET_PERIOD = 250
+EPSILON = 0.1
+EXPLORING = 10_000
 
 
 def loss(weights: list[dict], target: list[dict], batch: tuple, settings: dict) -> jax.Array:
     """Huber's of the one-step error; everything [M, ...]."""
     observation, action, reward, done, after = batch
     best = apply(target, after.astype(jnp.float32), settings).max(1)
-    value = jnp.take_along_axis(apply(weights, observation.astype(jnp.float32), settings), action[:, None], axis=1)
+    value = jnp.take_along_axis(
+        apply(weights, observation.astype(jnp.float32), settings), action[:, None], axis=1
+    )
     return optax.huber_loss(value[:, 0], reward + DISCOUNT * (1 - done) * best).mean()
 
 
 def trainer(settings: dict) -> tuple:
     """What a run carries along, and the iteration that takes it on: some steps, then one update."""
     env, env_params = gymnax.make(settings["env"])
-    num_envs, capacity = settings["num_envs"], settings["capacity"]
+    num_envs = settings["num_envs"]
+    capacity = settings["capacity"]
     optimizer = optax.adam(settings["learning_rate"])
 
     def act(carry: tuple, _: None) -> tuple:
@@ -40,10 +50,13 @@ def trainer(settings: dict) -> tuple:
         after, state, reward, terminated, truncated, _ = jax.vmap(env.step, (0, 0, 0, None))(
             jax.random.split(key_env, num_envs), state, action, env_params
         )
-        done, total = terminated | truncated, returned + reward
+        done = terminated | truncated
+        total = returned + reward
         stored = (observation, action, reward, done.astype(jnp.float32), after)
         place = (number + jnp.arange(num_envs)) % capacity
-        ring = jax.tree.map(lambda kept, new: kept.at[place].set(new.astype(kept.dtype)), ring, stored)
+        ring = jax.tree.map(
+            lambda kept, new: kept.at[place].set(new.astype(kept.dtype)), ring, stored
+        )
         ended = jnp.stack([jnp.sum(total * done), jnp.sum(done)])
         returned = jnp.where(done, 0.0, total)
         return (weights, ring, number + num_envs, state, after, returned, key), ended
@@ -53,7 +66,9 @@ def trainer(settings: dict) -> tuple:
         acting, ended = jax.lax.scan(act, acting, None, settings["rollout_steps"])
         weights, ring, number, *rest, key = acting
         key, key_batch = jax.random.split(key)
-        rows = jax.random.randint(key_batch, (settings["batch_size"],), 0, jnp.minimum(number, capacity))
+        rows = jax.random.randint(
+            key_batch, (settings["batch_size"],), 0, jnp.minimum(number, capacity)
+        )
         batch = jax.tree.map(lambda kept: kept[rows], ring)
         change, slots = optimizer.update(jax.grad(loss)(weights, target, batch, settings), slots)
         weights = optax.apply_updates(weights, change)
@@ -63,7 +78,9 @@ def trainer(settings: dict) -> tuple:
 
     def opening(key: jax.Array) -> tuple:
         key, key_env, key_weights = jax.random.split(key, 3)
-        observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_env, num_envs), env_params)
+        observation, state = jax.vmap(env.reset, (0, None))(
+            jax.random.split(key_env, num_envs), env_params
+        )
         weights = network(key_weights, observation.shape[1:], settings, env.num_actions, 1.0)
         seen = jnp.zeros((capacity, *observation.shape[1:]), settings["stored"])
         numbers = jnp.zeros(capacity)

@@ -1,8 +1,9 @@
-"""JAX's side of a benchmark: `python jax_ppo.py ppo '{"num_envs": 4, ...}' steps threads` prints steps/s.
+"""JAX's side of a benchmark: `python jax_ppo.py ppo '{"num_envs": 4, ...}' steps threads` prints
+steps/s.
 
-PPO wholly inside one jit, in the manner of PureJaxRL (Lu et al. 2022): environments of gymnax, a scan over iterations.
-As there, a time limit ends an episode.
-Run with the interpreter that `make peers` sets up. --learn also prints the mean return of the episodes that ended.
+PPO wholly inside one jit, in the manner of PureJaxRL (Lu et al. 2022): environments of gymnax, a
+scan over iterations. As there, a time limit ends an episode. Run with the interpreter that `make
+peers` sets up. --learn also prints the mean return of the episodes that ended.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-CLIP, VALUE, DISCOUNT, GAE_LAMBDA = 0.2, 0.5, 0.99, 0.95
+CLIP = 0.2
+VALUE = 0.5
+DISCOUNT = 0.99
+GAE_LAMBDA = 0.95
 
 
 class Step(NamedTuple):
@@ -58,7 +62,8 @@ def advantages(steps: Step, last_value: jax.Array) -> jax.Array:
 def trainer(settings: dict) -> tuple:
     """What a run carries along, and the iteration that takes it on: one rollout and its updates."""
     env, env_params = gymnax.make(settings["env"])
-    num_envs, samples = settings["num_envs"], settings["num_envs"] * settings["rollout_steps"]
+    num_envs = settings["num_envs"]
+    samples = settings["num_envs"] * settings["rollout_steps"]
     adam = optax.adam(settings["learning_rate"], eps=1e-5)
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), adam)
 
@@ -72,9 +77,18 @@ def trainer(settings: dict) -> tuple:
         after, state, reward, terminated, truncated, _ = jax.vmap(env.step, (0, 0, 0, None))(
             keys, state, action, env_params
         )
-        done, total = terminated | truncated, returned + reward
-        step = Step(observation, action, log_prob_of(logits, action), value, reward, done.astype(jnp.float32))
-        ended = jnp.stack([jnp.sum(total * done), jnp.sum(done)])  # the returns of the episodes that end, and how many
+        done = terminated | truncated
+        total = returned + reward
+        step = Step(
+            observation,
+            action,
+            log_prob_of(logits, action),
+            value,
+            reward,
+            done.astype(jnp.float32),
+        )
+        # The returns of the episodes that end, and how many
+        ended = jnp.stack([jnp.sum(total * done), jnp.sum(done)])
         return (params, slots, state, after, jnp.where(done, 0.0, total), key), (step, ended)
 
     def update(learned: tuple, batch: tuple) -> tuple:
@@ -101,7 +115,9 @@ def trainer(settings: dict) -> tuple:
 
     def opening(key: jax.Array) -> tuple:
         key, key_env, key_actor, key_critic = jax.random.split(key, 4)
-        observation, state = jax.vmap(env.reset, (0, None))(jax.random.split(key_env, num_envs), env_params)
+        observation, state = jax.vmap(env.reset, (0, None))(
+            jax.random.split(key_env, num_envs), env_params
+        )
         shape = observation.shape[1:]
         actor = network(key_actor, shape, settings, env.num_actions, 0.01)
         params = {"actor": actor, "critic": network(key_critic, shape, settings, 1, 1.0)}

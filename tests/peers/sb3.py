@@ -1,6 +1,8 @@
-"""Stable-Baselines3's side of a benchmark: `python sb3.py ppo '{"num_envs": 8, ...}' steps threads` prints steps/s.
+"""Stable-Baselines3's side of a benchmark: `python sb3.py ppo '{"num_envs": 8, ...}' steps threads`
+prints steps/s.
 
-Run with the interpreter that `make peers` sets up. The model is trained for a warm-up first, which is not counted.
+Run with the interpreter that `make peers` sets up. The model is trained for a warm-up first, which
+is not counted.
 """
 
 import json
@@ -14,27 +16,52 @@ from stable_baselines3.common.env_util import make_vec_env
 
 def model(kind: str, settings: dict) -> PPO | DQN:
     env = make_vec_env(settings["env"], n_envs=settings["num_envs"], seed=0)
-    policy = {"net_arch": settings["units"], "activation_fn": getattr(torch.nn, settings["activation"])}
+    policy = {
+        "net_arch": settings["units"],
+        "activation_fn": getattr(torch.nn, settings["activation"]),
+    }
     if kind == "ppo":
         return PPO(
-            "MlpPolicy", env, n_steps=settings["rollout_steps"], batch_size=settings["batch_size"],
-            n_epochs=settings["epochs"], policy_kwargs=policy, device="cpu", seed=0,
-        )  # fmt: skip
+            "MlpPolicy",
+            env,
+            n_steps=settings["rollout_steps"],
+            batch_size=settings["batch_size"],
+            n_epochs=settings["epochs"],
+            policy_kwargs=policy,
+            device="cpu",
+            seed=0,
+        )
     return DQN(
-        "MlpPolicy", env, train_freq=1, gradient_steps=1, batch_size=settings["batch_size"], learning_starts=100,
-        buffer_size=settings["capacity"], policy_kwargs=policy, device="cpu", seed=0,
-    )  # fmt: skip
+        "MlpPolicy",
+        env,
+        train_freq=1,
+        gradient_steps=1,
+        batch_size=settings["batch_size"],
+        learning_starts=100,
+        buffer_size=settings["capacity"],
+        policy_kwargs=policy,
+        device="cpu",
+        seed=0,
+    )
 
 
 def main() -> None:
-    kind, settings, steps, threads = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    kind = sys.argv[1]
+    settings = json.loads(sys.argv[2])
+    steps = int(sys.argv[3])
+    threads = int(sys.argv[4])
     torch.set_num_threads(threads)
     learner = model(kind, settings)
     learner.learn(max(steps // 10, 500))
-    before, started = learner.num_timesteps, time.perf_counter()
+    before = learner.num_timesteps
+    started = time.perf_counter()
     learner.learn(steps, reset_num_timesteps=False)
     seconds = time.perf_counter() - started
-    print(json.dumps({"steps_per_second": (learner.num_timesteps - before) / seconds, "threads": threads}))
+    print(
+        json.dumps(
+            {"steps_per_second": (learner.num_timesteps - before) / seconds, "threads": threads}
+        )
+    )
 
 
 main()

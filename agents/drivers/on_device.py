@@ -1,0 +1,226 @@
+"""Driving compiled environments: environment, policy and learning in one program, many iterations a
+call.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from sparring.agents.networks import recurrent
+from sparring.agents.training.rollout import Rollout, RolloutSpec
+from sparring.distribute import replicas, sharding
+
+_WIDER = {
+    tf.int32: tf.int64
+}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
+
+
+class DeviceState(tf.Module):
+    """A nest of tensors [B, ...] kept in variables between two calls of a program; each replica
+    reads its share.
+    """
+
+    def __init__(self, specs: Any) -> None:
+        super().__init__(name="carry")
+        self._specs = specs
+        self.shards = tuple(
+            sharding.Sharded(tf.zeros(s.shape, _WIDER.get(s.dtype, s.dtype)))
+            for s in tf.nest.flatten(specs)
+        )
+        self.parts = [shard.whole for shard in self.shards]
+
+    def read(self) -> Any:
+        """The nest."""
+        flat = [
+            tf.cast(v.part, s.dtype)
+            for v, s in zip(self.shards, tf.nest.flatten(self._specs), strict=True)
+        ]
+        return tf.nest.pack_sequence_as(self._specs, flat)
+
+    def assign(self, values: Any) -> None:
+        """Replace the nest."""
+        for shard, value in zip(self.shards, tf.nest.flatten(values), strict=True):
+            shard.part.assign(tf.cast(value, shard.part.dtype))
+
+    def open(self, values: Any) -> None:
+        """Set the nest of all replicas, outside of a program."""
+        for variable, value in zip(self.parts, tf.nest.flatten(values), strict=True):
+            variable.assign(tf.cast(value, variable.dtype))
+
+
+class CompiledDriver:
+    """Runs whole iterations on the device.
+
+    `act(observation, known, vector_step) -> (action, extras, known)` and `learn(rollout, iteration,
+    total) -> total` are traced into the program; `iterations` and `total` are the variables they
+    count in. Each replica steps its share of the environments; `shards` are further variables that
+    it has a part of. `known` is the agent's state at the start (see
+    sparring.agents.networks.recurrent), from then on carried along with the environments' state.
+    """
+
+    def __init__(
+        self,
+        source: RolloutSpec,
+        mode: str,
+        act: Callable[..., Any],
+        learn: Callable[..., tf.Tensor],
+        iterations: tf.Variable,
+        total: tf.Variable,
+        shards: Sequence[sharding.Sharded] = (),
+        known: recurrent.State = (),
+    ) -> None:
+        self.source = source
+        self.environment = source.environment
+        self.act = act
+        self.learn = learn
+        self.iterations = iterations
+        self.total = total
+        self.seconds = {"collect_and_update": 0.0}
+        self._known = known
+        of_agent = tf.nest.map_structure(lambda k: tf.TensorSpec(k.shape, k.dtype), known)
+        specs = self.environment.specs(source.num_envs), of_agent
+        space = self.environment.observation_space
+        self.carry = DeviceState(
+            (specs, tf.TensorSpec([source.num_envs, *space.shape], tf.as_dtype(space.dtype)))
+        )
+        self._stream = self.environment.stream(source.seed)
+        self._replicas = replicas.Replicas()
+        self._shards = (*self.carry.shards, *shards)
+        self._program = self._replicas.function(self._iterations, mode)
+        self._opened = False
+
+    def iterate(self, done: int, count: int) -> None:
+        """Iterations `done`, done + 1, ... `count` of them, in one call."""
+        started = time.perf_counter()
+        if not self._opened:
+            self._open(done)
+        self._program(tf.constant(count, tf.int64))
+        self.seconds["collect_and_update"] += time.perf_counter() - started
+
+    def _open(self, done: int) -> None:
+        self._opened = True
+        if done == 0:
+            state = self.environment.open(self.source.seed, self.source.num_envs)
+            self.carry.open(((state, self._known), self.environment.observe(state.state)))
+
+    def _iterations(self, count: tf.Tensor) -> None:
+        start = tf.identity(self.iterations)
+        run = self._replicas.run
+
+        def body(
+            i: tf.Tensor, state: Any, observation: tf.Tensor, total: tf.Tensor
+        ) -> tuple[Any, ...]:
+            step = (start + i) * self.source.rollout_steps
+            rollout, state, observation = run(self._collected, state, observation, step)
+            return i + 1, state, observation, self.learn(rollout, start + i, total)
+
+        state, observation = run(self._spread)
+        _, state, observation, total = tf.while_loop(
+            lambda i, *_: i < count,
+            body,
+            (tf.constant(0, tf.int64), state, observation, tf.identity(self.total)),
+            parallel_iterations=1,
+        )
+        run(self.carry.assign, (state, observation))
+        sharding.gather(self._replicas, self._shards)
+        self.total.assign(total)
+        self.iterations.assign_add(count)
+
+    def _spread(self) -> Any:
+        for shard in self._shards:
+            shard.spread()
+        return self.carry.read()
+
+    def _collected(
+        self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
+    ) -> tuple[Rollout, Any, tf.Tensor]:
+        rollout, state = replicas.compile_in_replica(self.collect)(state, observation, vector_step)
+        return rollout, state, rollout.observation[-1]
+
+    def collect(
+        self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
+    ) -> tuple[Rollout, Any]:
+        """T vector steps, from number `vector_step` of the run on; `state` is that of environments
+        and agent.
+        """
+        collect = self._collect_one if self.source.rollout_steps == 1 else self._collect_many
+        rollout, after = collect(state, observation, vector_step)
+        # [2, B, S]
+        both = tf.nest.map_structure(lambda *known: tf.stack(known), state[1], after[1])
+        return rollout._replace(memory=both), after
+
+    def _collect_one(
+        self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
+    ) -> tuple[Rollout, Any]:
+        state, _, row = self._step(state, observation, vector_step)
+        first, *others = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
+        return Rollout(tf.stack([observation, first[0]]), *others), state
+
+    def _step(
+        self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
+    ) -> tuple[Any, tf.Tensor, Any]:
+        environments, known = state
+        action, extras, known = self.act(observation, known, vector_step)
+        first = replicas.replica_index() * observation.shape[0]
+        environments, step = self.environment.step_at(
+            environments, action, self._stream, vector_step, first
+        )
+        row = (
+            step.observation,
+            action,
+            step.reward,
+            step.terminated,
+            step.truncated,
+            step.first,
+            extras,
+        )
+        return (environments, recurrent.restarted(known, step.first)), step.observation, row
+
+    def _collect_many(
+        self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
+    ) -> tuple[Rollout, Any]:
+        shapes = self._row_specs(state, observation, vector_step)
+        steps = self.source.rollout_steps
+        arrays = [
+            tf.TensorArray(s.dtype, steps, element_shape=s.shape) for s in tf.nest.flatten(shapes)
+        ]
+
+        def body(
+            t: tf.Tensor, state: Any, observation: tf.Tensor, arrays: list[Any]
+        ) -> tuple[Any, ...]:
+            state, observation, row = self._step(
+                state, observation, vector_step + tf.cast(t, tf.int64)
+            )
+            written = [a.write(t, x) for a, x in zip(arrays, tf.nest.flatten(row), strict=True)]
+            return t + 1, state, observation, written
+
+        _, state, _, arrays = tf.while_loop(
+            lambda t, *_: t < steps, body, (0, state, observation, arrays), maximum_iterations=steps
+        )
+        observations, *others = tf.nest.pack_sequence_as(shapes, [a.stack() for a in arrays])
+        return Rollout(tf.concat([observation[tf.newaxis], observations], axis=0), *others), state
+
+    def _row_specs(self, *arguments: Any) -> Any:
+        """Shapes and dtypes of what one step leaves, by tracing it aside."""
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), arguments)
+        traced = tf.function(lambda *a: self._step(*a)[2], autograph=False).get_concrete_function(
+            *specs
+        )
+        return tf.nest.map_structure(
+            lambda x: tf.TensorSpec(x.shape, x.dtype), traced.structured_outputs
+        )
+
+    def snapshot(self) -> Any:
+        """Nothing: the environments' state is in `carry`, among the variables."""
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
+        """The variables have it already."""
+        del snapshot
+        self._opened = True
+        return []
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,160 @@
+"""Driving host environments: the policy one compiled call per vector step, the learning one per
+iteration.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from sparring.agents.networks import recurrent
+from sparring.agents.training.rollout import Rollout, RolloutSpec
+from sparring.errors import UserError
+
+
+class HostRollout(NamedTuple):
+    """A rollout in few arrays: handing each to TensorFlow costs as much as a small network."""
+
+    observation: np.ndarray  # [T + 1, B, ...]
+    action: np.ndarray  # [T, B, ...]
+    outcome: np.ndarray  # [T, 4, B] float32: reward, terminated, truncated, first
+    extras: dict[str, np.ndarray]  # each [T, B]
+    memory: Any = ()  # [2, B, S]
+
+    def unpack(self) -> Rollout:
+        """The rollout, inside a compiled function."""
+        reward, terminated, truncated, first = tf.unstack(self.outcome, axis=1)
+        over, cut, opened = (flag > 0.0 for flag in (terminated, truncated, first))
+        return Rollout(
+            self.observation, self.action, reward, over, cut, opened, self.extras, self.memory
+        )
+
+
+class Collector:
+    """Collects rollouts from environments on the host, which are opened at the first use.
+
+    `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function.
+    `known` is the agent's state at the start (see sparring.agents.networks.recurrent).
+    """
+
+    def __init__(
+        self, source: RolloutSpec, act: Callable[..., Any], known: recurrent.State = ()
+    ) -> None:
+        self.source = source
+        self.act = act
+        self._vector: Any = None
+        self._observation = np.zeros(0)
+        self._known = known  # before the observation is seen
+        self._decided: Any = None  # what `act` says about the state the last iteration ended in
+
+    def collect(self, vector_step: int) -> HostRollout:
+        """T vector steps, from number `vector_step` of the run on."""
+        observations = [self._observation]
+        actions = []
+        outcomes = []
+        said = []
+        before = self._known
+        for t in range(vector_step, vector_step + self.source.rollout_steps):
+            decided = self._decided
+            self._decided = None
+            action, extras, known = decided or self.act(observations[-1], self._known, np.int64(t))
+            action = action.numpy()
+            step = self._vector.step(action)
+            self._known = recurrent.restarted(known, step.first)
+            observations.append(step.observation)
+            actions.append(action)
+            outcomes.append(
+                np.array([step.reward, step.terminated, step.truncated, step.first], np.float32)
+            )
+            said.append(extras)
+        self._observation = observations[-1]
+        return HostRollout(
+            np.array(observations),
+            np.array(actions),
+            np.array(outcomes),
+            {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
+            tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
+        )
+
+    @property
+    def observation(self) -> np.ndarray:
+        """What the next step acts on, [B, ...]."""
+        return self._observation
+
+    def open(self) -> None:
+        """Open the environments, if they are not."""
+        if self._vector is None:
+            self._vector = self.source.vector()
+            self._observation = self._vector.reset()
+
+    def snapshot(self) -> Any:
+        """The environments' state, and the agent's; None before they are opened."""
+        if self._vector is None:
+            return None
+        return self._vector.snapshot() | {
+            "memory": [np.asarray(known) for known in tf.nest.flatten(self._known)]
+        }
+
+    def restart(self, vector_step: int) -> None:
+        """Open environments in the place of lost ones: step `vector_step` of the run resets them
+        all.
+        """
+        self.close()
+        self._vector = self.source.vector()
+        self._observation = self._vector.restart(vector_step)
+        self._decided = None
+
+    def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
+        """Put the environments back; one sentence for each that could not be."""
+        if snapshot.get("pending"):
+            raise UserError(
+                "The checkpoint holds rollouts that actors were ahead: resume with actors=reverb."
+            )
+        if self._vector is None:
+            self._vector = self.source.vector()
+        self._decided = None
+        self._known = tf.nest.pack_sequence_as(self._known, snapshot.get("memory", []))
+        complaints = self._vector.restore(snapshot)
+        self._observation = self._vector.observation
+        return list(complaints)
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self._vector is not None:
+            self._vector.close()
+            self._vector = None
+
+
+class HostDriver(Collector):
+    """Collects and learns by turns, here.
+
+    `learn(packed, vector_step)` is compiled too; it learns from a rollout, then acts on the state
+    it ended in, and returns the same as `act`: one call less per iteration, which at one step per
+    update is half of them.
+    """
+
+    def __init__(
+        self,
+        source: RolloutSpec,
+        act: Callable[..., Any],
+        learn: Callable[..., Any],
+        known: recurrent.State = (),
+    ) -> None:
+        super().__init__(source, act, known)
+        self.learn = learn
+        self.seconds = {"collect": 0.0, "update": 0.0}
+
+    def iterate(self, done: int, count: int) -> None:
+        """Iterations `done`, done + 1, ... `count` of them."""
+        self.open()
+        for iteration in range(done, done + count):
+            started = time.perf_counter()
+            packed = self.collect(iteration * self.source.rollout_steps)
+            collected = time.perf_counter()
+            self._decided = self.learn(
+                packed, np.int64((iteration + 1) * self.source.rollout_steps)
+            )
+            self.seconds["collect"] += collected - started
+            self.seconds["update"] += time.perf_counter() - collected

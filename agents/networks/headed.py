@@ -1,0 +1,94 @@
+"""TF-Agents networks around a torso: any Keras layer from observations [B, ...] to features [B, F].
+
+A torso arrives as a factory, since every network (actor, critic, target) needs weights of its own.
+Bytes (pictures, boards) are scaled to [0, 1] here, and observations normalised, so that what acts,
+what trains and what is exported agree.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.networks import network
+from tf_agents.specs import tensor_spec
+
+from sparring.agents.networks.normalizers import ObservationNormalizer
+
+Torso = Callable[[], tf.keras.layers.Layer]
+
+
+def prepare(
+    observation: tf.Tensor, normalizer: ObservationNormalizer | None, highest: int = 255
+) -> tf.Tensor:
+    """Observations [B, ...] as float32: bytes divided by the `highest` they can be, the rest
+    normalised if asked.
+
+    So the 0 and 1 of a board arrive as they are, and take a byte each wherever they are stored.
+    """
+    if observation.dtype == tf.uint8:
+        return tf.cast(observation, tf.float32) / float(max(highest, 1))
+    observation = tf.cast(observation, tf.float32)
+    return observation if normalizer is None else normalizer.normalize(observation)
+
+
+class HeadedNetwork(network.Network):
+    """torso -> head, as TF-Agents calls networks: (observation, step_type, state) -> (output,
+    state).
+
+    `head` is a factory too: `copy()`, which makes the target network, calls both again.
+    """
+
+    def __init__(
+        self,
+        input_tensor_spec: Any,
+        torso: Torso,
+        head: Callable[[], tf.keras.layers.Layer],
+        normalizer: ObservationNormalizer | None = None,
+        name: str = "HeadedNetwork",
+    ) -> None:
+        super().__init__(input_tensor_spec, state_spec=(), name=name)
+        self._normalizer = normalizer
+        self._highest = int(getattr(input_tensor_spec, "maximum", 255))
+        self._torso = torso()
+        self._head = head()
+
+    def create_variables(self, input_tensor_spec: Any = None, **arguments: Any) -> Any:
+        """As TF-Agents', which draws bytes up to 255 by way of 256; numpy 2 has no byte for it, so
+        none above 254.
+        """
+        whole: Any = self.input_tensor_spec
+        if getattr(whole, "dtype", None) == tf.uint8:
+            highest = min(int(np.max(getattr(whole, "maximum", 255))), 254)
+            self._input_tensor_spec = tensor_spec.BoundedTensorSpec(
+                whole.shape, whole.dtype, 0, highest
+            )
+        try:
+            return super().create_variables(input_tensor_spec, **arguments)
+        finally:
+            self._input_tensor_spec = whole
+
+    def call(
+        self,
+        observation: tf.Tensor,
+        step_type: Any = None,
+        network_state: Any = (),
+        training: bool = False,
+    ) -> tuple[Any, Any]:
+        del step_type, training
+        return self._head(
+            self._torso(prepare(observation, self._normalizer, self._highest))
+        ), network_state
+
+
+class Squeeze(tf.keras.layers.Layer):
+    """A dense layer with one output, as a vector: features [B, F] -> [B]."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.dense = tf.keras.layers.Dense(
+            1, kernel_initializer=tf.keras.initializers.Orthogonal(gain)
+        )
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        return tf.squeeze(self.dense(features), axis=-1)

@@ -1,0 +1,341 @@
+"""What every agent's trainer shares: driving environments, counting, evaluating, saving."""
+
+import abc
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from sparring.agents.actors import actor
+from sparring.agents.actors.learner import ACTORS, ActorsDriver
+from sparring.agents.actors.slots import Reverb
+from sparring.agents.drivers.on_device import CompiledDriver
+from sparring.agents.drivers.on_host import Collector, HostDriver, HostRollout
+from sparring.agents.networks import recurrent
+from sparring.agents.training import policy_export
+from sparring.agents.training.evaluation import EvaluationSettings, Evaluator
+from sparring.agents.training.rollout import EpisodeStatistics, Rollout, RolloutSpec
+from sparring.distribute import replicas, sharding
+from sparring.errors import UserError
+from sparring.export.signatures import Export
+from sparring.training.trainer import Evaluation
+from sparring.xla import compilation, random
+from sparring.xla.compilation import CachedCall
+from sparring.xla.running_means import Means, Measured
+
+
+class AgentTrainer(Measured, abc.ABC):
+    """Collects rollouts with an agent and learns from them, by turns; satisfies
+    `sparring.training.trainer.Trainer`.
+
+    One iteration is `rollout_steps` steps of `num_envs` environments and the learning that follows.
+    A step is one step of one environment; the reset between two episodes counts as one, since it
+    takes the place of one.
+
+    Replicas share the environments. `act` is a part that each of them does (see
+    sparring.distribute.replicas); `learn` stands around parts.
+    """
+
+    unit = "env_steps"
+    objective = "eval/episode_return"
+    maximize = True
+
+    def __init__(
+        self,
+        agent: Any,
+        environment: Any,
+        num_envs: int,
+        rollout_steps: int,
+        seed: int,
+        total_steps: int,
+        compile: str = "auto",
+        evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
+    ) -> None:
+        if actors is not None:
+            actors.check(environment, num_envs)
+            _check_forgetful(agent)
+        self.replicas = replicas.Replicas()
+        # Environments of one replica
+        self.share = self.replicas.share(num_envs, "trainer.num_envs")
+        if self.replicas.here < self.replicas.count and not environment.compiled:
+            raise UserError(
+                "strategy=multi_worker: environments of the host are stepped by one process: "
+                "choose a compiled one, "
+                "such as env=cartpole, or strategy=mirrored."
+            )
+        self.agent = agent
+        self.environment = environment
+        self.actors = actors
+        self.num_envs = num_envs
+        self.rollout_steps = rollout_steps
+        self.total_steps = total_steps
+        self.source = RolloutSpec(environment, num_envs, rollout_steps, seed)
+        self.seed = seed
+        self.mode = compilation.resolve(compile, agent.trainable)
+        self.evaluator = Evaluator(
+            agent, environment, self.mode, seed, evaluation or EvaluationSettings()
+        )
+        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.episodes = EpisodeStatistics(num_envs)
+        self.means = Means(self._scalar_names())
+        self._keys = random.stream(seed, "policy")
+        self._done = 0  # iterations, as a plain number
+        self._noted: dict[
+            str, tuple[float, float]
+        ] = {}  # tag -> sum and weight since the last point
+        self._seconds = {"evaluate": 0.0}
+
+    # ---- the two methods a kind of agent adds ----------------------------------------------------
+
+    @abc.abstractmethod
+    def act(
+        self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Actions [B, ...] for collecting at environment step `step`, and what to keep of them,
+        each [B].
+
+        `observation` is what the agent sees: of one that remembers, not the environment's own (see
+        sparring.agents.networks.recurrent).
+        """
+
+    @abc.abstractmethod
+    def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Learn from a rollout; returns `total`, the sums of `self.means`, with this iteration's
+        added.
+        """
+
+    # ---- contract --------------------------------------------------------------------------------
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def step(self) -> int:
+        """Environment steps done."""
+        return self._done * self.steps_per_iteration
+
+    @functools.cached_property
+    def descriptions(self) -> Mapping[str, str]:
+        """Tag -> what it measures."""
+        return {
+            **self.agent.descriptions,
+            **EpisodeStatistics.descriptions,
+            **({} if self.actors is None else ACTORS),
+            "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, "
+            "mean.",
+            "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
+            "eval/episode_length": "Length in steps of the greedy evaluation episodes, mean.",
+            "eval/episode_return_sampled": "Return of evaluation episodes with actions sampled as "
+            "in training, mean.",
+            "eval/episode": "One greedy evaluation episode, filmed.",
+        }
+
+    @property
+    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """TensorBoard's custom scalars."""
+        losses = sorted(t for t in self.descriptions if t.startswith("loss/"))
+        return {
+            "Return": {
+                "evaluation and training": ["eval/episode_return", "rollout/episode_return"],
+                "length": ["eval/episode_length", "rollout/episode_length"],
+            },
+            "Learning": {"losses": losses, "norms": ["gradient/norm", "gradient/update_norm"]},
+        }
+
+    @functools.cached_property
+    def model(self) -> tf.train.Checkpoint:
+        """What acts: the networks (with the target's) and the observation normaliser."""
+        return tf.train.Checkpoint(**self.agent.parts())
+
+    @functools.cached_property
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """Every variable."""
+        return tf.train.Checkpoint(
+            model=self.model,
+            agent=self.agent,
+            optimizer=self.agent.scheduled.keras,
+            iterations=self.iterations,
+            episodes=self.episodes,
+            means=self.means,
+            **self._learning_state(),
+            **(
+                {"environments": self.driver.carry}
+                if isinstance(self.driver, CompiledDriver)
+                else {}
+            ),
+        )
+
+    def _learning_state(self) -> dict[str, tf.Module]:
+        """Further modules whose variables the next step depends on."""
+        return {}
+
+    def _shards(self) -> list[sharding.Sharded]:
+        """The variables of which each replica has a part."""
+        return [self.episodes.shard]
+
+    def _scalar_names(self) -> list[str]:
+        return [*self.agent.descriptions, *EpisodeStatistics.descriptions]
+
+    def train(self, steps: int) -> None:
+        """Advance by whole iterations until at least `steps` more steps are done."""
+        try:
+            self.driver.iterate(self._done, -(-steps // self.steps_per_iteration))
+        finally:  # an environment that fails leaves whole iterations behind it, which are saved
+            self._done = int(self.iterations.numpy())
+
+    def scalars(self) -> dict[str, float]:
+        values = self.peek()
+        self.means.reset()
+        self._noted = {}
+        return values
+
+    def peek(self) -> dict[str, float]:
+        return self.means.read() | {
+            tag: total / weight for tag, (total, weight) in self._noted.items()
+        }
+
+    def timings(self) -> dict[str, float]:
+        seconds = super().timings() | self.driver.seconds
+        self.driver.seconds = dict.fromkeys(self.driver.seconds, 0.0)
+        return seconds
+
+    def host_state(self) -> dict[str, Any]:
+        environments = self.driver.snapshot() if self._done else None
+        state = {
+            "done": self._done,
+            "evaluations": self.evaluator.count,
+            "environments": environments,
+        }
+        return state | ({"noted": dict(self._noted)} if self._noted else {})
+
+    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
+        self._done = int(state["done"])
+        self.evaluator.count = int(state["evaluations"])
+        self._noted = {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
+        if state["environments"] is None:
+            return (
+                []
+                if self._done == 0
+                else ["The environments' state was not saved: their episodes start anew."]
+            )
+        return self.driver.restore(state["environments"])
+
+    def export(self) -> Export:
+        """The policy, greedy and sampled."""
+        return policy_export.policy(self)
+
+    def close(self) -> None:
+        self.driver.close()
+
+    # ---- the program -----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def driver(self) -> HostDriver | CompiledDriver | ActorsDriver:
+        """What steps the environments: on the device if they are compiled, else from here or from
+        actors.
+        """
+        self._learning_state()  # made before a program is traced that uses it
+        known = recurrent.start(self.agent, self.num_envs)
+        if self.environment.compiled:
+            counted = (self.iterations, self.means.total, self._shards())
+            with self.replicas.scope():
+                return CompiledDriver(
+                    self.source, self.mode, self._act, self._learn_from, *counted, known
+                )
+        learn = self.replicas.function(self._learn_once, self.mode, CachedCall)
+        if self.actors is not None:
+            return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
+        return HostDriver(self.source, CachedCall(self._act, self.mode), learn, known)
+
+    def play(self, address: str, place: tuple[int, int] | None = None) -> None:
+        """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and
+        generation.
+        """
+        assert self.actors is not None, "a config without actors"
+        actor.play(address, place, self._collector, self.model)
+
+    def _collector(self, number: int) -> Collector:
+        """What collects actor `number`'s share of a rollout."""
+        assert self.actors is not None
+        share = self.source.share(number, self.actors.count)
+        act = CachedCall(functools.partial(self._act, first=number * share.num_envs), self.mode)
+        return Collector(share, act)
+
+    def _note(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Add sums and weights to what is logged; beside the means, for runs with and without
+        actors to share those.
+        """
+        for tag, pair in values.items():
+            before = self._noted.get(tag, (0.0, 0.0))
+            self._noted[tag] = (before[0] + pair[0], before[1] + pair[1])
+
+    def _act(
+        self,
+        observation: tf.Tensor,
+        known: recurrent.State,
+        vector_step: tf.Tensor,
+        first: int | None = None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], recurrent.State]:
+        count = observation.shape[0]  # a replica's environments, or an actor's; else all of them
+        first = replicas.replica_index() * count if first is None else first
+        keys = random.members(random.fold(self._keys, vector_step), count, first)
+        seen, known = recurrent.see(self.agent, observation, known)
+        return *self.act(seen, keys, vector_step * self.num_envs), known
+
+    def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        return self.learn(
+            rollout, iteration, self.replicas.first(self.replicas.run(self._count, rollout, total))
+        )
+
+    def _count(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
+        return self.means.add(total, self.episodes.update(rollout))
+
+    def _learn_once(self, packed: HostRollout, next_step: tf.Tensor) -> Any:
+        rollout = packed.unpack()
+        mine = self.replicas.run(self._my_part, rollout)
+        self.means.total.assign(
+            self._learn_from(mine, tf.identity(self.iterations), tf.identity(self.means.total))
+        )
+        self.iterations.assign_add(1)
+        sharding.gather(self.replicas, self._shards())
+        return self._act(rollout.observation[-1], rollout.ended_with, next_step)
+
+    def _my_part(self, rollout: Rollout) -> Rollout:
+        """A replica's environments' part of a rollout that the host collected."""
+        for shard in self._shards():
+            shard.spread()
+        if self.replicas.count == 1:
+            return rollout
+        first = replicas.replica_index() % self.replicas.here * self.share
+        return tf.nest.map_structure(lambda x: x[:, first : first + self.share], rollout)
+
+    # ---- evaluation ------------------------------------------------------------------------------
+
+    def progress(self, step: tf.Tensor) -> tf.Tensor:
+        """The share of the run that is done at `step`, float32 in [0, 1]."""
+        return tf.minimum(tf.cast(step, tf.float32) / float(self.total_steps), 1.0)
+
+    def evaluate(
+        self, episodes: int | None = None, media: bool = True, step: int | None = None
+    ) -> Evaluation:
+        started = time.perf_counter()
+        step = self.step if step is None else step
+        result = self.evaluator(step, self.progress(tf.constant(step)), episodes, media)
+        self._seconds["evaluate"] += time.perf_counter() - started
+        return result
+
+
+def _check_forgetful(agent: Any) -> None:
+    """UserError for an agent that remembers: what it knows would have to travel with the
+    rollouts.
+    """
+    if tf.nest.flatten(recurrent.start(agent, 1)):
+        raise UserError(
+            "actors=reverb: actors cannot step environments for an agent with a memory; leave one "
+            "of the two out."
+        )

@@ -1,0 +1,161 @@
+"""Off-policy training (DQN): store every transition, learn from samples of the newest ones."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from sparring.agents.actors.slots import Reverb
+from sparring.agents.replay import Ring, Transitions
+from sparring.agents.training import time_breakdown
+from sparring.agents.training.base import AgentTrainer
+from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.rollout import Rollout
+from sparring.distribute import replicas, sharding
+from sparring.errors import UserError
+from sparring.optim import optimizer as optim_optimizer
+from sparring.xla import random
+
+
+class OffPolicyTrainer(AgentTrainer):
+    """After every `rollout_steps` steps of `num_envs` environments, `updates` gradient steps on
+    replayed batches.
+
+    `agent` is a factory called with (observation_space, action_space, network=, optimizer=). The
+    first `learning_starts` steps act at random and learn nothing. `n_step` is the length of the
+    return (Sutton 1988).
+    """
+
+    def __init__(
+        self,
+        agent: Callable[..., Any],
+        environment: Any,
+        network: Callable[[], tf.keras.layers.Layer],
+        optimizer: optim_optimizer.Scheduled,
+        num_envs: int,
+        rollout_steps: int,
+        updates: int,
+        batch_size: int,
+        capacity: int,
+        learning_starts: int,
+        seed: int,
+        total_steps: int,
+        n_step: int = 1,
+        compile: str = "auto",
+        evaluation: EvaluationSettings | None = None,
+        actors: Reverb | None = None,
+    ) -> None:
+        if capacity < num_envs * (rollout_steps + n_step):
+            raise UserError(
+                f"trainer.capacity={capacity} holds less than one rollout: it must be at least "
+                f"{num_envs * (rollout_steps + n_step)} (num_envs times rollout_steps + n_step)."
+            )
+        self.updates = updates
+        self.batch_size = batch_size
+        self.n_step = n_step
+        self.learning_starts = max(learning_starts, num_envs * n_step)
+        built = agent(
+            environment.observation_space,
+            environment.action_space,
+            network=network,
+            optimizer=optimizer,
+        )
+        super().__init__(
+            built,
+            environment,
+            num_envs,
+            rollout_steps,
+            seed,
+            total_steps,
+            compile,
+            evaluation,
+            actors,
+        )
+        self.batch_share = self.replicas.share(batch_size, "trainer.batch_size")
+        self._capacity = -(-capacity // self.replicas.count)
+        self._sampling = random.stream(seed, "replay")
+
+    @functools.cached_property
+    def replay(self) -> Ring:
+        """Made at its first use: an actor, which only acts, has no need of so much memory."""
+        with self.replicas.scope():
+            spaces = self.environment.observation_space, self.environment.action_space
+            return Ring(self._capacity, self.share, *spaces)
+
+    def _learning_state(self) -> dict[str, tf.Module]:
+        return self._replays.parts
+
+    @functools.cached_property
+    def _replays(self) -> sharding.Apart:
+        return sharding.Apart(self.replicas, "replay", self.replay)
+
+    def gather(self) -> None:
+        """Have what is saved hold the replay of all hosts."""
+        self._replays.gather()
+
+    def act(
+        self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        action = self.agent.act_sampled(observation, random.fold(keys, 0), self.progress(step))
+        unguided = self.agent.act_random(observation, random.fold(keys, 1))
+        return tf.where(step < self.learning_starts, unguided, action), {}
+
+    def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        run = self.replicas.run
+        first = self.replicas.first
+        run(self._store, rollout)
+        done = (iteration + 1) * self.steps_per_iteration
+        progress = self.progress(done)
+        key = run(self._key, iteration)
+
+        def update(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return i + 1, first(run(self._update, key, i, progress, total))
+
+        limit = tf.where(done >= self.learning_starts, self.updates, 0)
+        _, total = tf.while_loop(
+            lambda i, total: i < limit,
+            update,
+            (tf.constant(0), total),
+            maximum_iterations=self.updates,
+        )
+        return total
+
+    def _store(self, rollout: Rollout) -> None:
+        r = rollout
+        self.replay.write(r.observation, r.action, r.reward, r.terminated, r.truncated, r.first)
+
+    def _key(self, iteration: tf.Tensor) -> tf.Tensor:
+        return random.fold(replicas.replica_key(self._sampling), iteration)
+
+    def _update(
+        self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor, total: tf.Tensor
+    ) -> tf.Tensor:
+        values = self.agent.update(self.sample(key, i), progress)
+        values["schedule/learning_rate"] = self.agent.scheduled.learning_rate(progress)
+        return self.means.add(total, values)
+
+    def sample(self, key: tf.Tensor, i: tf.Tensor) -> Transitions:
+        """A replica's share of the batch of an iteration's update number `i`; `key` is the
+        iteration's.
+        """
+        return self.replay.sample(
+            random.fold(key, i), self.batch_share, self.n_step, self.agent.discount
+        )
+
+    def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
+        """Shares of an iteration's time, each measured for about `seconds`: see
+        sparring.agents.training.time_breakdown.
+        """
+
+        def sample(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            for k in range(self.updates):
+                key = random.fold(random.fold(self._sampling, i), k)
+                batch = self.replay.sample(key, self.batch_size, self.n_step, self.agent.discount)
+                total += sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in batch)
+            return total
+
+        parts = {"collect": time_breakdown.collecting(self), "sample": sample}
+        return time_breakdown.shares(
+            self, parts | {"optimizer": time_breakdown.optimizing(self, self.updates)}, seconds
+        )

@@ -1,0 +1,159 @@
+"""What leaves an agent's run: its policy, greedy and sampled, and what it thinks of an
+observation.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import tensorflow as tf
+
+from sparring.agents.networks import recurrent
+from sparring.agents.training import evaluation
+from sparring.export.signatures import Export, Function, Signature, seed_spec
+from sparring.xla import random
+from sparring.xla.compilation import CachedCall
+
+_ENVIRONMENTS = 16
+_EPISODES = 20
+_SAMPLES_SEED = 0x5A3D1E5
+
+
+def policy(trainer: Any) -> Export:
+    """The signatures of an `sparring.agents.training.base.AgentTrainer`.
+
+    `greedy` and `sampled` give the action [B, ...], in the space the agent acts in: choices count
+    from 0, and vectors are clipped to the environment's bounds. `scores` adds what the action was
+    chosen by, and `value`, of an agent that has one, is V(s). Bytes are scaled and observations
+    normalised inside. Of an agent that remembers, all of them take its `state` [B, S] and give the
+    next, and `initial_state` gives that of an episode's beginning.
+    """
+    acting = _Acting(trainer)
+    space = trainer.environment.observation_space
+    notes = {"action_space": str(trainer.environment.action_space), "observation_space": str(space)}
+    signatures = acting.signatures(
+        {"observation": tf.TensorSpec(space.shape, tf.as_dtype(space.dtype))}
+    )
+    edge = "scores" if "scores" in signatures else "greedy"
+    return Export(signatures, edge, acting.samples, acting.judge, notes)
+
+
+class _Acting:
+    """A trainer's agent as functions of named tensors."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.agent = trainer.agent
+        self.environment = trainer.environment
+        self._stream = random.stream(trainer.seed, "export")
+        self._progress = tf.constant(1.0)  # schedules of exploration at the end of the run
+
+    def signatures(self, seen: Mapping[str, tf.TensorSpec]) -> dict[str, Signature]:
+        """By name; `seen` is the observation."""
+        known = tf.nest.flatten(recurrent.start(self.agent, 1))
+        given = {
+            **seen,
+            **({"state": tf.TensorSpec(known[0].shape[1:], tf.float32)} if known else {}),
+        }
+        seeded = {**given, "seed": seed_spec()}
+        found = {
+            "greedy": Signature(
+                self.remembering(self.greedy), given, "The likeliest, or highest valued, action."
+            ),
+            "sampled": Signature(
+                self.remembering(self.sampled),
+                seeded,
+                "An action as in training, drawn from the member's seed.",
+            ),
+        }
+        if hasattr(self.agent, "scores"):
+            about = "The greedy action, and what it was chosen by."
+            found["scores"] = Signature(self.remembering(self.scores), given, about)
+        if hasattr(self.agent, "value"):
+            about = "V(s), the discounted return to be expected."
+            found["value"] = Signature(self.remembering(self.value), given, about)
+        if known:
+            about = "The state before the first step of an episode, that of any observation: zeros."
+            found["initial_state"] = Signature(self.initial_state, seen, about)
+        return found
+
+    def remembering(
+        self, act: Callable[..., dict[str, tf.Tensor]]
+    ) -> Callable[..., dict[str, tf.Tensor]]:
+        """`act` as a function of the observation itself, and with a state to take and to give, if
+        there is one.
+        """
+
+        def call(
+            observation: tf.Tensor, state: recurrent.State = (), **more: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            seen, state = recurrent.see(self.agent, observation, state)
+            return act(seen, **more) | ({} if isinstance(state, tuple) else {"state": state})
+
+        return call
+
+    def initial_state(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"state": recurrent.start(self.agent, tf.shape(observation)[0])}
+
+    def _clipped(self, action: tf.Tensor) -> tf.Tensor:
+        space = self.environment.action_space
+        if isinstance(space, gymnasium.spaces.Box):
+            return tf.clip_by_value(action, space.low, space.high)
+        return action
+
+    def greedy(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"action": self._clipped(self.agent.act_greedy(seen))}
+
+    def sampled(self, seen: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        keys = random.fold(self._stream[tf.newaxis], seed)  # [B, 2]
+        return {"action": self._clipped(self.agent.act_sampled(seen, keys, self._progress))}
+
+    def scores(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self.greedy(seen) | self.agent.scores(seen)
+
+    def value(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"value": self.agent.value(seen)}
+
+    def samples(self, count: int) -> dict[str, np.ndarray]:
+        """Observations [count, ...] met by the sampled policy, from episodes that no training
+        environment has seen, and the states [count, S] in which it met them.
+        """
+        act = CachedCall(self._sampled_step, self.trainer.mode)
+        vector = self.environment.vector(_ENVIRONMENTS, _SAMPLES_SEED)
+        observation = vector.reset()
+        known = recurrent.start(self.agent, _ENVIRONMENTS)
+        met = []
+        try:
+            for t in range(-(-count // _ENVIRONMENTS)):
+                met.append([np.array(observation), *map(np.asarray, tf.nest.flatten(known))])
+                seeds = np.arange(_ENVIRONMENTS, dtype=np.int64) + t * _ENVIRONMENTS
+                action, known = act(np.asarray(observation), known, seeds)
+                step = vector.step(np.asarray(action))
+                observation = step.observation
+                known = recurrent.restarted(known, step.first)
+        finally:
+            vector.close()
+        columns = [np.concatenate(column)[:count] for column in zip(*met, strict=True)]
+        return dict(zip(("observation", "state"), columns, strict=False))
+
+    def _sampled_step(self, observation: tf.Tensor, known: recurrent.State, seed: tf.Tensor) -> Any:
+        seen, known = recurrent.see(self.agent, observation, known)
+        return self.sampled(seen, seed)["action"], known
+
+    def judge(self, function: Function, seed: int) -> dict[str, float]:
+        """The return of episodes that `function` plays."""
+
+        def act(
+            observation: np.ndarray, known: recurrent.State, t: int
+        ) -> tuple[np.ndarray, recurrent.State]:
+            state = {} if isinstance(known, tuple) else {"state": np.asarray(known)}
+            outputs = function({"observation": np.asarray(observation), **state})
+            return outputs["action"], outputs.get("state", ())
+
+        player = evaluation.Player(act, functools.partial(recurrent.start, self.agent))
+        returns, _ = evaluation.episodes(
+            self.environment, player, _EPISODES, seed, forget=player.forget
+        )
+        return {"episode_return": float(returns.mean())}

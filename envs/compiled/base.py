@@ -1,0 +1,214 @@
+"""Environments written in TensorFlow ops: pure functions of (state, action, key) on a whole batch
+at once.
+
+An author writes `initial`, `observe` and `transition`; the base class adds what every environment
+needs alike: the time limit, the reset after an episode's end, clipped actions, and a vector to step
+from the host. Nothing here is random by itself and nothing remembers: the same state, action and
+key give the same step, so a run can be saved between any two steps, and the loop that learns can
+hold environment, policy and update in one XLA program.
+
+Integers, booleans and random numbers have the same bits in eager, graph and XLA. Floats may differ
+in the last place: XLA multiplies and adds in one rounding where it can and has its own sine and
+cosine, which also round differently for the last few members of a batch than for the rest.
+"""
+
+import abc
+import functools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from gymnasium import spaces
+
+from sparring.envs.compiled.host_stepper import Stepper
+from sparring.envs.compiled.state import EnvState, first_keys, step_keys, step_stream
+from sparring.envs.compiled.static_shapes import (
+    require_initial,
+    require_observation,
+    require_transition,
+    uncompilable,
+)
+from sparring.envs.gymnasium_bridge.vector import Step
+from sparring.errors import UserError
+
+
+class CompiledEnvironment(abc.ABC):
+    """Base of environments that run inside a compiled program. docs/environments.md walks through
+    writing one.
+
+    A subclass sets the four attributes, on the class or before anything is stepped, and defines the
+    three methods. They get and return tensors with B in front, use TensorFlow ops alone, and must
+    not fail on a state that has ended: every member is always stepped, and what a step past an
+    episode's end gives is thrown away.
+
+    Attributes:
+        name: for titles and messages.
+        observation_space: Box, float32, or uint8 for pictures.
+        action_space: Discrete or MultiDiscrete counting from 0, or Box in float32 with finite
+          bounds.
+        max_episode_steps: steps after which an episode is truncated, or None.
+    """
+
+    compiled = True
+    name: str
+    observation_space: spaces.Box
+    action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
+    max_episode_steps: int | None = None
+
+    def __init__(self, max_episode_steps: int | None = None) -> None:
+        """`max_episode_steps` truncates episodes there instead of where the class says; None leaves
+        it.
+        """
+        if max_episode_steps is not None:
+            if max_episode_steps < 1:
+                raise UserError(
+                    f"env.max_episode_steps={max_episode_steps}: it is at least 1, or null for the "
+                    "usual."
+                )
+            self.max_episode_steps = max_episode_steps
+
+    # ---- what an author writes -------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def initial(self, keys: tf.Tensor) -> Any:
+        """States that open an episode, a nest of tensors [B, ...], from keys uint32 [B, 2]."""
+
+    @abc.abstractmethod
+    def observe(self, state: Any) -> tf.Tensor:
+        """What an agent sees of the states: [B, ...] of the observation space's shape and dtype."""
+
+    @abc.abstractmethod
+    def transition(
+        self, state: Any, action: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """The states after `action`, the rewards float32 [B], and whether the task ended, bool [B].
+
+        `action` is int32 [B] (Discrete) or [B, n] (MultiDiscrete), or float32 [B, ...] clipped into
+        the Box. Whatever is random is drawn from `keys`, uint32 [B, 2]: member i's from keys[i]
+        alone.
+        """
+
+    def render(self, state: Any) -> np.ndarray | None:
+        """One member's state, as numpy arrays, as a picture uint8 [H, W, 3]; None where nothing is
+        drawn.
+        """
+        return None
+
+    # ---- what it gets ----------------------------------------------------------------------------
+
+    @property
+    def renders(self) -> bool:
+        """Whether `render` gives pictures."""
+        return type(self).render is not CompiledEnvironment.render
+
+    def reset(self, keys: tf.Tensor) -> EnvState:
+        """Every member at the beginning of an episode; `observe(state)` is what is seen there."""
+        state = self.initial(keys)
+        require_initial(self, state, keys.shape[0])
+        return EnvState(
+            state, tf.zeros(keys.shape[:1], tf.int32), tf.zeros(keys.shape[:1], tf.bool)
+        )
+
+    def step(
+        self, env_state: EnvState, action: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[EnvState, Step]:
+        """One step of every member; where the last one ended an episode, the next episode's opening
+        instead.
+
+        A member either opens an episode or makes a transition, never both, so one key serves both.
+        """
+        first = env_state.done
+        state, reward, terminated = self.transition(env_state.state, self._actions(action), keys)
+        require_transition(self, env_state.state, state, reward, terminated)
+        state = self._open_episodes(first, state, keys)
+        elapsed = tf.where(first, 0, env_state.elapsed + 1)
+        terminated = terminated & ~first
+        limit = self.max_episode_steps
+        truncated = tf.zeros_like(first) if limit is None else elapsed >= limit
+        observation = self.observe(state)
+        require_observation(self, observation, keys.shape[0])
+        step = Step(observation, tf.where(first, 0.0, reward), terminated, truncated, first)
+        return EnvState(state, elapsed, terminated | truncated), step
+
+    def stream(self, seed: int | tf.Tensor) -> tf.Tensor:
+        """The key [2] that all steps of a run's environments draw from."""
+        return step_stream(seed)
+
+    def open(self, seed: int | tf.Tensor, num_envs: int) -> EnvState:
+        """The episodes a run with this seed opens with."""
+        return self.reset(first_keys(seed, num_envs))
+
+    def step_at(
+        self,
+        env_state: EnvState,
+        action: tf.Tensor,
+        stream: tf.Tensor,
+        t: tf.Tensor,
+        first: tf.Tensor | int = 0,
+    ) -> tuple[EnvState, Step]:
+        """Vector step number `t` of a run, with the keys of its environments from `first` on."""
+        return self.step(env_state, action, step_keys(stream, t, env_state.done.shape[0], first))
+
+    def _actions(self, action: tf.Tensor) -> tf.Tensor:
+        if isinstance(self.action_space, spaces.Box):
+            return tf.clip_by_value(
+                tf.cast(action, tf.float32), self.action_space.low, self.action_space.high
+            )
+        return tf.cast(action, tf.int32)
+
+    def _open_episodes(self, first: tf.Tensor, state: Any, keys: tf.Tensor) -> Any:
+        """`state` with the members in `first` [B] at the beginning of an episode."""
+
+        def opened() -> Any:
+            initial = self.initial(keys)
+            require_initial(self, initial, keys.shape[0])
+            return tf.nest.map_structure(functools.partial(_select, first), initial, state)
+
+        # Random numbers are most of a small environment's cost, and few steps open an episode. An
+        # accelerator draws them for nothing, but waits for a condition.
+        if _accelerated():
+            return opened()
+        return tf.cond(tf.reduce_any(first), opened, lambda: state)
+
+    @functools.cache  # noqa: B019  environments are few, and live as long as the process
+    def specs(self, num_envs: int) -> EnvState:
+        """Shapes and dtypes of `num_envs` environments' state, as tf.TensorSpec, without running
+        anything.
+        """
+        reset = tf.function(self.reset, autograph=False)
+        tensors = reset.get_concrete_function(
+            tf.TensorSpec([num_envs, 2], tf.uint32)
+        ).structured_outputs
+        return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
+
+    def action_spec(self, num_envs: int) -> tf.TensorSpec:
+        """Shape and dtype of the actions of `num_envs` environments, as `transition` gets them."""
+        dtype = tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32
+        return tf.TensorSpec((num_envs, *(self.action_space.shape or ())), dtype)
+
+    def uncompilable(self, error: Exception) -> UserError | None:
+        """What to say of an error that compiling a program with this environment inside raised, if
+        it is to blame.
+        """
+        return uncompilable(self, error, alone=False)
+
+    def vector(
+        self, num_envs: int, seed: int, render: bool = False, compile: str = "auto"
+    ) -> Stepper:
+        """Return `num_envs` environments to step from the host.
+
+        `compile` is xla, graph, eager or auto. `render` changes nothing: what `renders` can always
+        be drawn.
+        """
+        del render
+        return Stepper(self, num_envs, seed, compile)
+
+
+def _select(mask: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """`chosen` where `mask` [B], `other` elsewhere, both [B, ...]."""
+    return tf.where(tf.reshape(mask, [-1] + [1] * (chosen.shape.rank - 1)), chosen, other)
+
+
+@functools.cache
+def _accelerated() -> bool:
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))

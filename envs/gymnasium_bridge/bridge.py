@@ -1,0 +1,277 @@
+"""Any Gymnasium environment, named in a config, checked at once, and stepped many at a time on the
+host.
+
+    env = Gymnasium("CartPole-v1")
+    vector = env.vector(num_envs=8, seed=0)
+    observation = vector.reset()                # [8, 4] float32
+    step = vector.step(actions)                 # actions [8]; see Step
+
+No TensorFlow here: a bad environment is refused before TensorFlow loads.
+"""
+
+import contextlib
+import copy
+import functools
+import importlib
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
+from sparring.envs.gymnasium_bridge.episode_replay import Replayable
+from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
+from sparring.envs.gymnasium_bridge.vector import HostVector, Step
+from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
+from sparring.errors import UserError
+
+__all__ = ["EnvironmentFault", "Gymnasium", "HostVector", "Step"]
+
+MODES = ("sync", "async", "vector_entry_point")
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to build one environment, in this process or in a worker's."""
+
+    module: str | None
+    spec: EnvSpec
+    kwargs: dict[str, Any]
+    wrappers: tuple[Callable[[gym.Env], gym.Env], ...]
+    max_episode_steps: int | None
+
+    def build(self, render: bool = False, checked: bool = False) -> gym.Env:
+        kwargs = copy.deepcopy(self.kwargs)
+        if render:
+            kwargs.setdefault("render_mode", "rgb_array")
+        env = gym.make(self.spec, self.max_episode_steps, disable_env_checker=not checked, **kwargs)
+        for wrap in self.wrappers:
+            # Numbers from YAML are float64, and Gymnasium tells of every rounding
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+                env = wrap(env)
+            if not isinstance(env, gym.Env):
+                raise UserError(
+                    f"env.wrappers: {wrap!r} gave {type(env).__name__}, not an environment."
+                )
+        return env
+
+    def build_vector(self, num_envs: int, render: bool = False) -> VectorEnv:
+        """The environment's own vectorised version."""
+        limit = (
+            {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
+        )
+        shown = {"render_mode": "rgb_array"} if render else {}
+        kwargs = {**limit, **shown, **copy.deepcopy(self.kwargs)}
+        return gym.make_vec(self.spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+
+@dataclass(frozen=True)
+class _Seat:
+    """Builds environment `index` of a vector where it is called: here, or in a worker."""
+
+    recipe: _Recipe
+    index: int
+    render: bool
+    seed: int
+    home: int  # the process that asked
+
+    def __call__(self) -> gym.Env:
+        if os.getpid() != self.home:
+            # Ctrl-C and a SIGTERM to the whole group are the parent's to answer, not the workers'
+            os.setpgrp()
+            np.random.seed((self.seed + self.index) % 2**32)
+            if self.recipe.module:
+                importlib.import_module(self.recipe.module)
+        return Replayable(self.recipe.build(render=self.render), self.index)
+
+
+class Gymnasium:
+    """A registered or importable Gymnasium environment, checked when it is named and built when it
+    is needed.
+
+    Args:
+        id: "CartPole-v1"; "module:Name-v0" imports the module first; "module:ClassName" needs no
+          registration.
+        kwargs: for the environment's constructor.
+        wrappers: callables env -> env, applied in order (in YAML a `_target_` with `_partial_:
+          true`).
+        vectorization: "sync" (in this process), "async" (a process each), or "vector_entry_point"
+          (its own).
+        max_episode_steps: truncate there instead of where the registration says.
+        replay_limit: seconds a resumed run may spend replaying one environment's episode.
+
+    Attributes:
+        observation_space: Box, what agents see of one environment (see
+          sparring.envs.gymnasium_bridge.spaces).
+        action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
+        max_episode_steps: steps after which an episode is truncated, or None.
+        renders: whether `vector(..., render=True)` can give pictures.
+
+    Raises:
+        UserError: no such environment, a package it needs is missing, its spaces cannot be served,
+          a bad argument.
+        EnvironmentFault: its constructor, its first reset or its first step raised.
+    """
+
+    compiled = False
+
+    def __init__(
+        self,
+        id: str,
+        kwargs: Mapping[str, Any] | None = None,
+        wrappers: Sequence[Callable[[gym.Env], gym.Env]] = (),
+        vectorization: str = "sync",
+        max_episode_steps: int | None = None,
+        replay_limit: float = 60.0,
+    ):
+        _check_arguments(vectorization, wrappers, max_episode_steps)
+        module, spec = find(id)
+        plain = tuple(_plain(wrapper) for wrapper in wrappers)
+        self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)
+        self._mode = vectorization
+        self._replay_limit = replay_limit
+        self.name = spec.id.rpartition("/")[2]
+        self._probe_vector() if vectorization == "vector_entry_point" else self._probe()
+
+    def _probe(self) -> None:
+        """Builds one environment under Gymnasium's checker, tries it for a step, and keeps what it
+        says of itself.
+        """
+        with _explained(self._recipe):
+            env = self._recipe.build(checked=True)
+        try:
+            self._adapt(env.observation_space, env.action_space)
+            with _explained(self._recipe):
+                env.reset(seed=0)
+                env.action_space.seed(0)
+                env.step(env.action_space.sample())
+            self.renders = "rgb_array" in env.metadata.get("render_modes", ())
+            self.max_episode_steps = (
+                env.spec.max_episode_steps if env.spec else self._recipe.max_episode_steps
+            )
+        finally:
+            env.close()
+
+    def _probe_vector(self) -> None:
+        spec = self._recipe.spec
+        if spec.vector_entry_point is None:
+            raise UserError(
+                f"{spec.id} has no vectorised version of its own: use env.vectorization=sync or "
+                "async."
+            )
+        if self._recipe.wrappers:
+            raise UserError(
+                f"env.wrappers wrap single environments, which {spec.id}'s own vectorised version "
+                "has not."
+            )
+        with _explained(self._recipe):
+            vector = self._recipe.build_vector(1)
+        if vector.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+            raise UserError(
+                f"{spec.id}'s own vectorised version does not reset on the next step: use sync or "
+                "async."
+            )
+        self._adapt(vector.single_observation_space, vector.single_action_space)
+        self.renders = "rgb_array" in vector.metadata.get("render_modes", ())
+        self.max_episode_steps = self._recipe.max_episode_steps or spec.max_episode_steps
+        vector.close()
+
+    def _adapt(self, observation_space: gym.Space, action_space: gym.Space) -> None:
+        self.observation_space = adapt_observations(observation_space, self.name).space
+        self.action_space = adapt_actions(action_space, self.name).space
+
+    @property
+    def described(self) -> str:
+        """Its name and what makes it differ from others of that name, the same in every process
+        that makes it.
+        """
+        made = {
+            "kwargs": self._recipe.kwargs,
+            "wrappers": self._recipe.wrappers,
+            "steps": self.max_episode_steps,
+        }
+        return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {made}")
+
+    def vector(self, num_envs: int, seed: int, render: bool = False) -> HostVector:
+        """`num_envs` environments, the i-th seeded with seed + i; with `render`, the first one can
+        be drawn.
+        """
+        if num_envs < 1:
+            raise UserError(
+                f"{self.name}: {num_envs} environments cannot be stepped; at least 1 can."
+            )
+        if render and not self.renders:
+            raise UserError(
+                f"{self.name} draws no pictures (its render_modes have no rgb_array): leave videos "
+                "out."
+            )
+        with _explained(self._recipe):
+            if self._mode == "vector_entry_point":
+                return HostVector(
+                    self._recipe.build_vector(num_envs, render), self.name, seed, replay_limit=None
+                )
+            seats = [
+                _Seat(self._recipe, i, render and i == 0, seed, os.getpid())
+                for i in range(num_envs)
+            ]
+            vector = Workers(seats) if self._mode == "async" else SyncVectorEnv(seats, copy=False)
+        return HostVector(vector, self.name, seed, self._replay_limit)
+
+
+@contextlib.contextmanager
+def _explained(recipe: _Recipe) -> Iterator[None]:
+    """Turns what building or first trying an environment raises into one line, or into its
+    traceback.
+    """
+    spec = recipe.spec
+    kwargs = recipe.kwargs
+    try:
+        yield
+    except UserError:
+        raise
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise missing_package(spec, error) from error
+    except Exception as error:
+        if isinstance(error, TypeError) and "unexpected keyword argument" in str(error) and kwargs:
+            raise UserError(f"env.kwargs={kwargs} does not fit {spec.id}: {error}.") from error
+        text = "".join(traceback.format_exception(error)).rstrip()
+        raise EnvironmentFault(f"{spec.id} could not be built and stepped once:\n{text}") from error
+
+
+def _check_arguments(
+    vectorization: str, wrappers: Sequence[Any], max_episode_steps: int | None
+) -> None:
+    if vectorization not in MODES:
+        raise UserError(
+            f"env.vectorization={vectorization} is unknown: it is one of {', '.join(MODES)}."
+        )
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UserError(
+            f"env.max_episode_steps={max_episode_steps}: it is at least 1, or null for the "
+            "registered one."
+        )
+    for wrapper in wrappers:
+        if not callable(wrapper):
+            raise UserError(
+                f"env.wrappers holds {wrapper!r}, which wraps nothing: give _target_ and "
+                "_partial_: true."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """`value` with Hydra's partials, which check their target at every call, turned into plain
+    ones.
+    """
+    if isinstance(value, functools.partial):
+        keywords = {key: _plain(item) for key, item in value.keywords.items()}
+        return functools.partial(_plain(value.func), *map(_plain, value.args), **keywords)
+    return value

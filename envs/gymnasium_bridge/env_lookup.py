@@ -1,0 +1,125 @@
+"""From what a person typed as env.id to a Gymnasium environment specification, or to one line that
+helps.
+"""
+
+import difflib
+import importlib
+import traceback
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from sparring.errors import UserError
+
+# Packages that register their environments only once they are imported: (first part of an id, what
+# to install, module)
+_ELSEWHERE = (
+    ("ALE/", "gymnasium[atari]", "ale_py"),
+    ("MinAtar/", "minatar", "minatar.gym"),
+    ("MiniGrid-", "minigrid", "minigrid"),
+    ("BabyAI-", "minigrid", "minigrid"),
+)
+# Gymnasium's own families: (module of the entry point, the extra of the gymnasium package that it
+# needs)
+_EXTRAS = (
+    ("gymnasium.envs.box2d", "box2d"),
+    ("gymnasium.envs.mujoco", "mujoco"),
+    ("gymnasium.envs.phys2d", "jax"),
+    ("gymnasium.envs.tabular", "jax"),
+    ("gymnasium.envs.toy_text", "toy-text"),
+    ("gymnasium.envs.classic_control", "classic-control"),
+)
+
+
+def find(env_id: str) -> tuple[str | None, EnvSpec]:
+    """The module to import first (None: nothing) and the specification of `env_id`.
+
+    `module:Name-v0` imports the module, which registers the name; `module:ClassName` names a class
+    that nobody registered. Without a version, the newest one.
+
+    Raises:
+        UserError: no such module, or no such environment; it names the nearest ones.
+    """
+    module, _, name = str(env_id).rpartition(":")
+    if module:
+        loaded = _import(module, env_id)
+        if name not in gym.registry and callable(getattr(loaded, name, None)):
+            return module, EnvSpec(id=name, entry_point=f"{module}:{name}")
+    name = _newest(name)
+    if name not in gym.registry:
+        raise UserError(_unknown(name, module))
+    return module or None, gym.registry[name]
+
+
+def _import(module: str, env_id: str) -> object:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as missing:
+        raise UserError(
+            f"env.id={env_id}: there is no module {missing.name!r} to import here. Install the "
+            "package that has it, "
+            "or put its folder on PYTHONPATH."
+        ) from missing
+    except Exception as fault:
+        raise UserError(
+            f"env.id={env_id}: importing {module!r} failed:\n{traceback.format_exc().rstrip()}"
+        ) from fault
+
+
+def _newest(name: str) -> str:
+    """`name` with its newest version, if it is the name of an environment that has versions."""
+    versions = [
+        spec
+        for spec in gym.registry.values()
+        if spec.version is not None and name == spec.id.rpartition("-v")[0]
+    ]
+    return max(versions, key=lambda spec: spec.version or 0).id if versions else name
+
+
+def _unknown(name: str, module: str) -> str:
+    for prefix, package, registers in _ELSEWHERE:
+        if name.startswith(prefix) and not module:
+            return (
+                f"env.id={name} comes with a package: pip install '{package}', then "
+                f"env.id={registers}:{name}."
+            )
+    near = nearest(name)
+    text = (
+        f"env.id={name} is not a registered Gymnasium "
+        f"environment{' after importing ' + module if module else ''}. "
+    )
+    text += f"Did you mean {' or '.join(near)}? " if near else ""
+    return (
+        text
+        + "One of your own: env.id=your_module:YourEnv-v0 imports your_module, which registers it."
+    )
+
+
+def nearest(name: str, count: int = 3) -> list[str]:
+    """The newest versions of the registered environments whose names look like `name`, likest
+    first.
+    """
+    newest: dict[str, EnvSpec] = {}
+    for spec in gym.registry.values():
+        base = spec.id.rpartition("-v")[0] if spec.version is not None else spec.id
+        if base not in newest or (spec.version or 0) > (newest[base].version or 0):
+            newest[base] = spec
+    bases = {base.lower(): spec.id for base, spec in newest.items()}
+    typed, _, version = name.lower().rpartition("-v")
+    close = difflib.get_close_matches(
+        typed if typed and version.isdigit() else name.lower(), bases, n=count, cutoff=0.7
+    )
+    return [bases[base] for base in close]
+
+
+def missing_package(
+    spec: EnvSpec, error: ImportError | gym.error.DependencyNotInstalled
+) -> UserError:
+    """What to install for an environment that could not import what it needs."""
+    entry = str(spec.entry_point or spec.vector_entry_point)
+    extra = next((extra for module, extra in _EXTRAS if entry.startswith(module)), None)
+    fix = f"pip install 'gymnasium[{extra}]'" if extra else "install it"
+    reason = str(error).rstrip(".")
+    return UserError(
+        f"env.id={spec.id} needs a package that is not installed: {fix}. It says: {reason}."
+    )

@@ -1,0 +1,274 @@
+"""Putting a running environment back where it was, without pickling it: its episode's start, and
+the actions since.
+
+Most Gymnasium environments are a function of their random generator and their actions. So the
+parent process keeps, for each environment, the generator's state from before its last reset (or the
+seed of that reset) and what it was asked to do since; a fresh environment given the same is the
+same environment. The record lives with the parent, not in the workers, so that it survives a worker
+that dies: the checkpoint written then still holds every environment.
+"""
+
+import copy
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector.utils import batch_space, create_empty_array, iterate
+
+# Keys of `info`, on their way from a worker to the parent
+START = "sparring_episode_start"
+FAULT = "sparring_fault"
+
+
+class Start(NamedTuple):
+    """How an episode began: reset(seed=seed), or a reset that went on from a generator's state
+    (None: unknown).
+    """
+
+    seed: int | None
+    generator: dict[str, Any] | None
+
+
+class Episode(NamedTuple):
+    """All it takes to play an episode again: `actions` [T, ...], the `rewards` [T] they earned, and
+    whether it ended.
+
+    `seed` is that of the environment's last seeded reset; `generator` is None while that reset's
+    episode still runs.
+    """
+
+    seed: int
+    generator: dict[str, Any] | None
+    actions: np.ndarray
+    rewards: np.ndarray
+    ended: bool
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any], ended: bool) -> "Episode | None":
+        """The episode that History.snapshot saved, or None if it kept no record of one."""
+        if saved["actions"] is None:
+            return None
+        return cls(saved["seed"], saved["generator"], saved["actions"], saved["rewards"], ended)
+
+
+class Replayed(NamedTuple):
+    """The environment's own last observation, or why there is none."""
+
+    observation: Any
+    problem: str | None
+
+
+class Replayable(gym.Wrapper):
+    """The outermost wrapper of every environment, in whatever process it runs.
+
+    It tells the parent how each episode began, hands an environment's exception over as text
+    (Gymnasium's own way waits for ever on an exception that cannot be pickled), and plays an
+    episode again when asked.
+    """
+
+    def __init__(self, env: gym.Env, index: int):
+        super().__init__(env)
+        self.index = index
+        self.past: Episode | None = None  # set by the parent before `replay`
+        self.due: dict[str, Any] | None = (
+            None  # arguments of a reset that the next step performs instead
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets, and says in `info` how the episode began."""
+        self.due = None
+        start = Start(seed, None if seed is not None else self._generator_state())
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+        except Exception:
+            return empty(self.observation_space), {FAULT: traceback.format_exc()}
+        return observation, {**info, START: start}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Steps; or performs a reset left due by a restore, as NEXT_STEP does: no reward,
+        not done.
+        """
+        if self.due is not None:
+            arguments = self.due
+            self.due = None
+            observation, info = self.reset(**arguments)
+            return observation, 0.0, False, False, info
+        try:
+            return self.env.step(action)
+        except Exception:
+            return empty(self.observation_space), 0.0, False, False, {FAULT: traceback.format_exc()}
+
+    def replay(self, limit: float) -> Replayed:
+        """Plays `past` again from its start, for `limit` seconds at most."""
+        past = self.past
+        self.past = None
+        if past is None:
+            return Replayed(None, None)
+        try:
+            return self._replay(past, time.perf_counter() + limit)
+        except Exception as fault:
+            return Replayed(None, f"replaying its actions raised {type(fault).__name__}: {fault}")
+
+    def _replay(self, past: Episode, deadline: float) -> Replayed:
+        # Also where it began: some keep more from it than np_random
+        observation, _ = self.env.reset(seed=past.seed)
+        if past.generator is not None:
+            self.env.unwrapped.np_random.bit_generator.state = past.generator
+            observation, _ = self.env.reset()
+        count = len(past.actions)
+        for step, (action, reward) in enumerate(
+            zip(past.actions, past.rewards, strict=True), start=1
+        ):
+            observation, again, terminated, truncated, _ = self.env.step(action.copy())
+            same = np.asarray(again, np.float64).astype(np.float32).tobytes() == reward.tobytes()
+            if not same or bool(terminated or truncated) != (past.ended and step == count):
+                return Replayed(
+                    None, f"step {step} of {count} came out differently: it is not deterministic"
+                )
+            if time.perf_counter() > deadline:
+                return Replayed(
+                    None, f"replaying its {count} actions takes longer than env.replay_limit"
+                )
+        return Replayed(observation, None)
+
+    def frame(self) -> Any:
+        """The picture of environment 0 (None of the others), or the exception's text."""
+        if self.index != 0:
+            return None
+        try:
+            return self.env.render()
+        except Exception as fault:
+            return f"{type(fault).__name__}: {fault}"
+
+    def _generator_state(self) -> dict[str, Any] | None:
+        try:
+            return dict(self.env.unwrapped.np_random.bit_generator.state)
+        # An environment with another kind of generator will restart its episode, and say so.
+        except Exception:
+            return None
+
+
+def empty(space: gym.Space) -> Any:
+    """One observation of zeros, to stand where there is none."""
+    return next(iterate(batch_space(space, 1), create_empty_array(space, 1)))
+
+
+class History:
+    """What each of B environments was told since its episode began.
+
+    One row of actions per vector step for all of them, dropped once no running episode needs it. At
+    most `limit` actions in all are kept: an episode that outgrows that is forgotten, and restarts
+    on resume.
+    """
+
+    def __init__(self, num_envs: int, action_space: gym.Space, limit: int = 1_000_000):
+        self._capacity_limit = max(limit // num_envs, 1)
+        rows = min(256, self._capacity_limit)
+        # [rows, B, ...]
+        self._actions = np.empty((rows, num_envs, *(action_space.shape or ())), action_space.dtype)
+        self._rewards = np.empty((rows, num_envs), np.float32)  # [rows, B]
+        self._used = 0
+        self._first: list[int | None] = [
+            None
+        ] * num_envs  # the row of each running episode's first action
+        self._starts = [Start(None, None)] * num_envs
+        self._seeds: list[int | None] = [None] * num_envs
+        self._episodes = [0] * num_envs
+
+    def propose(self, actions: np.ndarray) -> None:
+        """The actions [B, ...] of the step to come, as the environments will receive them (some
+        change theirs).
+        """
+        if self._used == len(self._actions):
+            self._make_room()
+        self._actions[self._used] = actions
+
+    def confirm(self, rewards: np.ndarray) -> None:
+        """The step is done by all, and paid float32 [B]."""
+        self._rewards[self._used] = rewards
+        self._used += 1
+
+    def begin(self, index: int, start: Start) -> None:
+        """Environment `index` has just been reset."""
+        self._first[index] = self._used
+        self._starts[index] = start
+        self._seeds[index] = start.seed if start.seed is not None else self._seeds[index]
+        self._episodes[index] += 1
+
+    def fresh_seed(self, index: int) -> int:
+        """A seed for an episode begun anew: the same at every resume from here, and none that was
+        used before.
+        """
+        return int(
+            np.random.SeedSequence([self._seeds[index] or 0, self._episodes[index]]).generate_state(
+                1
+            )[0]
+        )
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Per environment its seed, generator state, actions [T, ...] and rewards [T] of the
+        episode it is in.
+        """
+        return [self._one(index) for index in range(len(self._first))]
+
+    def _one(self, index: int) -> dict[str, Any]:
+        first = self._first[index]
+        start = self._starts[index]
+        lost = first is None or (start.seed is None and start.generator is None)
+        rows = slice(first, self._used)
+        return {
+            "seed": self._seeds[index],
+            "generator": copy.deepcopy(start.generator),
+            "episodes": self._episodes[index],
+            "actions": None if lost else self._actions[rows, index].copy(),
+            "rewards": None if lost else self._rewards[rows, index].copy(),
+        }
+
+    def restore(self, environments: Sequence[Mapping[str, Any]], rebuilt: Sequence[bool]) -> None:
+        """Takes up the record of the environments that stand where they stood; of the others only
+        the seeds.
+        """
+        longest = max(
+            [len(e["actions"]) for e, good in zip(environments, rebuilt, strict=True) if good],
+            default=0,
+        )
+        if longest > len(self._actions):
+            self._resize(longest)
+        self._used = longest  # the rows end together: the next one is the next step of them all
+        for index, (saved, good) in enumerate(zip(environments, rebuilt, strict=True)):
+            self._seeds[index] = saved["seed"]
+            self._episodes[index] = saved["episodes"]
+            self._starts[index] = Start(
+                saved["seed"] if saved["generator"] is None else None, saved["generator"]
+            )
+            self._first[index] = longest - len(saved["actions"]) if good else None
+            if good:
+                self._actions[self._first[index] : longest, index] = saved["actions"]
+                self._rewards[self._first[index] : longest, index] = saved["rewards"]
+
+    def _make_room(self) -> None:
+        """Drops the rows no episode needs, and grows while more than half are needed."""
+        # What still fills half of it then will not fit much longer
+        if len(self._actions) >= self._capacity_limit:
+            half = self._used - self._capacity_limit // 2
+            self._first = [
+                first if first is not None and first > half else None for first in self._first
+            ]
+        oldest = min([first for first in self._first if first is not None], default=self._used)
+        kept = self._used - oldest
+        for rows in (self._actions, self._rewards):
+            rows[:kept] = rows[oldest : self._used].copy()
+        self._used = kept
+        self._first = [None if first is None else first - oldest for first in self._first]
+        if kept > len(self._actions) // 2:
+            self._resize(min(2 * len(self._actions), self._capacity_limit))
+
+    def _resize(self, rows: int) -> None:
+        grow = [(0, max(rows - len(self._actions), 0))]
+        self._actions = np.pad(self._actions, grow + [(0, 0)] * (self._actions.ndim - 1))
+        self._rewards = np.pad(self._rewards, [*grow, (0, 0)])

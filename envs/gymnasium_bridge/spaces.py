@@ -1,0 +1,247 @@
+"""What an agent sees of a Gymnasium environment's spaces, and the batched translations both ways.
+
+An agent meets three kinds of action space (Discrete from 0, MultiDiscrete from 0, Box in float32
+with finite bounds) and one kind of observation space (Box, float32, or uint8 where the environment
+gives bytes). Everything here works on a whole batch at once: one numpy call for a vector step, not
+one per environment.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from sparring.errors import UserError
+
+Translate = Callable[[Any], np.ndarray]
+
+
+class BoundAction(gym.ActionWrapper):
+    """Declares finite bounds for an environment whose Box actions have none; the actions pass
+    unchanged.
+
+    Gymnasium's RescaleAction cannot: it wants an infinite bound to stay infinite.
+    """
+
+    def __init__(self, env: gym.Env, low: float | Sequence[float], high: float | Sequence[float]):
+        super().__init__(env)
+        if not isinstance(env.action_space, spaces.Box):
+            kind = _kind(env.action_space)
+            raise UserError(
+                "sparring.envs.gymnasium_bridge.spaces.BoundAction bounds Box actions; this "
+                f"environment's are {kind}."
+            )
+        inner: Any = env.action_space
+        low_array, high_array = (
+            np.broadcast_to(np.asarray(x, inner.dtype), inner.shape) for x in (low, high)
+        )
+        self.action_space = spaces.Box(low_array, high_array, dtype=inner.dtype)
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        """The action as it came."""
+        return action
+
+
+class Actions(NamedTuple):
+    """An agent-facing action space, and the way back: [B, ...] from the agent to a fresh [B, ...]
+    batch.
+    """
+
+    space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
+    to_environment: Translate
+
+
+class Observations(NamedTuple):
+    """An agent-facing observation space, and the translation of Gymnasium's batch into a fresh
+    array [B, ...].
+    """
+
+    space: spaces.Box
+    to_agent: Translate
+
+
+def adapt_actions(space: gym.Space, name: str) -> Actions:
+    """The agent's side of an environment's action space.
+
+    Discrete and MultiDiscrete count from 0, MultiBinary is a MultiDiscrete of twos, several axes of
+    choices become one, Box is float32 (a scalar Box has shape (1,)) and is clipped to the
+    environment's own bounds on the way out.
+
+    Raises:
+        UserError: the Box has no finite bounds, or no agent here acts in such a space.
+    """
+    if isinstance(space, spaces.Discrete):
+        start = space.start
+        count = int(space.n)  # type: ignore[arg-type]
+        dtype = space.dtype
+        return Actions(spaces.Discrete(count), lambda actions: np.asarray(actions, dtype) + start)
+    if isinstance(space, spaces.MultiDiscrete):
+        shape = (-1, *space.shape)
+        starts = space.start
+        kind = space.dtype
+        agent = spaces.MultiDiscrete(space.nvec.ravel())
+        return Actions(agent, lambda actions: np.asarray(actions, kind).reshape(shape) + starts)
+    if isinstance(space, spaces.MultiBinary):
+        bits = (-1, *space.shape)
+        agent = spaces.MultiDiscrete(np.full(int(np.prod(space.shape)), 2))
+        return Actions(agent, lambda actions: np.array(actions, space.dtype).reshape(bits))
+    if isinstance(space, spaces.Box):
+        return _adapt_box_actions(space, name)
+    raise UserError(
+        f"{name} takes {_kind(space)} actions. Agents here act in Discrete, MultiDiscrete, "
+        "MultiBinary and Box spaces: "
+        "list a gymnasium.ActionWrapper under env.wrappers that turns one of these into it."
+    )
+
+
+def _adapt_box_actions(space: spaces.Box, name: str) -> Actions:
+    shape = space.shape or (1,)
+    # A float64 bound beyond float32 becomes infinite, and is refused below
+    with np.errstate(over="ignore"):
+        low, high = (
+            np.asarray(x).astype(np.float32).reshape(shape) for x in (space.low, space.high)
+        )
+        span = high - low
+    if not np.isfinite(span).all():
+        raise UserError(
+            f"{name} takes Box actions without finite bounds (low {low.min()}, high {high.max()}); "
+            "a policy cannot "
+            "spread its actions over that. Declare bounds: env.wrappers=[{_target_: "
+            "sparring.envs.gymnasium_bridge.spaces.BoundAction, "
+            "_partial_: true, low: -1, high: 1}]. If env.wrappers lists "
+            "gymnasium.wrappers.ClipAction, leave it out: "
+            "it removes the bounds, and actions are clipped to them here."
+        )
+    whole = np.issubdtype(space.dtype, np.integer)
+    batch = (-1, *space.shape)
+    bottom = space.low
+    top = space.high
+    dtype = space.dtype
+
+    def to_environment(actions: np.ndarray) -> np.ndarray:
+        chosen = np.asarray(actions).reshape(batch)
+        # To the environment's own bounds: rounded to float32 they may lie outside.
+        clipped = np.clip(np.rint(chosen) if whole else chosen, bottom, top)
+        return clipped.astype(dtype, copy=False)
+
+    return Actions(spaces.Box(low, high, dtype=np.float32), to_environment)
+
+
+def adapt_observations(space: gym.Space, name: str) -> Observations:
+    """The agent's side of an environment's observation space; every array handed over is a fresh
+    copy.
+
+    Box keeps its shape (a scalar becomes (1,)) as float32, or as uint8 if it is uint8. Everything
+    else is one float32 vector laid out as gymnasium.spaces.utils.flatten does: Discrete and
+    MultiDiscrete one-hot, MultiBinary as it is, Dict and Tuple concatenated in the space's order.
+
+    Raises:
+        UserError: the space holds Text, Graph, Sequence or another kind with no fixed size.
+    """
+    if isinstance(space, spaces.Box):
+        return _adapt_box_observations(space)
+    parts = list(_parts(space, (), name))
+    low, high = (
+        np.concatenate([getattr(part, bound) for part in parts]) for bound in ("low", "high")
+    )
+    if len(parts) == 1 and not parts[0].path:
+        return Observations(
+            spaces.Box(low, high, dtype=np.float32), lambda raw: parts[0].flatten(raw)
+        )
+
+    def to_agent(raw: Any) -> np.ndarray:
+        # [B, all the sizes]
+        return np.concatenate([part.flatten(part.pick(raw)) for part in parts], axis=1)
+
+    return Observations(spaces.Box(low, high, dtype=np.float32), to_agent)
+
+
+def _adapt_box_observations(space: spaces.Box) -> Observations:
+    dtype: type[np.uint8 | np.float32] = np.uint8 if space.dtype == np.uint8 else np.float32
+    shape = space.shape or (1,)
+    low, high = (
+        _as_float32(bound).reshape(shape).astype(dtype) for bound in (space.low, space.high)
+    )
+    agent = spaces.Box(low, high, dtype=dtype)
+    if space.shape:
+        # Np.array copies, whatever comes
+        return Observations(agent, lambda raw: np.array(raw, dtype))
+    return Observations(agent, lambda raw: np.array(raw, dtype).reshape(-1, 1))
+
+
+class _Part(NamedTuple):
+    """One leaf of an observation space: where it lies, its bounds once flat, and how its batch
+    becomes [B, size].
+    """
+
+    path: tuple[str | int, ...]
+    low: np.ndarray
+    high: np.ndarray
+    flatten: Translate
+
+    def pick(self, raw: Any) -> Any:
+        """This leaf of a nested batch."""
+        for key in self.path:
+            raw = raw[key]
+        return raw
+
+
+def _parts(space: gym.Space, path: tuple[str | int, ...], name: str) -> Iterator[_Part]:
+    """The leaves of `space` in Gymnasium's flattening order."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        children: Any = (
+            space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        )
+        for key, child in children:
+            yield from _parts(child, (*path, key), name)
+    elif isinstance(space, spaces.Box):
+        yield _Part(path, _as_float32(space.low).ravel(), _as_float32(space.high).ravel(), _flat)
+    elif isinstance(space, spaces.Discrete):
+        yield _one_hot(path, np.array([space.n]), np.array([space.start]))
+    elif isinstance(space, spaces.MultiDiscrete):
+        yield _one_hot(path, space.nvec.ravel(), space.start.ravel())
+    elif isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape))
+        yield _Part(path, np.zeros(size, np.float32), np.ones(size, np.float32), _flat)
+    else:
+        where = "".join(f"[{key!r}]" for key in path)
+        raise UserError(
+            f"{name} gives {_kind(space)} observations{' at ' + where if where else ''}, which "
+            "have no fixed size a "
+            "network could take: list a gymnasium.ObservationWrapper under env.wrappers that "
+            "removes or encodes them."
+        )
+
+
+def _one_hot(path: tuple[str | int, ...], counts: np.ndarray, starts: np.ndarray) -> _Part:
+    """Choices with `counts` values from `starts` on, each spread over as many columns as it has
+    values.
+    """
+    owner = np.repeat(np.arange(len(counts)), counts)  # [size]: which choice a column belongs to
+    # [size]
+    value = np.concatenate(
+        [start + np.arange(count) for count, start in zip(counts, starts, strict=True)]
+    )
+    size = len(value)
+
+    def flatten(raw: Any) -> np.ndarray:
+        choices = np.asarray(raw).reshape(-1, len(counts))  # [B, choices]
+        return (choices[:, owner] == value).astype(np.float32)  # [B, size]
+
+    return _Part(path, np.zeros(size, np.float32), np.ones(size, np.float32), flatten)
+
+
+def _flat(raw: Any) -> np.ndarray:
+    batch = np.asarray(raw, np.float32)
+    return batch.reshape(len(batch), -1)
+
+
+def _as_float32(bound: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is what such a bound means
+        return np.asarray(bound).astype(np.float32)
+
+
+def _kind(space: gym.Space) -> str:
+    return type(space).__name__

@@ -1,0 +1,294 @@
+"""B environments stepped together on the host, as agents here want them.
+
+Resets are Gymnasium's NEXT_STEP: after a step that ended an episode, the next call ignores that
+environment's action and opens its next episode.
+"""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from sparring.envs.gymnasium_bridge.episode_replay import FAULT, START, Episode, History, empty
+from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
+from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
+from sparring.errors import UserError
+
+
+class Step(NamedTuple):
+    """One vector step of B environments; every array is the caller's to keep.
+
+    `first` marks an environment that was reset by this call: its action was ignored, its reward is
+    0, and its observation opens an episode. An episode that could not be restored opens its
+    successor the same way, without a `terminated` or `truncated` before it.
+    """
+
+    observation: np.ndarray  # [B, ...] float32, or uint8 where the environment gives bytes
+    reward: np.ndarray  # [B] float32
+    terminated: np.ndarray  # [B] bool: the task ended, nothing follows
+    truncated: np.ndarray  # [B] bool: the clock ran out, the value of `observation` follows
+    first: np.ndarray  # [B] bool
+
+
+class HostVector:
+    """B environments stepped together on the host: plain arrays in, plain arrays out.
+
+    After an EnvironmentFault nothing more can be stepped, but `snapshot` still describes the last
+    whole step.
+    """
+
+    def __init__(self, vector: VectorEnv, name: str, seed: int, replay_limit: float | None):
+        self.num_envs = vector.num_envs
+        self.name = name
+        self._vector: Any = (
+            vector  # Gymnasium's three kinds share no more than reset, step and close
+        )
+        self._seed = seed
+        self._replay_limit = replay_limit
+        self.observation_space, self._to_agent = adapt_observations(
+            vector.single_observation_space, name
+        )
+        self.action_space, self._to_environment = adapt_actions(vector.single_action_space, name)
+        # An environment's own vectorised version steps all its episodes from one generator: none is
+        # replayed alone.
+        self._history = (
+            History(self.num_envs, vector.single_action_space) if replay_limit is not None else None
+        )
+        self._observation: np.ndarray | None = None
+        self._done = np.zeros(self.num_envs, bool)
+        self._steps = 0
+        self._instead: Callable[[], Step] | None = (
+            None  # what the next step does, if it is not a step
+        )
+
+    @property
+    def observation(self) -> np.ndarray:
+        """The newest observations [B, ...]; after `restore`, those to act on next."""
+        assert self._observation is not None, "reset() or restore() comes first"
+        return self._observation.copy()
+
+    def reset(self) -> np.ndarray:
+        """Opens the first episode of every environment; called once. Returns the observations [B,
+        ...].
+        """
+        return self._reset_all(self._seed)
+
+    def _reset_all(self, seed: int) -> np.ndarray:
+        # Gymnasium gives the i-th environment seed + i
+        raw, infos = self._asked(self._vector.reset, seed=seed)
+        self._raise_fault(infos)
+        self._note_starts(infos)
+        self._done = np.zeros(self.num_envs, bool)
+        self._observation = self._to_agent(raw)
+        return self._observation.copy()
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Steps every environment with `actions` [B, ...] of the agent's action space.
+
+        Box actions may lie outside their bounds: the environment receives them clipped, `actions`
+          is left as it is.
+
+        Raises:
+            EnvironmentFault: an environment raised, or its process died.
+        """
+        if self._instead is not None:
+            return self._instead()
+        batch = self._to_environment(actions)
+        if self._history is not None:
+            self._history.propose(batch)
+        raw, reward, terminated, truncated, infos = self._asked(self._vector.step, batch)
+        reward = np.array(reward, np.float32)
+        if FAULT in infos:
+            self._raise_fault(infos)
+        if self._history is not None:
+            self._history.confirm(reward)
+            if START in infos:
+                self._note_starts(infos)
+        first = self._done
+        self._done = np.logical_or(terminated, truncated)
+        observation = self._to_agent(raw)
+        self._observation = observation.copy()  # the caller may change its own
+        self._steps += 1
+        return Step(
+            observation, reward, np.array(terminated, bool), np.array(truncated, bool), first
+        )
+
+    def restart(self, steps: int) -> np.ndarray:
+        """In the place of a vector that was lost after so many steps: the next step opens an
+        episode everywhere.
+
+        Their seeds are other than those of the episodes before. Returns what to act on, to no
+          effect: zeros [B, ...].
+        """
+        self._steps = steps
+        self._instead = self._restart_step
+        space = self.observation_space
+        self._observation = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
+        return self._observation.copy()
+
+    def _restart_step(self) -> Step:
+        """All environments open an episode at once, in the place of a step."""
+        self._instead = None
+        observation = self._reset_all(
+            int(np.random.SeedSequence([self._seed, self._steps]).generate_state(1)[0] >> 1)
+        )
+        no = np.zeros(self.num_envs, bool)
+        return Step(observation, np.zeros(self.num_envs, np.float32), no, no.copy(), ~no)
+
+    def _raise_fault(self, infos: Mapping[str, Any]) -> None:
+        for index, trace in enumerate(infos.get(FAULT, ())):
+            if trace is not None:
+                raise self._given_up(f"environment {index} ({self.name}) failed:\n{trace.rstrip()}")
+
+    def _note_starts(self, infos: Mapping[str, Any]) -> None:
+        for index, start in enumerate(infos.get(START, ())):
+            if start is not None and self._history is not None:
+                self._history.begin(index, start)
+
+    def _asked(self, ask: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The vector environment's answer; whatever it raises instead becomes an
+        EnvironmentFault.
+        """
+        try:
+            return ask(*args, **kwargs)
+        except Exception as fault:
+            dead = isinstance(fault, EOFError | OSError) and isinstance(self._vector, Workers)
+            text = (
+                f"{self._vector.obituary()} while the run went on"
+                if dead
+                else traceback.format_exc().rstrip()
+            )
+            raise self._given_up(f"{self.name}: {text}") from fault
+
+    def _given_up(self, text: str) -> EnvironmentFault:
+        """Closes everything, and returns the fault to raise, now and at any later step."""
+
+        def again() -> Step:
+            raise EnvironmentFault(text)
+
+        self._instead = again
+        with contextlib.suppress(Exception):  # the fault that led here is the one to hear of
+            self.close()
+        return EnvironmentFault(text)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that `restore` needs: nested dicts and lists of plain numbers, strings and arrays;
+        call after `reset`.
+        """
+        if self._observation is None:
+            raise RuntimeError("snapshot() before reset(): there is nothing to keep yet")
+        return {
+            "name": self.name,
+            "seed": self._seed,
+            "steps": self._steps,
+            "observation": self._observation.copy(),
+            "done": self._done.copy(),
+            "environments": self._history.snapshot() if self._history is not None else None,
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
+        """Brings every environment back to where it was, by playing its episode again.
+
+        Returns one sentence for each environment that could not be: it opens a new episode at the
+          next step (see
+        Step.first). A vector that restores needs no reset.
+
+        Raises:
+            UserError: the snapshot is of another environment or another number of them.
+        """
+        then = (snapshot["name"], len(snapshot["done"]))
+        if then != (self.name, self.num_envs):
+            raise UserError(
+                f"The checkpoint holds {then[1]} environments of {then[0]}, this run has "
+                f"{self.num_envs} of "
+                f"{self.name}: resume with the settings it was saved with."
+            )
+        if self._observation is not None:
+            self._asked(self._vector.reset)  # a used vector has resets of its own due
+        self._seed = snapshot["seed"]
+        self._steps = snapshot["steps"]
+        self._observation = np.array(snapshot["observation"])
+        self._done = np.array(snapshot["done"], bool)
+        environments = snapshot["environments"]
+        if self._history is None or environments is None:
+            return self._restart_everything(environments)
+        problems = self._replay(environments, self._observation)
+        self._history.restore(environments, [problem is None for problem in problems])
+        resets: list[dict[str, Any] | None] = [
+            {"seed": None} if done else None for done in self._done
+        ]
+        for index in (i for i, problem in enumerate(problems) if problem):
+            resets[index] = {"seed": self._history.fresh_seed(index)}
+            self._done[index] = True
+        self._asked(self._vector.set_attr, "due", resets)
+        return [
+            f"Environment {index} ({self.name}) starts a new episode: {problem}."
+            for index, problem in enumerate(problems)
+            if problem
+        ]
+
+    def _replay(
+        self, environments: Sequence[Mapping[str, Any]], observation: np.ndarray
+    ) -> list[str | None]:
+        """Plays every episode again where its environment lives; per environment, why it is not
+        where it was.
+        """
+        past = [
+            Episode.of(saved, bool(done))
+            for saved, done in zip(environments, self._done, strict=True)
+        ]
+        self._asked(self._vector.set_attr, "past", past)
+        replayed = self._asked(self._vector.call, "replay", self._replay_limit)
+        space = self._vector.single_observation_space
+        nothing = empty(space)
+        rows = [nothing if one.observation is None else one.observation for one in replayed]
+        now = self._to_agent(concatenate(space, rows, create_empty_array(space, self.num_envs)))
+        problems: list[str | None] = []
+        for index, (episode, one) in enumerate(zip(past, replayed, strict=True)):
+            problem = (
+                one.problem
+                if episode
+                else "its episode's beginning is unknown, or too long ago to be kept"
+            )
+            if not problem and now[index].tobytes() != observation[index].tobytes():
+                problem = "its actions led to another observation: it is not deterministic"
+            problems.append(problem)
+        return problems
+
+    def _restart_everything(self, environments: Any) -> list[str]:
+        """Nothing can be replayed: one side is an environment's own vectorised version."""
+        why = (
+            "its own vectorised version cannot be replayed"
+            if self._history is None
+            else "it was saved without a record"
+        )
+        self._instead = self._restart_step
+        return [
+            f"Environment {i} ({self.name}) starts a new episode: {why}."
+            for i in range(self.num_envs)
+        ]
+
+    def render(self) -> np.ndarray:
+        """Environment 0 as a picture, uint8 [H, W, 3]; the vector was made with render=True."""
+        frames = (
+            self._vector.render()
+            if self._history is None
+            else self._asked(self._vector.call, "frame")
+        )
+        frame = frames[0]
+        if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[-1] == 3):
+            said = (
+                frame
+                if isinstance(frame, str)
+                else f"render() gave {type(frame).__name__}, not a colour picture"
+            )
+            raise UserError(f"{self.name} cannot be drawn: {said}.")
+        return np.array(frame, np.uint8)
+
+    def close(self) -> None:
+        """Ends the environments and their processes, within seconds, whatever state they are in."""
+        self._vector.close()

@@ -1,0 +1,104 @@
+"""Warnings of what GANs die of, from the means that are logged anyway, each with what to try."""
+
+import logging
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+_log = logging.getLogger("sparring")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an alarm goes off.
+
+    Args:
+      accuracy: the share of pairs that the discriminator orders right, from which it is too good
+        (or, at 1 minus this, the wrong way round), at `points` points of the log in a row.
+      diversity: the spread of generated examples over that of real ones, below which the generator
+        has collapsed.
+      gradient: a gradient's norm over the median of the norms before it.
+      points: how many points of the log in a row make a state of an incident; a gradient needs as
+        many before it.
+    """
+
+    accuracy: float = 0.99
+    diversity: float = 0.1
+    gradient: float = 100.0
+    points: int = 5
+
+
+class Alarms:
+    """Called with every point of the log; says each thing once, and again after it has been well
+    for a point.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        # Of points in a row at which something was wrong
+        self._rows: dict[str, int] = defaultdict(int)
+        self._norms: dict[str, list[float]] = defaultdict(list)
+
+    def __call__(self, values: Mapping[str, float], step: int) -> list[str]:
+        """The warnings, which are logged too."""
+        found = dict(self._found(values))
+        said = []
+        for name, (text, needed) in found.items():
+            self._rows[name] += 1
+            if self._rows[name] == needed:
+                said.append(f"Step {step}: {text}")
+        for name in set(self._rows) - set(found):
+            self._rows[name] = 0
+        for text in said:
+            _log.warning("%s", text)
+        return said
+
+    def _found(self, values: Mapping[str, float]) -> Iterator[tuple[str, tuple[str, int]]]:
+        limits = self.limits
+        accuracy = values.get("discriminator/accuracy", 0.5)
+        diversity = values.get("generator/diversity", 1.0)
+        if accuracy >= limits.accuracy:
+            text = (
+                f"the discriminator orders {accuracy:.1%} of pairs right, and the generator may "
+                "learn nothing from it. "
+                "Try a lower discriminator_optimizer.learning_rate, penalty=r1 (or more of it) or "
+                "augmentation=instance_noise."
+            )
+            yield "strong", (text, limits.points)
+        elif accuracy <= 1.0 - limits.accuracy:
+            text = (
+                f"the discriminator orders {accuracy:.1%} of pairs right: it prefers generated "
+                "examples. Try a higher "
+                "discriminator_optimizer.learning_rate or game.n_critic, or look for a loss with a "
+                "wrong sign."
+            )
+            yield "weak", (text, limits.points)
+        if diversity < limits.diversity:
+            text = (
+                f"generated examples spread {diversity:.3f} as far as real ones: the generator has "
+                "collapsed. Try "
+                "loss=relativistic_pairing penalty=[r1,r2], or game.pack=2."
+            )
+            yield "collapse", (text, 1)
+        yield from self._exploding(values)
+
+    def _exploding(self, values: Mapping[str, float]) -> Iterator[tuple[str, tuple[str, int]]]:
+        for player in ("generator", "discriminator"):
+            norm = values.get(f"gradient/{player}_norm")
+            norms = self._norms[player]
+            if norm is None:
+                continue
+            if len(norms) >= self.limits.points and norm > self.limits.gradient * statistics.median(
+                norms
+            ):
+                text = (
+                    f"the {player}'s gradient has norm {norm:.3g}, where "
+                    f"{statistics.median(norms):.3g} is usual. Try "
+                    f"a lower {player}_optimizer.learning_rate, "
+                    f"{player}_optimizer.optimizer.global_clipnorm=1.0, or "
+                    "a penalty."
+                )
+                yield f"gradient of {player}", (text, 1)
+            norms.append(norm)
+            del norms[:-100]

@@ -1,0 +1,87 @@
+"""What a metric is, and several of them over the same samples."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from sparring.data.dataset import Data
+from sparring.errors import UserError
+
+# sample(n): n generated examples float32 [n, *shape] in the data's range, and their labels int64
+# [n]
+Sample = Callable[[int], tuple[np.ndarray, np.ndarray]]
+
+
+class Metric(Protocol):
+    """A score of generated examples, built for one data set; the same samples give the same score.
+
+    A metric with a method `pictures(sample) -> dict[str, np.ndarray]` also shows something: uint8
+    [N, H, W, C] by tag.
+    """
+
+    descriptions: Mapping[str, str]  # tag -> what it measures, its unit and protocol
+    samples: int  # how many generated examples it looks at
+    smaller: Collection[str]  # the tags of which less is better
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """How it is computed, as plain values: samples, split, reference, features, hash of the
+        extractor, ...
+        """
+
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        """Tag -> value."""
+
+
+class Metrics:
+    """Several metrics by name over the same samples; itself a metric.
+
+    `makers` build each from the data. The largest number of samples that any of them needs is drawn
+    once, and each looks at the first of them. Raises UserError when two would write one tag.
+    """
+
+    def __init__(self, data: Data, makers: Mapping[str, Callable[[Data], Metric]]) -> None:
+        self.parts = {name: make(data) for name, make in makers.items()}
+        self.samples = max((part.samples for part in self.parts.values()), default=0)
+        self.descriptions: dict[str, str] = {}
+        self.smaller = frozenset[str]().union(*(part.smaller for part in self.parts.values()))
+        for name, part in self.parts.items():
+            twice = sorted(self.descriptions.keys() & part.descriptions.keys())
+            if twice:
+                raise UserError(
+                    f"metrics.{name}: another metric measures {twice[0]} already: leave one out."
+                )
+            self.descriptions |= part.descriptions
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Each metric's notes by its name."""
+        return {name: dict(part.notes) for name, part in self.parts.items()}
+
+    def __call__(self, sample: Sample) -> dict[str, float]:
+        shared = self._shared(sample)
+        return {tag: value for part in self.parts.values() for tag, value in part(shared).items()}
+
+    def pictures(self, sample: Sample) -> dict[str, np.ndarray]:
+        """What those that show something show, uint8 [N, H, W, C] by tag."""
+        shared = self._shared(sample)
+        found: dict[str, np.ndarray] = {}
+        for part in self.parts.values():
+            found |= part.pictures(shared) if hasattr(part, "pictures") else {}
+        return found
+
+    def features(self, examples: np.ndarray) -> np.ndarray:
+        """What the first metric with an extractor sees in examples [N, ...], float32 [N, D]; else
+        the examples.
+        """
+        for part in self.parts.values():
+            if hasattr(part, "extractor"):
+                return part.extractor.members[0](examples)
+        return examples.reshape(len(examples), -1)
+
+    def _shared(self, sample: Sample) -> Sample:
+        if not self.parts:
+            return sample
+        examples, labels = sample(self.samples)
+        return lambda count: (examples[:count], labels[:count])

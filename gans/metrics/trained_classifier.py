@@ -1,0 +1,86 @@
+"""A classifier that a supervised run has trained, as the extractor of a metric."""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from sparring.config import validation
+from sparring.data.dataset import Data
+from sparring.errors import UserError
+from sparring.gans.metrics.extractors import fingerprint, in_batches
+from sparring.storage import run_folder
+from sparring.storage.checkpoints import restore_into
+from sparring.training import experiment
+from sparring.training.loop import model_only
+from sparring.xla.compilation import CachedCall
+
+
+class TrainedClassifier:
+    """The network of a run of `sparring supervised` on images of the same shape; features are what
+    its head is shown.
+
+    `run` is the run's folder, of which the best model counts, or the latest if it has no best.
+    Raises UserError if that run is none of a classifier, or learned from examples of another shape.
+    """
+
+    name = "classifier"
+
+    def __init__(self, data: Data, run: str) -> None:
+        folder = run_folder.existing(run, "extractor.run")
+        cfg = run_folder.read_config(folder)
+        validation.check_composed(cfg)
+        with ThreadPoolExecutor(
+            1
+        ) as elsewhere:  # a strategy's scope is a thread's: this is built in none
+            self._trainer = elsewhere.submit(
+                lambda: experiment.build(cfg, tf.distribute.get_strategy())
+            ).result()
+        if not (hasattr(self._trainer, "network") and hasattr(self._trainer.network, "features")):
+            raise UserError(
+                f"extractor.run={run}: that run trained no model with a head: take a supervised "
+                "one."
+            )
+        if not hasattr(self._trainer.task, "names") or tuple(self._trainer.data.shape) != tuple(
+            data.shape
+        ):
+            raise UserError(
+                f"extractor.run={run}: it learned from {list(self._trainer.data.shape)}, here are "
+                f"{list(data.shape)}: "
+                "take a classifier of the same data."
+            )
+        self._step = restore_into(model_only(self._trainer), run_folder.newest(folder))
+        network = self._trainer.network
+        self._features = CachedCall(
+            lambda x: tf.cast(network.features(x), tf.float32), self._trainer.mode
+        )
+        self._logits = CachedCall(
+            lambda x: tf.cast(network(x, training=False), tf.float32), self._trainer.mode
+        )
+        self.run = run
+        self.members = (self.features,)
+
+    def features(self, examples: np.ndarray) -> np.ndarray:
+        """Examples [N, *shape] -> float32 [N, F]."""
+        return in_batches(self._features, examples)
+
+    def probabilities(self, examples: np.ndarray) -> np.ndarray:
+        """Examples [N, *shape] -> float32 [N, classes]."""
+        return in_batches(lambda x: tf.nn.softmax(self._logits(x)), examples)
+
+    @functools.cached_property
+    def notes(self) -> dict[str, Any]:
+        """As `Extractor.notes`."""
+        images, labels = self._trainer.data.examples("test")
+        return {
+            "features": "what the head of a classifier of the real train split is shown",
+            "run": self.run,
+            "step": self._step,
+            "dimension": int(self.features(images[:1]).shape[1]),
+            "extractor": fingerprint([v.numpy() for v in self._trainer.network.variables]),
+            "accuracy on the real test split": float(
+                (self.probabilities(images).argmax(axis=1) == labels).mean()
+            ),
+        }

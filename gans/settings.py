@@ -1,0 +1,87 @@
+"""How a GAN is played, whatever its networks and losses; what an interval of penalties or a
+precision entails.
+"""
+
+from dataclasses import dataclass
+
+from sparring.distribute import replicas
+from sparring.errors import UserError
+from sparring.optim import precision
+from sparring.optim.optimizer import Scheduled
+
+
+@dataclass(frozen=True)
+class GameSettings:
+    """How the game is played.
+
+    Args:
+      batch_size: real examples of one step of the discriminator, and generated ones of a step of
+        either player.
+      n_critic: the discriminator's steps for each one of the generator.
+      accumulation: parts a batch is cut into, whose gradients are added: memory for a part at a
+        time. What is coupled over a batch (batch normalisation, RaGAN's means, DRAGAN's spread) is
+        then coupled over a part.
+      pack: examples that the discriminator judges as one (PacGAN, Lin et al. 2018): a batch holds
+        batch_size / pack.
+      penalty_interval: a penalty every so many steps of the discriminator, that many times as
+        strong, as a step of its own (lazy regularisation, Karras et al. 2019, appendix B).
+      weight_clip: the discriminator's weights are kept within +- this (Arjovsky et al. 2017); null:
+        left alone.
+      conditional: whether both players see labels.
+      joint: the discriminator sees real and generated examples in one batch; matters to batch
+        normalisation only.
+      generator_precision, discriminator_precision: float32 | bfloat16 (weights and their
+        updates are float32 always).
+    """
+
+    batch_size: int = 64
+    n_critic: int = 1
+    accumulation: int = 1
+    pack: int = 1
+    penalty_interval: int = 1
+    weight_clip: float | None = None
+    conditional: bool = False
+    joint: bool = False
+    generator_precision: str = "float32"
+    discriminator_precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.batch_size % (self.accumulation * self.pack):
+            raise UserError(
+                f"game.batch_size={self.batch_size} is no multiple of "
+                f"game.accumulation={self.accumulation} times "
+                f"game.pack={self.pack}."
+            )
+        if self.batch_size % (self.accumulation * self.pack * replicas.num_replicas()):
+            raise UserError(
+                f"game.batch_size={self.batch_size} is no multiple of "
+                f"game.accumulation={self.accumulation} times "
+                f"game.pack={self.pack} times the {replicas.num_replicas()} replicas that share it."
+            )
+        if self.pack > 1 and self.conditional:
+            raise UserError(
+                f"game.pack={self.pack}: packed examples have no label in common; set "
+                "conditional=false."
+            )
+        for player in ("generator_precision", "discriminator_precision"):
+            precision.check(getattr(self, player), f"game.{player}")
+
+    @property
+    def part(self) -> int:
+        """Examples of a part of a batch, on one replica."""
+        return self.batch_size // self.accumulation // replicas.num_replicas()
+
+
+def correct_for_interval(optimizer: Scheduled, interval: int) -> None:
+    """Slow an optimizer that takes interval + 1 steps where it took interval (Karras et al. 2019,
+    appendix B).
+
+    The rate is scaled by c = interval / (interval + 1), Adam's decay rates are raised to the power
+    c.
+    """
+    share = interval / (interval + 1.0)
+    rate = optimizer.learning_rate
+    optimizer.learning_rate = lambda progress: share * rate(progress)
+    for name in ("beta_1", "beta_2"):
+        if hasattr(optimizer.keras, name):
+            setattr(optimizer.keras, name, getattr(optimizer.keras, name) ** share)

@@ -1,0 +1,107 @@
+"""`sparring export RUN`: write what a run has learned as a SavedModel."""
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparring.cli import setup
+from sparring.cli.parser import strict
+from sparring.errors import UserError
+from sparring.export.model_versions import NAME
+from sparring.export.saved_model import FIDELITY, Small, _manifest, _publish, _scratch, _shrink
+from sparring.storage import run_folder
+from sparring.training import restored
+
+# Of TensorFlow Lite; see research/export/tflite_onnx.py
+FORMATS = ("float32", "float16", "dynamic", "int8")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse the flags, export, say where it is; returns the exit code."""
+    chosen = _parse(arguments)
+    setup.prepare()
+    small = Small(chosen.tflite, chosen.onnx, chosen.inputs, chosen.seeds)
+    folder = export(chosen.run, chosen.name, chosen.out, chosen.checkpoint, small)
+    print(folder)
+    if small:
+        from sparring.export import tflite_onnx
+
+        print(*tflite_onnx.lines(json.loads((folder / FIDELITY).read_text())), sep="\n")
+    print(f"serve it: sparring serve {chosen.out}")
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sparring export", description="Write what a run has learned for others."
+    )
+    strict(parser)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--name", help="the model's name; default: the run's")
+    parser.add_argument(
+        "--out", type=Path, default=Path("models"), help="the folder of models; default models"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest"),
+        default="latest",
+        help="which model; default latest",
+    )
+    parser.add_argument(
+        "--tflite", type=_formats, default=(), help=f"for small devices: {','.join(FORMATS)}"
+    )
+    parser.add_argument("--onnx", action="store_true", help="an ONNX file too")
+    parser.add_argument(
+        "--inputs",
+        type=int,
+        default=10_000,
+        help="inputs that these are compared on; default 10000",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="seeds under which they are judged; default 5"
+    )
+    chosen = parser.parse_args(list(arguments))
+    if chosen.inputs < 1 or chosen.seeds < 0:
+        raise UserError("--inputs is at least 1, --seeds at least 0.")
+    chosen.name = chosen.name or chosen.run.resolve().name
+    if not NAME.fullmatch(chosen.name):
+        raise UserError(
+            f"--name {chosen.name}: give letters, digits, '.', '_' and '-', 64 at most, as in "
+            "--name cart."
+        )
+    return chosen
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [kind for kind in formats if kind not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]}: choose from {','.join(FORMATS)}")
+    return formats
+
+
+def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Small()) -> Path:  # noqa: B008
+    """Write the next version of model `name` in `out`; returns its folder. UserError if there is
+    nothing to export.
+    """
+    cfg = run_folder.read_config(run)
+    with restored.restored(run, cfg, checkpoint) as (trainer, step):
+        if not hasattr(trainer, "export"):
+            raise UserError(f"{run}: its trainer, {type(trainer).__name__}, has no export().")
+        exported = trainer.export()
+        scratch = _scratch(out / name)
+        try:
+            module = exported.module()
+            module.save(str(scratch))
+            if small:
+                _shrink(scratch, exported, module, small)
+            return _publish(
+                scratch, out / name, _manifest(run, cfg, name, checkpoint, step, exported, module)
+            )
+        except OSError as error:
+            raise UserError(
+                f"{out / name}: nothing was exported: {error.strerror or error}."
+            ) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""`sparring <command> ...`. Nothing heavy is imported before a command runs: help and completion
+answer at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from sparring.errors import UserError
+
+
+class Command(NamedTuple):
+    """A command: where it is (`module:function`, called with the arguments after its name) and what
+    it does.
+
+    `config` is the primary config whose keys a shell completes, if its arguments are keys.
+    """
+
+    target: str
+    summary: str
+    config: str | None = None
+
+
+COMMANDS = {
+    "rl": Command(
+        "sparring.cli.train:rl", "train an agent: sparring rl agent=ppo env=cartpole", "rl"
+    ),
+    "gan": Command(
+        "sparring.cli.train:gan", "train a GAN: sparring gan data=ring loss=hinge penalty=r1", "gan"
+    ),
+    "supervised": Command(
+        "sparring.cli.train:supervised",
+        "train a model on examples: sparring supervised data=digits",
+        "supervised",
+    ),
+    "train": Command(
+        "sparring.cli.train:train",
+        "train from a config of yours: sparring train --config-dir conf --config-name mine",
+        "rl",
+    ),
+    "evaluate": Command(
+        "sparring.cli.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"
+    ),
+    "report": Command(
+        "sparring.cli.report:main", "statistics over seeds: sparring report runs/my_sweep"
+    ),
+    "search": Command(
+        "sparring.cli.search:main",
+        "look for good settings: sparring search rl agent=ppo --trials 40",
+    ),
+    "rerun": Command(
+        "sparring.cli.rerun:main", "run a run again, to the last bit: sparring rerun runs/my_run"
+    ),
+    "tensorboard": Command(
+        "sparring.cli.tensorboard:main",
+        "look at runs in TensorBoard: sparring tensorboard runs/my_sweep",
+    ),
+    "export": Command(
+        "sparring.cli.export:main", "export a run's model: sparring export runs/my_run --name cart"
+    ),
+    "serve": Command(
+        "sparring.cli.serve:main",
+        "serve exported models over HTTP: sparring serve models --port 8501",
+    ),
+    "keys": Command(
+        "sparring.cli.keys:main", "who may ask a server: sparring keys keys.json add alice"
+    ),
+    "actor": Command(
+        "sparring.cli.actor:main",
+        "step environments for a run elsewhere: sparring actor runs/my_run",
+    ),
+    "benchmark": Command(
+        "sparring.cli.benchmark:main", "measure speed: sparring benchmark --repeats 5"
+    ),
+}
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        _main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output, such as `| head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    if arguments[0] == "--version":
+        print(f"sparring {_version()}")
+        return
+    if arguments[0] in ("-sc", "--shell-completion"):
+        _completion(arguments[1:])
+        return
+    name = arguments[0]
+    if name not in COMMANDS:
+        _fail(
+            f"sparring {name}: no such command. There are: {', '.join(COMMANDS)}. See sparring "
+            "--help.",
+            2,
+        )
+    _run(COMMANDS[name], arguments[1:])
+
+
+def _run(command: Command, arguments: Sequence[str]) -> None:
+    module, function = command.target.split(":")
+    call: Callable[[Sequence[str]], int | None] = getattr(importlib.import_module(module), function)
+    try:
+        code = call(arguments) or 0
+        sys.stdout.flush()
+        sys.exit(code)
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped at once; the last checkpoint is what remains", 130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"sparring: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("sparring")
+    except metadata.PackageNotFoundError:
+        return f"in {Path(__file__).resolve().parents[2]}, not installed"
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: sparring <command> [arguments]\n\n"
+        f"{lines}\n\n"
+        "`sparring <command> --help` says more. Completion for bash and zsh:\n"
+        '  eval "$(sparring --shell-completion bash)"  (zsh: autoload -U bashcompinit && '
+        "bashcompinit first)"
+    )
+
+
+_BASH = """_sparring() {
+  COMPREPLY=()
+  if [ "$COMP_CWORD" -eq 1 ]; then COMPREPLY=($(compgen -W "%s" -- "${COMP_WORDS[1]}")); return; fi
+  local line="${COMP_LINE:0:$COMP_POINT}"
+  COMPREPLY=($(COMP_LINE="sparring${line#*"${COMP_WORDS[1]}"}" \\
+    "${COMP_WORDS[0]}" --shell-completion query "${COMP_WORDS[1]}" 2>/dev/null))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _sparring sparring"""
+
+
+def _completion(arguments: Sequence[str]) -> None:
+    """Print the shell's function (`bash`), or answer it (`query <command>`, the line in
+    COMP_LINE).
+    """
+    if list(arguments) == ["bash"]:
+        print(_BASH % " ".join(COMMANDS))
+    elif len(arguments) == 2 and arguments[0] == "query" and arguments[1] in COMMANDS:
+        name = COMMANDS[arguments[1]].config
+        if name is not None:
+            from sparring.cli.train import complete
+
+            complete(name)
+    else:
+        _fail("--shell-completion takes bash", 2)

@@ -1,0 +1,61 @@
+"""Registration of Hydra plugins and resolvers, needed by commands that read a config."""
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from sparring.config import composer as config_composer
+from sparring.config import overrides as config_overrides
+from sparring.sweep import hydra_plugins
+
+
+def prepare() -> None:
+    """What commands that read a run's config need: our resolvers, our plugins, and the working
+    folder's packages.
+    """
+    hydra_plugins.register()
+    set_resolvers()
+    # A user's package beside their configs, found after everything installed
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
+def set_resolvers(swept: Sequence[str] | None = None) -> None:
+    """What our configs may say beside Hydra's own.
+
+    `${run_name:ppo,cartpole,0}`: a run's name, from what was chosen and the time; a sweep's is from
+    what it varies. `${job_name:${hydra.overrides.task},${hydra.job.num}}`: the folder of a sweep's
+    job. `${documented:run/default,run}`: the keys of a file in conf/ with their comments, as
+    `--help` shows them.
+    """
+    when = time.strftime("%m%d-%H%M%S")
+
+    def run_name(*parts: Any) -> str:
+        words = parts if swept is None else ("sweep", *(key.rpartition(".")[2] for key in swept))
+        return "-".join([*(re.sub(r"[^A-Za-z0-9_.-]+", "-", str(word)) for word in words), when])[
+            :120
+        ]
+
+    resolvers: dict[str, Callable[..., str]] = {
+        "run_name": run_name,
+        "job_name": lambda overrides, number: config_overrides.job_name(
+            overrides, swept or [], number
+        ),
+        "documented": documented,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def documented(name: str, prefix: str = "") -> str:
+    """The commented keys of conf/`name`.yaml, one a line: `run.steps=100000  how long to train`."""
+    lines = (config_composer.CONF / f"{name}.yaml").read_text().splitlines()
+    found = [re.fullmatch(r"(\w+): (.*?)\s+# (.+)", line) for line in lines]
+    rows = [(f"{prefix}{m[1]}={'...' if '$' in m[2] else m[2]}", m[3]) for m in found if m]
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"  {key:{width}}  {comment}" for key, comment in rows)

@@ -1,0 +1,260 @@
+"""Composing a config and finding its mistakes before anything is built. TensorFlow is not imported
+here.
+
+Hydra composes; this module says in one line what Hydra refuses, and how to mend it.
+`research/config/validation.py` looks for what Hydra lets pass.
+"""
+
+import importlib.util
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import sparring.conf
+from sparring.errors import UserError, listed, near
+
+_PARTS = ("base", "limits", "benchmark")  # files beside the primary configs that are none
+CONF = Path(next(iter(sparring.conf.__path__)))
+
+
+class Composer:
+    """Composes one primary config with overrides.
+
+    Args:
+      name: the primary config, such as "rl" for conf/rl.yaml.
+      config_dir: a further folder of config files, or None.
+      overrides: what is on the command line, for its `hydra.searchpath`.
+
+    Attributes:
+      places: further folders and packages (`pkg://my_lab.conf`) of config files.
+
+    Raises:
+      UserError: no such config, folder or package, or a file in them hides behind one of ours.
+    """
+
+    def __init__(
+        self, name: str, config_dir: str | None = None, overrides: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        if config_dir is not None and not Path(config_dir).is_dir():
+            raise UserError(f"--config-dir {config_dir}: there is no such folder.")
+        self.places = [f"file://{Path(config_dir).resolve()}"] if config_dir is not None else []
+        self._open()
+        searched: list[Any] = [
+            o.value() for o in self.parse(overrides) if o.key_or_group == "hydra.searchpath"
+        ]
+        self.places += [
+            str(place) for place in (searched[-1] if searched else self._own_search_path())
+        ]
+        self._open()
+        self._look_at_places()
+
+    def _open(self) -> None:
+        path = create_config_search_path(str(CONF))
+        for place in self.places:
+            # After ours
+            path.prepend("command-line", place, anchor=SearchPathQuery(provider="schema"))
+        GlobalHydra.instance().clear()
+        self.hydra = Hydra.create_main_hydra2(task_name="sparring", config_search_path=path)
+        # It is ours alone: who composes next, Hydra itself included, begins afresh
+        GlobalHydra.instance().clear()
+        self.loader: Any = self.hydra.config_loader
+
+    def _own_search_path(self) -> list[str]:
+        """The `hydra.searchpath` that the primary config itself names."""
+        try:
+            primary = self.loader.repository.load_config(self.name)
+        except (yaml.YAMLError, HydraException, OmegaConfBaseException) as error:
+            raise UserError(self._explain(error, ())) from error
+        if primary is None:
+            names = sorted(
+                n for n in set(self.options("")) if n not in _PARTS and not n.startswith("_")
+            )
+            raise UserError(
+                f"There is no config {self.name}. {near(self.name, names)}{listed(names)}"
+            )
+        return OmegaConf.select(primary.config, "hydra.searchpath") or []
+
+    def _look_at_places(self) -> None:
+        for place in self.places:
+            folder = _folder(place)
+            if folder is None:
+                raise UserError(f"{place}: there are no configs there to add.")
+            for ours in CONF.rglob("*.yaml") if not folder.samefile(CONF) else ():
+                if (folder / ours.relative_to(CONF)).is_file():
+                    raise UserError(
+                        f"{folder / ours.relative_to(CONF)} would be passed over, since Sparring "
+                        "has a config of that "
+                        "name: give yours another."
+                    )
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        """The overrides as Hydra reads them; UserError if it can't."""
+        parser = OverridesParser.create(self.loader)
+        parsed = []
+        for text in overrides:
+            try:
+                parsed += parser.parse_overrides([text])
+            except HydraException as error:
+                raise UserError(_unreadable(text, error)) from error
+        return parsed
+
+    def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+        """The composed config, with its `hydra` node; UserError in one line for what
+        Hydra refuses.
+        """
+        try:
+            with warnings.catch_warnings():
+                # Of config folders without an __init__.py
+                warnings.simplefilter("ignore", UserWarning)
+                return self.hydra.compose_config(self.name, list(overrides), mode, from_shell=False)
+        except (
+            yaml.YAMLError,
+            ConfigCompositionException,
+            HydraException,
+            OmegaConfBaseException,
+        ) as error:
+            raise UserError(self._explain(error, overrides)) from error
+        except ValueError as error:  # Hydra's for an option that is null or a number
+            raise UserError(self._no_option(overrides) or str(error)) from error
+
+    def help(self, overrides: Sequence[str]) -> str:
+        """What `--help` says: `hydra.help` of the config, filled in; of groups those that the
+        config is made of.
+        """
+        cfg = self.compose(overrides)
+        HydraConfig.instance().set_config(cfg)
+        text = str(
+            self.hydra.get_help(
+                cfg.hydra.help, OmegaConf.create(), get_args_parser(), resolve=False
+            )
+        )
+        chosen = {str(group).partition("@")[0] for group in cfg.hydra.runtime.choices}
+        others = set(self.groups()) - chosen
+        return "\n".join(line for line in text.splitlines() if line.partition(":")[0] not in others)
+
+    def options(self, group: str) -> list[str]:
+        """The options of a config group."""
+        return list(self.loader.get_group_options(group))
+
+    def is_group(self, key: str) -> bool:
+        """Whether `key` names a config group."""
+        return bool(self.options(key.split("@")[0]))
+
+    def groups(self) -> list[str]:
+        """The config groups at the top."""
+        found = self.loader.get_group_options("", ObjectType.GROUP)
+        return sorted(g for g in found if g != "hydra" and self.options(g))
+
+    def _explain(self, error: Exception, overrides: Sequence[str]) -> str:
+        if isinstance(error, yaml.YAMLError):
+            return _bad_yaml(error)
+        cause = str(error.__cause__ or error)
+        key = re.search(r"full_key: (\S+)", cause) or re.search(
+            r"Key '(\S+)' is not in struct", cause
+        )
+        if key and "not in struct" in cause:
+            return self._unknown_key(key[1], overrides)
+        text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        group = re.search(r"Could not (?:find|load) '(\S+)/([^'/]+)'", text)
+        if group:
+            options = self.options(group[1])
+            if not options:
+                return (
+                    f"{group[1]}={group[2]}: there is no config group {group[1]}. "
+                    f"{listed(self.groups())}"
+                )
+            return (
+                f"{group[1]}={group[2]}: no such option. {near(group[2], options)}{listed(options)}"
+            )
+        lost = re.search(r"Could not override '(\S+)'", text)
+        if lost:
+            return self._unknown_key(lost[1], overrides)
+        return text
+
+    def _no_option(self, overrides: Sequence[str]) -> str | None:
+        for override in self.parse(overrides):
+            group = override.key_or_group
+            if self.is_group(group) and not isinstance(override.value(), str | list | dict):
+                return (
+                    f"{override.input_line}: {group} is the name of an option. "
+                    f"{listed(self.options(group))}"
+                )
+        return None
+
+    def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
+        choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]
+        known = list(leaves(self.compose(choices))) if choices != list(overrides) else []
+        known += self.groups()  # also those of which the config has no option
+        return (
+            f"{key}: no such key. {near(key, known)}`--cfg job` lists them all; +{key}=... adds "
+            "one."
+        )
+
+
+def _folder(place: str) -> Path | None:
+    """The folder behind a place of configs, a path or `pkg://package.inner`; None if
+    there is none.
+    """
+    if not place.startswith("pkg://"):
+        folder = Path(place.removeprefix("file://"))
+        return folder if folder.is_dir() else None
+    try:
+        spec = importlib.util.find_spec(place.removeprefix("pkg://"))
+    except ModuleNotFoundError:
+        return None
+    return (
+        Path(next(iter(spec.submodule_search_locations)))
+        if spec and spec.submodule_search_locations
+        else None
+    )
+
+
+def leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted names of every key that a person may want to set."""
+    for key in cfg:
+        name = f"{prefix}{key!s}"
+        node = cfg._get_node(key)
+        if name in ("hydra", "limits"):
+            continue
+        if isinstance(node, DictConfig) and not (
+            node._is_none() or node._is_interpolation() or node._is_missing()
+        ):
+            yield from leaves(node, f"{name}.")
+        yield name
+
+
+def _unreadable(text: str, error: Exception) -> str:
+    if "=" not in text:
+        return f"{text}: what is it to be? Write {text}=VALUE."
+    lines = [
+        line.strip() for line in str(error).splitlines() if line.strip() and "hydra.cc" not in line
+    ]
+    reason = next((line for line in lines if not line.startswith("Error parsing")), "not a value")
+    return (
+        f"{text}: cannot be read ({reason}). Close what is open, and quote what holds spaces or "
+        "signs: 'key=\"a, b\"'."
+    )
+
+
+def _bad_yaml(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f"{mark.name}, line {mark.line + 1}: " if mark is not None else ""
+    said = getattr(error, "problem", None) or " ".join(str(error).split())
+    return f"{place}not YAML ({said})."

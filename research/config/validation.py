@@ -1,0 +1,330 @@
+"""Finding what Hydra lets pass in a config, before anything is built and before TensorFlow is
+imported.
+
+Values of another type than their default's, numbers out of range, values left open, keys that
+nothing reads, groups that don't exist, targets that may not be named or are not there, runs to go
+on from that are not there, environments that can't be built. The first mistake is a UserError, one
+line that names the mend.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sparring.config import targets
+from sparring.config.bounds import check_limits, is_limit
+from sparring.config.composer import CONF, Composer
+from sparring.errors import UserError, listed, near
+from sparring.storage import run_folder
+
+_EVERY_COMBINATION = (
+    24  # of a sweep are checked up to this many; beyond, every value beside the others' first
+)
+_READ = (
+    "run",
+    "strategy",
+    "device",
+    "limits",
+    "seed",
+    "compile",
+    "check_first",
+    "hparams",
+    "tasks",
+    "packages",
+    "trainer",
+    "suite",
+)
+
+
+class Command:
+    """What is to be run, with its mistakes found.
+
+    Attributes:
+      overrides: as given, with whole floats made ints (`run.steps=1e5` -> `run.steps=100000`).
+      multirun: whether it is a sweep.
+      cfg: the composed config of the run, or of a sweep's first job.
+      swept: the keys that a sweep varies.
+      jobs: how many jobs a sweep has; 0 if its sweeper draws them.
+    """
+
+    def __init__(self, composer: Composer, overrides: Sequence[str], multirun: bool) -> None:
+        self.composer = composer
+        self.overrides = list(overrides)
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        parsed = composer.parse(overrides)
+        for override in parsed:
+            self._check_addition(override)
+        master = self._compose([o.input_line or "" for o in parsed if not o.is_sweep_override()])
+        self.multirun = multirun or master.hydra.mode == RunMode.MULTIRUN
+        parsed += self._sweep_in_config(master, parsed) if self.multirun else []
+        self.swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
+        if self.swept and not self.multirun:
+            text = next(o.input_line for o in parsed if o.is_sweep_override())
+            raise UserError(
+                f"{text}: several values are a sweep: add -m (or brackets, if it is one list)."
+            )
+        listed_out = str(master.hydra.sweeper._target_).endswith("BasicSweeper")
+        values = [_values(o, listed_out) for o in parsed]
+        self.jobs = math.prod(map(len, values)) if listed_out else 0
+        self._mended: dict[str, str] = {}
+        first, *rest = [self._check_job(parsed, chosen) for chosen in _looked_at(parsed, values)]
+        _build_first([first, *rest])
+        self.cfg = first
+        for i, several in enumerate(values[: len(self.overrides)]):
+            if any(text in self._mended for text in several):
+                key = several[0].partition("=")[0]
+                wanted = [self._mended.get(t, t) for t in several]
+                self.overrides[i] = f"{key}={','.join(t.partition('=')[2] for t in wanted)}"
+
+    def _sweep_in_config(self, master: DictConfig, parsed: list[Override]) -> list[Override]:
+        """What a config sweeps over by itself: `hydra.sweeper.params`, where the command line says
+        nothing else.
+        """
+        given = {o.get_key_element() for o in parsed}
+        params = master.hydra.sweeper.get("params") or {}
+        return [
+            o
+            for o in self.composer.parse([f"{k}={v}" for k, v in params.items()])
+            if o.key_or_group not in given
+        ]
+
+    def _check_addition(self, override: Override) -> None:
+        key = override.key_or_group
+        if override.is_add() and not set("./@") & set(key) and not self.composer.is_group(key):
+            groups = self.composer.groups()
+            raise UserError(
+                f"+{key}: no config group of that name. {near(key, groups)}{listed(groups)}"
+            )
+
+    def _check_job(self, parsed: list[Override], chosen: list[str]) -> DictConfig:
+        """Check one job's config; notes in `_mended` the floats that are meant to be
+        whole numbers.
+        """
+        groups = [
+            text
+            for o, text in zip(parsed, chosen, strict=True)
+            if self.composer.is_group(o.key_or_group)
+        ]
+        defaults = self._compose(groups)
+        for i, (override, text) in enumerate(zip(parsed, chosen, strict=True)):
+            if text in groups or override.is_delete() or override.is_add() or "=" not in text:
+                continue
+            chosen[i] = _check_type(defaults, self.composer.parse([text])[0], text)
+            if chosen[i] != text:
+                self._mended[text] = chosen[i]
+        cfg = self._compose(chosen)
+        _check_run(cfg.run)
+        check_composed(cfg, self.composer.places)
+        if cfg.run.resume not in ("auto", "never"):
+            run_folder.existing(str(cfg.run.resume), "run.resume")
+        if cfg.run.warm_start is not None:
+            run_folder.existing(str(cfg.run.warm_start), "run.warm_start")
+        return cfg
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        key = tuple(overrides)
+        if key not in self._composed:
+            self._composed[key] = self.composer.compose(overrides)
+        return self._composed[key]
+
+
+def check_composed(cfg: DictConfig, places: Sequence[str] = ()) -> None:
+    """Find mistakes in a composed config, wherever its values came from."""
+    if "hydra" in cfg:
+        HydraConfig.instance().set_config(cfg)
+    job = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    raw = OmegaConf.to_container(job)
+    for key in _left_open(raw):
+        raise UserError(f"{key} is left open: give it a value, {key}=...")
+    plain = _resolved(job)
+    _check_read(raw)
+    _check_left_over(raw)
+    check_limits(plain, plain.get("limits", {}))
+    targets.check(plain, [*plain.get("packages", []), *targets.named_by(places)])
+
+
+def _left_open(node: Any, prefix: str = "") -> Iterator[str]:
+    if node == "???":
+        yield prefix.removesuffix(".")
+    elif isinstance(node, dict | list):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _left_open(child, f"{prefix}{key}.")
+
+
+def _resolved(job: DictConfig) -> dict[str, Any]:
+    try:
+        plain: Any = OmegaConf.to_container(job, resolve=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        said = str(error).splitlines()[0]
+        value: Any = OmegaConf.to_container(job)
+        for part in str(key).split("."):
+            value = value.get(part, "") if isinstance(value, dict) else ""
+        raise UserError(f"{key}={value}: {said}. Mend it or what it refers to.") from error
+    return dict(plain)
+
+
+def _check_read(raw: Any) -> None:
+    """Top-level keys that nothing refers to have no effect: they are misspelt. One that is null
+    says so itself.
+    """
+    text = str(raw)
+    for key in raw:
+        if (
+            raw[key] is not None
+            and key not in _READ
+            and not re.search(rf"\$\{{{re.escape(str(key))}[.}}\[]", text)
+        ):
+            raise UserError(
+                f"{key}: nothing reads this key. "
+                f"{near(str(key), [*_READ, *(k for k in raw if k != key)])}".strip()
+            )
+
+
+def _check_left_over(raw: Any) -> None:
+    """Settings of what is not chosen, such as an experiment's for a penalty that the command line
+    leaves out.
+    """
+    for key, things in raw.items():
+        if key in _READ or not isinstance(things, dict) or "_target_" in things:
+            continue
+        for name, thing in things.items():
+            if isinstance(thing, dict) and "_target_" not in thing:
+                settings = ", ".join(map(str, thing))
+                raise UserError(
+                    f"{key}.{name} has settings ({settings}), but nothing of that name is chosen. "
+                    "Choose it, or take "
+                    f"its settings out with '~{key}.{name}'."
+                )
+
+
+def _check_run(run: DictConfig) -> None:
+    known = [str(k) for k in OmegaConf.load(CONF / "run" / "default.yaml")]
+    for key in map(str, run):
+        if key not in known:
+            close = near(key, known).replace("mean ", "mean run.")
+            raise UserError(f"run.{key}: no such key. {close}{listed(known)}")
+    for key in known:
+        if key not in run:
+            raise UserError(
+                f"run.{key} is missing: build on ours, with `defaults: [default, _self_]`."
+            )
+
+
+def _build_first(configs: Sequence[DictConfig]) -> None:
+    """Build what `check_first` names, once for each different config of it."""
+    built = []
+    for cfg in configs:
+        for key in cfg.check_first:
+            if cfg[key] not in built:
+                built.append(cfg[key])
+                targets.check_arguments({key: OmegaConf.to_container(cfg[key], resolve=True)})
+                targets.instantiate(cfg[key])
+
+
+def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:
+    """The overrides of the jobs to look at: all of a small sweep, else every value beside the
+    others' first.
+
+    Limits are bounds, so of a range of numbers its ends are enough.
+    """
+    ranges = [o.is_sweep_override() and o.value_type is ValueType.RANGE_SWEEP for o in parsed]
+    values = [
+        sorted({v[0], v[-1]}, key=v.index) if r else v for r, v in zip(ranges, values, strict=True)
+    ]
+    if math.prod(map(len, values)) <= _EVERY_COMBINATION:
+        yield from map(list, itertools.product(*values))
+        return
+    first = [several[0] for several in values]
+    yield first
+    for i, several in enumerate(values):
+        yield from ([*first[:i], value, *first[i + 1 :]] for value in several[1:])
+
+
+def _values(override: Override, listed_out: bool) -> list[str]:
+    """What an override stands for: one value or several; the two ends of a range that a sweeper
+    draws from.
+    """
+    text = override.input_line or ""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [text]
+    if override.is_interval_sweep():
+        if listed_out:
+            raise UserError(
+                f"{text}: a sweep without steps. List values, or choose a hydra/sweeper that draws "
+                "some."
+            )
+        bounds: Any = override.value()
+        return [f"{key}={bounds.start}", f"{key}={bounds.end}"]
+    try:
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    except (HydraException, ValueError) as error:
+        raise UserError(f"{text}: not a sweep ({error}).") from error
+    if not values:
+        raise UserError(f"{text}: nothing to run, it is empty.")
+    return values
+
+
+def _check_type(defaults: DictConfig, override: Override, text: str) -> str:
+    """`text`, whole floats for ints made whole; UserError if the value is not of its default's
+    type.
+    """
+    key = override.key_or_group
+    value = override.value()
+    try:
+        default, limit = (
+            OmegaConf.select(defaults, k, throw_on_missing=False) for k in (key, f"limits.{key}")
+        )
+    except OmegaConfBaseException:
+        return text
+    value = getattr(value, "text", value)  # a quoted string
+    if isinstance(value, str) and "${" in value:
+        return text  # known once it is resolved
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        wanted = "true or false"
+        fits = isinstance(value, bool)
+    elif isinstance(default, int):
+        if isinstance(value, float) and value.is_integer():
+            return f"{text.partition('=')[0]}={int(value)}"
+        wanted = "a whole number"
+        fits = isinstance(value, int) and number
+    elif isinstance(default, float) or is_limit(limit):
+        wanted = "a number"
+        fits = number or value is None or isinstance(value, dict)
+    elif OmegaConf.is_list(default):
+        wanted = "a list, such as [64,64]"
+        fits = _like(value, default)
+    elif OmegaConf.is_dict(default):
+        wanted = "a mapping, such as {a:1}"
+        fits = isinstance(value, dict)
+    elif isinstance(default, str):
+        wanted = "text"
+        fits = not isinstance(value, list | dict | None)
+    else:
+        return text
+    if not fits:
+        raise UserError(f"{text}: {key} is {wanted} (its default is {_short(default)}).")
+    return text
+
+
+def _like(value: Any, default: Any) -> bool:
+    """Whether `value` is a list, of whole numbers if the default is."""
+    if not isinstance(value, list):
+        return False
+    whole = len(default) > 0 and all(isinstance(x, int) for x in default)
+    return not whole or all(isinstance(x, int) and not isinstance(x, bool) for x in value)
+
+
+def _short(value: Any) -> str:
+    return str(OmegaConf.to_container(value)) if OmegaConf.is_config(value) else str(value)

@@ -1,0 +1,161 @@
+"""Data sets in arrays: scikit-learn's digits, and .npz files of one's own."""
+
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparring.data.dataset import Arrays, check_finite, classes_of, few, split_off
+from sparring.errors import UserError
+
+_log = logging.getLogger("sparring")
+
+
+def digits(
+    seed: int,
+    test_fraction: float = 0.2,
+    only: Sequence[int] | None = None,
+    per_class: int | None = None,
+    shifts: int = 0,
+) -> Arrays:
+    """The 1 797 handwritten digits that come with scikit-learn: 8x8x1 in [-1, 1], 10 classes
+    (Alpaydin, Kaynak 1998).
+
+    The split is the same in every run; `seed` fixes the order of the batches. `only` some digits,
+    as classes in that order. `per_class`: so many training examples of each, drawn by the seed; the
+    test split stays as it is. `shifts`: training examples also moved by up to so many pixels up or
+    down and left or right.
+    """
+    from sklearn.datasets import load_digits  # a second of imports
+
+    found = load_digits()
+    # [N, 8, 8, 1], of 17 grey levels
+    images = (found.images[..., np.newaxis] / 8.0 - 1.0).astype(np.float32)
+    rows = split_off(len(images), test_fraction, "data", found.target)
+    classes = classes_of(only, 10)
+    rows = {
+        s: r[few(found.target[r], classes, per_class if s == "train" else None, seed)]
+        for s, r in rows.items()
+    }
+    labels = {s: np.array([classes.index(c) for c in found.target[r]]) for s, r in rows.items()}
+    kept = {s: images[r] for s, r in rows.items()}
+    if shifts:
+        kept["train"] = _shifted(kept["train"], shifts)
+        times = (2 * shifts + 1) ** 2
+        labels["train"] = np.tile(labels["train"], times)
+    return Arrays(kept, labels, seed, [str(c) for c in classes])
+
+
+def _shifted(images: np.ndarray, by: int) -> np.ndarray:
+    """Images [N, H, W, C] moved by up to `by` pixels both ways, dark behind: [N * (2 by + 1)^2, H,
+    W, C].
+    """
+    _, height, width, _ = images.shape
+    padded = np.pad(images, [(0, 0), (by, by), (by, by), (0, 0)], constant_values=-1.0)
+    places = [(y, x) for y in range(2 * by + 1) for x in range(2 * by + 1)]
+    return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in places])
+
+
+def npz(
+    path: str,
+    seed: int,
+    images: str = "images",
+    labels: str | None = None,
+    test_images: str | None = None,
+    test_labels: str | None = None,
+    low: float = -1.0,
+    high: float = 1.0,
+    test_fraction: float = 0.1,
+) -> Arrays:
+    """Examples from a file of numpy's `savez`; nothing in it is unpickled.
+
+    `images` and `labels` name its arrays: images uint8 or float [N, H, W] or [N, H, W, C], or
+    vectors [N, F]; labels whole numbers [N], or null for none. `test_images`, `test_labels` name
+    the test split's; without them `test_fraction` of the examples, the same in every run, are kept
+    for testing. Float images from `low` to `high` are scaled to [-1, 1]; vectors stay as they are.
+
+    Raises UserError for a file that is missing or no .npz, for an array that is not there or holds
+    Python objects, and for what `Arrays` refuses.
+    """
+    source = f"data.path={path}"
+    if (test_images is None or labels is None) != (test_labels is None):
+        raise UserError(
+            f"{source}: give labels to both splits, data.labels and data.test_labels, or to none."
+        )
+    if not low < high:
+        raise UserError(f"{source}: data.low={low} must lie below data.high={high}.")
+    names = [n for n in (images, labels, test_images, test_labels) if n is not None]
+    arrays = _read(Path(path), names, source)
+    x = _images(arrays[images], low, high, f"{source}: {images}")
+    y = None if labels is None else arrays[labels]
+    if test_images is not None:
+        examples = {
+            "train": x,
+            "test": _images(arrays[test_images], low, high, f"{source}: {test_images}"),
+        }
+        marks = (
+            None if y is None or test_labels is None else {"train": y, "test": arrays[test_labels]}
+        )
+        return Arrays(examples, marks, seed, source=source)
+    if y is not None and y.shape != (len(x),):
+        raise UserError(
+            f"{source}: labels of shape {list(y.shape)}, though there are {len(x)} examples."
+        )
+    rows = split_off(len(x), test_fraction, source, y)
+    marks = None if y is None else {s: y[r] for s, r in rows.items()}
+    return Arrays({s: x[r] for s, r in rows.items()}, marks, seed, source=source)
+
+
+def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as opened:  # np.load leaves a damaged file open
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise UserError(
+                    f"{source} holds one bare array: write it by np.savez(path, images=...)."
+                )
+            missing = [n for n in names if n not in file.files]
+            if missing:
+                raise UserError(
+                    f"{source}: no array {missing[0]}; there are {', '.join(sorted(file.files))}."
+                )
+            return {n: file[n] for n in names}
+    except FileNotFoundError:
+        raise UserError(f"{source}: there is no such file.") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        said = str(error).split("\n")[0]
+        if "allow_pickle" in said or "pickle" in said:
+            said = "it holds Python objects, which are never unpickled; save plain arrays"
+        raise UserError(f"{source} cannot be read as .npz: {said}.") from error
+
+
+def _images(array: np.ndarray, low: float, high: float, source: str) -> np.ndarray:
+    """Float images scaled from [low, high] to [-1, 1]; others as they are. What is wrong is told by
+    the file's rows.
+    """
+    if array.ndim == 3:
+        array = array[..., np.newaxis]  # grey
+    if array.dtype.kind != "f" or array.size == 0:
+        return array
+    check_finite(array, source)
+    if array.ndim != 4:
+        return array
+    array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+    # 0.1 in the array's type lies beside 0.1
+    bottom = array.dtype.type(low)
+    top = array.dtype.type(high)
+    least = array.min()
+    most = array.max()
+    if not (bottom <= least and most <= top):
+        raise UserError(
+            f"{source} has values from {least:g} to {most:g}, beyond data.low={low:g} and "
+            f"data.high={high:g}: set "
+            "these to what the values run from and to, or give bytes."
+        )
+    if low < 0.0 <= least:
+        _log.warning(
+            "%s has values from %g to %g: if they begin at 0, set data.low=0.", source, least, most
+        )
+    return np.clip((array - bottom) * (2.0 / (high - low)) - 1.0, -1.0, 1.0).astype(np.float32)

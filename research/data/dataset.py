@@ -1,0 +1,342 @@
+"""Data to learn from: which examples a batch consists of, and how they come to the device.
+
+A batch is a function of (seed, position) alone, so a run that is killed and resumed at batch k gets
+the batches it would have got: nothing of the order needs saving but k.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from sparring.errors import UserError
+
+SPLITS = ("train", "test")
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB with alpha: what an image may have
+
+
+class Data(Protocol):
+    """What a trainer learns from. Images are float32 in [-1, 1]."""
+
+    shape: tuple[int, ...]  # of one example, such as (2,) or (32, 32, 3)
+    classes: int  # how many; 0: there are no labels
+    count: int  # training examples; 0: endless, each drawn anew
+
+    def plan(self, first: int, steps: int, size: int) -> np.ndarray:
+        """Which examples the batches number first, first + 1, ... consist of: int64 [steps, size],
+        on the host.
+
+        Every example once an epoch. Batches run on across the end of an epoch, so that all have the
+        same size and none is dropped: the one at the border holds the last examples of one epoch
+        and the first of the next.
+        """
+
+    def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The examples float32 [B, *shape] and labels int64 [B] of `rows` int64 [B], in a compiled
+        step.
+
+        Labels are zero if there are no classes. What is drawn anew is drawn from `keys`, uint32 [B,
+        2], one each.
+        """
+
+    def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The examples float32 [N, *shape] and labels int64 [N] of "train" or "test", on the host.
+
+        `limit`: that many of them, chosen at random but always the same; None: all (of endless
+        data, a stated number).
+        """
+
+
+def check(
+    data: Data, batch_size: int, labelled: bool = False, key: str = "trainer.batch_size"
+) -> None:
+    """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs
+    them (`labelled`).
+
+    `key` is where the batch's size is set.
+    """
+    if 0 < data.count < batch_size:
+        raise UserError(
+            f"data: {data.count} training examples do not fill a batch of {batch_size}: lower "
+            f"{key}."
+        )
+    if labelled and data.classes == 0:
+        raise UserError(
+            "data: it has no labels, which a conditional model needs: give data.labels, sort "
+            "images into one folder a "
+            "class, or train an unconditional model."
+        )
+
+
+def permutation(count: int, seed: int, epoch: int = 0) -> np.ndarray:
+    """A random order of 0 .. count - 1, int64 [count], from (seed, epoch).
+
+    The order of Philox's words, whose stream is fixed for good; `Generator.permutation` may differ
+    between versions of numpy.
+    """
+    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
+    return np.argsort(words, kind="stable")
+
+
+class Order:
+    """The order in which `count` examples come: a new permutation every epoch, from
+    (seed, epoch).
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        # Batches come in order, and one at most lies across an epoch's end
+        self._epoch = functools.lru_cache(maxsize=2)(functools.partial(permutation, count, seed))
+
+    def plan(self, first: int, steps: int, size: int) -> np.ndarray:
+        """As `Data.plan`."""
+        start = first * size
+        stop = (first + steps) * size
+        rows = np.empty(stop - start, np.int64)
+        for epoch in range(start // self.count, -(-stop // self.count)):
+            begin = epoch * self.count
+            end = (epoch + 1) * self.count
+            a = max(start, begin)
+            b = min(stop, end)
+            rows[a - start : b - start] = self._epoch(epoch)[a - begin : b - begin]
+        return rows.reshape(steps, size)
+
+
+class Pairs:
+    """Inputs in memory and what is to be said of each, its target, with a train and a test split.
+
+    It keeps to `Data`, but that inputs may be of any shape and type (numbers, ids int64) and a
+    target anything that has a shape: a class int64 [], a vector, a box. `seed` fixes the order of
+    the batches.
+    """
+
+    classes = 0
+    names: tuple[str, ...] = ()
+
+    def __init__(
+        self, inputs: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], seed: int
+    ) -> None:
+        self.shape = tuple(int(n) for n in inputs["train"].shape[1:])
+        self.count = len(inputs["train"])
+        self._inputs = dict(inputs)
+        self._targets = dict(targets)
+        self._order = Order(self.count, seed)
+
+    @property
+    def kept(self) -> np.dtype:
+        """The type that inputs are kept in: uint8 for what is scaled when it is taken."""
+        return self._inputs["train"].dtype
+
+    def plan(self, first: int, steps: int, size: int) -> np.ndarray:
+        """As `Data.plan`."""
+        return self._order.plan(first, steps, size)
+
+    def restored(self, outputs: tf.Tensor) -> tf.Tensor:
+        """What a model says [B, ...] of targets that are numbers, in the targets' own units."""
+        return outputs
+
+    def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The inputs [B, *shape] and targets [B, ...] of `rows` int64 [B]; nothing is drawn."""
+        inputs, targets = self._on_device
+        return scaled(tf.gather(inputs, rows)), tf.gather(targets, rows)
+
+    @functools.cached_property
+    def _on_device(self) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():  # else they would become constants of the graph that is being traced
+            return tf.constant(self._inputs["train"]), tf.constant(self._targets["train"])
+
+    def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `Data.examples`: the inputs and targets of a split, on the host."""
+        rows = self.rows(split, limit)
+        return unit(self._inputs[split][rows]), self._targets[split][rows]
+
+    def rows(self, split: str, limit: int | None = None) -> np.ndarray:
+        """Which of a split's examples `examples` gives, int64 [N]."""
+        count = len(self._targets[known(split)])
+        return (
+            np.arange(count)
+            if limit is None or limit >= count
+            else np.sort(permutation(count, 0)[:limit])
+        )
+
+
+class Arrays(Pairs):
+    """Examples in memory, with a train and a test split; satisfies `Data`.
+
+    Examples are uint8 images [N, H, W, C], kept as bytes and scaled to [-1, 1] when taken; float
+    images [N, H, W, C] within [-1, 1]; or float vectors [N, F] of any range. `labels` are integers
+    [N] in [0, classes), or None in both splits. `names`, if given, are the classes' names.
+
+    Raises UserError for what cannot be learned from: no examples, other shapes than these, values
+      that are not finite
+    or out of range, labels that do not fit. `source` is what a message begins with, such as
+    "data.path=my.npz".
+    """
+
+    def __init__(
+        self,
+        examples: Mapping[str, np.ndarray],
+        labels: Mapping[str, np.ndarray] | None,
+        seed: int,
+        names: Sequence[str] | None = None,
+        source: str = "data",
+    ) -> None:
+        for split in SPLITS:
+            _check_examples(examples[split], f"{source}: {split} split")
+        if examples["train"].shape[1:] != examples["test"].shape[1:]:
+            raise UserError(
+                f"{source}: the train split's examples are {examples['train'].shape[1:]}, the test "
+                "split's "
+                f"{examples['test'].shape[1:]}: they must be alike."
+            )
+        targets = {s: np.zeros(len(examples[s]), np.int64) for s in SPLITS}
+        if labels is not None:
+            targets = {
+                s: whole_numbers(labels[s], len(examples[s]), f"{source}: {s} split")
+                for s in SPLITS
+            }
+            self.classes = len(names) if names else 1 + max(int(n.max()) for n in targets.values())
+            for split in SPLITS:
+                check_range(targets[split], self.classes, f"{source}: {split} split")
+        self.names = tuple(names) if names else tuple(str(c) for c in range(self.classes))
+        super().__init__({s: _compact(examples[s]) for s in SPLITS}, targets, seed)
+
+
+def known(split: str) -> str:
+    """The split's name, if there is such a split."""
+    if split not in SPLITS:
+        raise UserError(f"split={split}: there are {' and '.join(SPLITS)}.")
+    return split
+
+
+def scaled(examples: tf.Tensor) -> tf.Tensor:
+    """Bytes to float32 in [-1, 1]; floats as they are."""
+    return (
+        tf.cast(examples, tf.float32) * np.float32(1 / 127.5) - 1.0
+        if examples.dtype == tf.uint8
+        else examples
+    )
+
+
+def unit(examples: np.ndarray) -> np.ndarray:
+    """`scaled` on the host: the same numbers."""
+    if examples.dtype != np.uint8:
+        return examples
+    return examples.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1.0)
+
+
+def pixels(examples: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] as bytes: the inverse of `unit`, for pictures."""
+    return np.clip(np.rint((examples + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def split_off(
+    count: int, test_fraction: float, source: str, labels: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Which of `count` examples are for training and which for testing, int64, each in its order;
+    always the same.
+
+    With labels [count], the test split has its share of every class, to within one example.
+    """
+    test = round(count * test_fraction)
+    if not 0 < test < count:
+        raise UserError(
+            f"{source}: test_fraction={test_fraction} of {count} examples leaves {count - test} "
+            "for training and "
+            f"{test} for testing: both need some."
+        )
+    shuffled = permutation(count, 0)
+    by_class = shuffled if labels is None else shuffled[np.argsort(labels[shuffled], kind="stable")]
+    chosen = np.zeros(count, bool)
+    chosen[by_class[((np.arange(test) + 0.5) * count / test).astype(np.int64)]] = (
+        True  # evenly along the classes
+    )
+    return {"train": np.flatnonzero(~chosen), "test": np.flatnonzero(chosen)}
+
+
+def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: int) -> np.ndarray:
+    """Which examples are of the classes `only`, at most `per_class` of each, drawn by `seed`:
+    int64, in their order.
+    """
+    rows = np.flatnonzero(np.isin(labels, only))
+    if per_class is None:
+        return rows
+    if per_class < 1:
+        raise UserError(f"data.per_class={per_class}: 1 at least, or null for all.")
+    shuffled = rows[permutation(len(rows), seed)]
+    return np.sort(np.concatenate([shuffled[labels[shuffled] == c][:per_class] for c in only]))
+
+
+def classes_of(only: Sequence[int] | None, count: int) -> list[int]:
+    """The classes that data is to have, of `count` that there are: `only` these, or all."""
+    found = list(range(count)) if only is None else [int(c) for c in only]
+    if len(found) < 2 or len(set(found)) < len(found) or not set(found) <= set(range(count)):
+        raise UserError(f"data.only={found}: two classes of 0 to {count - 1} at least, each once.")
+    return found
+
+
+def _compact(examples: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(examples, np.uint8 if examples.dtype == np.uint8 else np.float32)
+
+
+def _check_examples(examples: np.ndarray, source: str) -> None:
+    if len(examples) == 0:
+        raise UserError(f"{source} is empty.")
+    if examples.ndim not in (2, 4) or not (
+        examples.dtype == np.uint8 or examples.dtype.kind == "f"
+    ):
+        raise UserError(
+            f"{source} is {examples.dtype} {list(examples.shape)}: images are uint8 or float [N, "
+            "height, width, "
+            "channels], vectors are float [N, features]."
+        )
+    if examples.ndim == 4 and examples.shape[-1] not in CHANNELS:
+        raise UserError(
+            f"{source} has images of {examples.shape[-1]} channels; 1, 3 or 4 are possible: [N, H, "
+            "W, C]."
+        )
+    if examples.dtype == np.uint8:
+        return
+    check_finite(examples, source)
+    low = float(examples.min())
+    high = float(examples.max())
+    if examples.ndim == 4 and not (low >= -1.0 and high <= 1.0):
+        raise UserError(
+            f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes."
+        )
+
+
+def check_finite(examples: np.ndarray, source: str) -> None:
+    """UserError if some of the floats [N, ...] are no numbers, naming the first example that holds
+    one, from 0.
+    """
+    bad = np.flatnonzero(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{source}: {len(bad)} of {len(examples)} examples hold NaN or infinity, first number "
+            f"{bad[0]}."
+        )
+
+
+def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:
+    """Labels int64 [count]; UserError if they are not one whole number each."""
+    labels = np.asarray(labels)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{source}: labels are {labels.dtype} {list(labels.shape)}, though one whole number is "
+            "needed for each of "
+            f"{count} examples."
+        )
+    return labels.astype(np.int64)
+
+
+def check_range(labels: np.ndarray, classes: int, source: str) -> None:
+    """UserError if a label is no class."""
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"{source}: labels run from {labels.min()} to {labels.max()}, though there are "
+            f"{classes} classes, 0 to "
+            f"{classes - 1}."
+        )

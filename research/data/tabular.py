@@ -1,0 +1,134 @@
+"""Tables: rows of numbers, some of which are to be told from the others."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from sparring.data import host_random
+from sparring.data.dataset import SPLITS, Pairs, split_off
+from sparring.data.preprocessing import InputSpec, Units
+from sparring.errors import UserError
+
+
+def linear(
+    seed: int, train: int = 1000, test: int = 200, features: int = 8, noise: float = 0.1
+) -> Pairs:
+    """Normal inputs [N, features], and targets [N, 1] that are linear in them but for normal noise
+    of that spread.
+
+    The table is the same in every run; `seed` fixes the order of the batches.
+    """
+    count = train + test
+    x = host_random.normal(count * features, 1).reshape(count, features)
+    slope = host_random.normal(features, 2)
+    offset = 0.5
+    y = x @ slope + offset + noise * host_random.normal(count, 3)
+    rows = {"train": slice(0, train), "test": slice(train, count)}
+    return Pairs(
+        {s: x[r].astype(np.float32) for s, r in rows.items()},
+        {s: y[r, None].astype(np.float32) for s, r in rows.items()},
+        seed,
+    )
+
+
+class Table(Pairs):
+    """Rows of numbers: inputs [N, F] and targets [N, K], both scaled from the units that their
+    columns are in.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        targets: Mapping[str, np.ndarray],
+        seed: int,
+        units: tuple[Units, Units],
+        columns: tuple[Sequence[str], Sequence[str]],
+    ) -> None:
+        super().__init__(inputs, targets, seed)
+        self._targets_units = units[1]
+        self.columns = columns
+        self.raw = InputSpec(
+            "inputs", tf.TensorSpec(self.shape, tf.float32), units[0].scaled, units[0].unscaled
+        )
+
+    def restored(self, outputs: tf.Tensor) -> tf.Tensor:
+        """In the units of the targets' columns."""
+        return self._targets_units.unscaled(outputs)
+
+
+def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0.1) -> Table:
+    """A .csv file with a head: the columns `targets` are told from all the others, every one of
+    them numbers.
+
+    Inputs and targets are scaled to mean 0 and spread 1 over the train split. Raises UserError for
+    a file that is missing, not UTF-8 or no table, a column that is not there, and a cell that is no
+    finite number, with its line.
+    """
+    source = f"data.path={path}"
+    head, rows = _read(Path(path), source)
+    missing = [t for t in targets if t not in head]
+    if missing or not targets:
+        raise UserError(
+            f"{source}: data.targets={list(targets)}: choose among its columns, {', '.join(head)}."
+        )
+    values = np.array([_numbers(cells, line, head, source) for line, cells in rows])  # [N, columns]
+    wanted = [head.index(t) for t in targets]
+    others = [i for i in range(len(head)) if i not in wanted]
+    if not others:
+        raise UserError(
+            f"{source}: data.targets are all of its columns: none is left to tell them from."
+        )
+    split = split_off(len(values), test_fraction, source)
+    mean = values[split["train"]].mean(axis=0)
+    spread = np.maximum(values[split["train"]].std(axis=0), 1e-12)
+    scaled = ((values - mean) / spread).astype(np.float32)
+    parts = {s: scaled[split[s]] for s in SPLITS}
+    return Table(
+        {s: p[:, others] for s, p in parts.items()},
+        {s: p[:, wanted] for s, p in parts.items()},
+        seed,
+        (Units(mean[others], spread[others]), Units(mean[wanted], spread[wanted])),
+        ([head[i] for i in others], [head[i] for i in wanted]),
+    )
+
+
+def read_text(path: Path, source: str) -> str:
+    """A file's text; UserError if there is none or it is not UTF-8, with the line."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {error.strerror or error}.") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{source} is not UTF-8: line {line} holds the byte 0x{data[error.start]:02x}. Convert "
+            "it, for example by "
+            "`iconv -f latin1 -t utf8`."
+        ) from error
+
+
+def _read(path: Path, source: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    lines = list(csv.reader(read_text(path, source).splitlines()))
+    rows = [(i + 1, cells) for i, cells in enumerate(lines) if cells]
+    if len(rows) < 3:
+        raise UserError(f"{source}: a table has a head and two rows at least.")
+    return rows[0][1], rows[1:]
+
+
+def _numbers(cells: list[str], line: int, head: list[str], source: str) -> list[float]:
+    if len(cells) != len(head):
+        raise UserError(f"{source}: line {line} has {len(cells)} cells, the head {len(head)}.")
+    found = []
+    for name, cell in zip(head, cells, strict=True):
+        try:
+            found.append(float(cell))
+        except ValueError:
+            found.append(float("nan"))
+        if not np.isfinite(found[-1]):
+            raise UserError(f"{source}: line {line}, column {name}: {cell!r} is no finite number.")
+    return found

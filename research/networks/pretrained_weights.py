@@ -1,0 +1,106 @@
+"""Where weights of a backbone come from: a file, an address or the Keras cache. Never from nowhere
+without a word.
+
+Only arrays are read. A whole model in an .h5 file would have Keras execute what its layers hold;
+here the network is built from its name, and the file gives weights alone.
+"""
+
+import logging
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from sparring.errors import UserError
+from sparring.storage.manifest import sha256_of
+
+_log = logging.getLogger("sparring")
+
+
+def locate(weights: str, sha256: str | None) -> Path:
+    """The file behind a path or an address, whose SHA-256 is as given.
+
+    An address (https, http or file) needs one; what was fetched is kept where Keras keeps its own,
+    ~/.keras/models. Raises UserError for a file that is not there, cannot be fetched or is another
+    than the checksum says.
+    """
+    if "://" in weights:
+        if sha256 is None:
+            raise UserError(
+                f"weights={weights}: an address needs a checksum: give its `sha256` beside it."
+            )
+        return _fetched(weights, sha256)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(f"weights={weights}: there is no such file.")
+    found = sha256_of(path)
+    if sha256 is not None and found != sha256.lower():
+        raise UserError(
+            f"weights={weights} is not the file that was meant: its SHA-256 is {found}."
+        )
+    _log.info("Weights from %s, SHA-256 %s.", path, found)
+    return path
+
+
+def _fetched(address: str, sha256: str) -> Path:
+    name = f"{sha256[:16].lower()}_{address.rpartition('/')[2]}"
+    try:
+        found = tf.keras.utils.get_file(
+            name, address, cache_subdir="models", file_hash=sha256.lower(), hash_algorithm="sha256"
+        )
+    except Exception as error:  # Keras raises bare Exceptions
+        said = " ".join(str(error).split())
+        raise UserError(f"weights={address} cannot be had: {said}") from error
+    if (digest := sha256_of(Path(found))) != sha256.lower():
+        raise UserError(
+            f"weights={address} is not the file that was meant: its SHA-256 is {digest}."
+        )
+    return Path(found)
+
+
+def load(model: tf.keras.Model, path: Path) -> None:
+    """Assign the weights in an .h5 file, written by `save_weights` or `save`, to the layers they
+    have the names of.
+
+    Raises UserError that lists what does not fit: layers that are missing on either side, or of
+      another shape; nothing
+    has been assigned then.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = _layers(file.get("model_weights", file))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"weights={path} holds no weights by layer: {error}. Write them by "
+            "model.save_weights('name.h5')."
+        ) from error
+    here = {layer.name: layer for layer in model.layers if layer.weights}
+    faults = [f"only in the file: {n}" for n in found if n not in here]
+    faults += [f"not in the file: {n}" for n in here if n not in found]
+    for name in here.keys() & found.keys():
+        ours, theirs = (
+            [tuple(a.shape) for a in arrays] for arrays in (here[name].weights, found[name])
+        )
+        if ours != theirs:
+            faults.append(f"differs: {name} is {theirs} in the file, {ours} here")
+    if faults:
+        shown = "".join(f"\n  {f}" for f in sorted(faults)[:20]) + (
+            f"\n  and {len(faults) - 20} more" * (len(faults) > 20)
+        )
+        raise UserError(f"weights={path} does not fit this backbone:{shown}")
+    for name, layer in here.items():
+        layer.set_weights(found[name])
+
+
+def _layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
+    """Arrays by layer, of a file in Keras' HDF5 format."""
+    names = [_text(n) for n in group.attrs["layer_names"]]
+    found = {
+        n: [np.asarray(group[n][_text(w)]) for w in group[n].attrs["weight_names"]] for n in names
+    }
+    return {n: arrays for n, arrays in found.items() if arrays}
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)

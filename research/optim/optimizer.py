@@ -1,0 +1,92 @@
+"""A Keras optimizer with a learning rate that follows the run's progress, and the norms of what it
+does.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from sparring.distribute import replicas
+from sparring.optim.pruning import Magnitude
+from sparring.optim.schedules import Schedule, as_schedule
+
+
+def another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
+    """A Keras optimizer of the same settings, without slots."""
+    return type(keras).from_config(keras.get_config())
+
+
+class Scheduled:
+    """A Keras optimizer whose learning rate is a number or a schedule (`sparring.optim.schedules`),
+    times another if given.
+
+    Gradients are summed over replicas, and then clipped by the Keras optimizer itself
+    (`global_clipnorm`). `build` fixes the order of its slots to the order of `variables`: TF-Agents
+    would order them by Keras' generated names, which differ between processes, and a restored
+    checkpoint would then swap moments silently. `prune`, if given, says after every update which
+    weights are zero (`sparring.optim.pruning`).
+    """
+
+    def __init__(
+        self,
+        optimizer: tf.keras.optimizers.Optimizer,
+        learning_rate: Schedule | float,
+        schedule: Schedule | float | None = None,
+        prune: Magnitude | None = None,
+    ) -> None:
+        self.keras = optimizer
+        rate = as_schedule(learning_rate)
+        factor = as_schedule(1.0 if schedule is None else schedule)
+        self.learning_rate: Schedule = (
+            rate if schedule is None else lambda progress: rate(progress) * factor(progress)
+        )
+        self.variables: list[tf.Variable] = []
+        self.prune = prune
+
+    def build(self, variables: Sequence[tf.Variable]) -> None:
+        """Make the slots of `variables` now, in this order."""
+        self.variables = list(variables)
+        self.keras.build(self.variables)
+
+    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Apply gradients (one per built variable); return the global norms of the gradient and of
+        the change made.
+
+        Of several replicas, each gives the gradient of its share of the loss. Of variables that are
+        frozen neither norm counts, and nothing of theirs moves.
+        """
+        gradients = replicas.all_reduce_sum(list(gradients))
+        self.keras.learning_rate.assign(self.learning_rate(progress))
+        pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if not is_frozen(v)]
+        if not pairs:
+            return {"gradient/norm": tf.zeros([]), "gradient/update_norm": tf.zeros([])}
+        before = [tf.identity(v) for _, v in pairs]
+        self.keras.apply_gradients(pairs, skip_gradients_aggregation=True)
+        if self.prune is not None:
+            for (_, v), b in zip(pairs, before, strict=True):
+                replicas.assign(
+                    v, self.prune.kept(tf.identity(v), b, progress, self.keras.iterations)
+                )
+        change = [v - b for (_, v), b in zip(pairs, before, strict=True)]
+        return {
+            "gradient/norm": tf.linalg.global_norm([g for g, _ in pairs]),
+            "gradient/update_norm": tf.linalg.global_norm(change),
+        }
+
+
+def freeze(variable: tf.Variable) -> None:
+    """From now on no `Scheduled` moves it, in whatever is traced hereafter."""
+    variable._held_fast = True
+
+
+def is_frozen(variable: tf.Variable) -> bool:
+    """Whether `freeze` was called on it."""
+    return getattr(variable, "_held_fast", False)
+
+
+DESCRIPTIONS = {
+    "gradient/norm": "Global norm of the gradient before clipping, mean over updates.",
+    "gradient/update_norm": "Global norm of the change one update makes to the weights, mean over "
+    "updates.",
+    "schedule/learning_rate": "Learning rate at the last update of the interval.",
+}

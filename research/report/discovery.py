@@ -1,0 +1,233 @@
+"""Finding the runs under a folder, whatever state they are in: finished, stopped, failed, killed,
+damaged, planned.
+"""
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparring.errors import UserError
+from sparring.storage import provenance, run_folder
+from sparring.storage import settings as storage_settings
+from sparring.sweep.job import ENDED_WELL as ENDED
+from sparring.tensorboard.hparams import DECLARATION
+
+FOLDER = "report"  # where a report is kept; not searched for runs
+_INNER = {"checkpoints", "best", FOLDER}  # folders of a run that hold no runs
+_NOT_SETTINGS = (
+    "run",
+    "seed",
+    "limits",
+    "packages",
+    "check_first",
+    "hparams",
+    "tasks",
+    "strategy",
+    "device",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. `score` is the objective's last value; `settings` its config, flat, without what
+    only names it.
+
+    `status` is result.json's, or `running`, `killed` (it began and never said how it ended),
+    `planned` (a sweep's that has not begun), `twin` (another of its sweep over again) or `damaged`.
+    `problem` says why it does not count.
+    """
+
+    folder: Path
+    sweep: str
+    status: str
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    tasks: Sequence[str] = ()
+    objective: str = ""
+    maximize: bool | None = None
+    score: float | None = None
+    final: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    problem: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it came to its end and has a score."""
+        return self.status in ENDED and self.score is not None
+
+
+@dataclass
+class Found:
+    """What a search came upon: runs, and files that look like a run's and are not, each with the
+    reason.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+
+def find(folders: Sequence[Path]) -> Found:
+    """Every run in the folders and below. UserError if a folder is not there, or there is no run in
+    any.
+    """
+    found = Found()
+    for named in folders:
+        if not named.is_dir():
+            raise UserError(f"{named}: there is no such folder.")
+        folder = named.resolve()
+        for place in _places(folder):
+            _look(place, folder, found)
+        found.runs += _planned(folder, found.runs)
+    found.runs = _without_twins(found.runs)
+    if not found.runs:
+        beside = f" What is there: {'; '.join(found.foreign[:3])}." if found.foreign else ""
+        raise UserError(f"{', '.join(map(str, folders))}: there are no runs to report.{beside}")
+    return found
+
+
+def _without_twins(runs: Sequence[Run]) -> list[Run]:
+    """The runs, those that are another of their sweep over again (`sparring rerun`) marked: a seed
+    counts once.
+    """
+    seen: dict[str, Run] = {}
+    marked = []
+    for run in runs:
+        same = json.dumps(
+            [run.sweep, run.seed, run.settings, dict(run.choices)], sort_keys=True, default=str
+        )
+        first = seen.setdefault(same, run) if run.counts else run
+        problem = f"{first.folder.name} over again: counted once"
+        marked.append(
+            run if first is run else dataclasses.replace(run, status="twin", problem=problem)
+        )
+    return marked
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    for place, inner, files in os.walk(folder):
+        inner[:] = sorted(name for name in inner if name not in _INNER and not name.startswith("."))
+        events = [name for name in files if name.startswith("events.out.") and name != DECLARATION]
+        if events or run_folder.CONFIG in files or run_folder.RESULT in files:
+            yield Path(place)
+
+
+def _look(place: Path, root: Path, found: Found) -> None:
+    if not (place / run_folder.CONFIG).is_file():
+        found.foreign.append(f"{place}: no {run_folder.CONFIG}")
+        return
+    try:
+        config = run_folder.read_yaml(place / run_folder.CONFIG)
+        if not (
+            isinstance(config, dict) and isinstance(config.get("run"), dict) and "trainer" in config
+        ):
+            found.foreign.append(f"{place / run_folder.CONFIG}: not a run's")
+            return
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        found.runs.append(
+            Run(place, _sweep(place, root), "damaged", problem=f"{run_folder.CONFIG}: {said}"[:200])
+        )
+        return
+    found.runs.append(_run(place, _sweep(place, root), config))
+
+
+def _sweep(place: Path, root: Path) -> str:
+    """The name of the sweep that a run is of: the folder it lies in, seen from the folder that was
+    named.
+    """
+    return str(place.parent.relative_to(root.parent)) if place != root else root.name
+
+
+def _run(place: Path, sweep: str, config: dict[str, Any]) -> Run:
+    result, problem = _result(place)
+    objective = result.get("objective") or {}
+    score = objective.get("value")
+    status = _status(place, result, problem)
+    origin = provenance.read(place)
+    return Run(
+        folder=place,
+        sweep=sweep,
+        status=status,
+        seed=int(config.get("seed", 0)),
+        settings={
+            k: v
+            for k, v in storage_settings.flat(config).items()
+            if k.split(".")[0] not in _NOT_SETTINGS
+        },
+        choices=origin.get("choices", {}),
+        tasks=config.get("tasks") or config.get("check_first") or (),
+        objective=str(objective.get("name", "")),
+        maximize=result.get("maximize"),
+        score=number(score),
+        final=result.get("final") or {},
+        step=int(result.get("step") or 0),
+        steps=int(config["run"].get("steps") or 0),
+        seconds=sum((result.get("seconds") or {}).values()),
+        problem=problem or _first_line(result.get("message")),
+    )
+
+
+def _result(place: Path) -> tuple[dict[str, Any], str]:
+    try:
+        return run_folder.read_result(place), ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def _status(place: Path, result: Mapping[str, Any], problem: str) -> str:
+    if _locked(place):
+        return "running"
+    return "damaged" if problem else str(result.get("status") or "killed")
+
+
+def _locked(place: Path) -> bool:
+    """Whether a process is training there (`record.logged` keeps a lock)."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _planned(folder: Path, runs: Sequence[Run]) -> list[Run]:
+    """The jobs of sweeps in the folder that left no run."""
+    begun = {run.folder for run in runs}
+    plans = [folder / run_folder.SWEEP, *folder.glob(f"*/{run_folder.SWEEP}")]
+    found = []
+    for plan in plans:
+        try:
+            jobs = json.loads(plan.read_text())["jobs"]
+            names = [str(name) for name in jobs]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        absent = [plan.parent / name for name in names if plan.parent / name not in begun]
+        found += [
+            Run(job, _sweep(job, folder), "planned", problem="has not begun") for job in absent
+        ]
+    return found
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None: result.json writes NaN and infinities as text."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _first_line(text: Any) -> str:
+    return next(iter(str(text or "").strip().splitlines()), "")

@@ -1,0 +1,142 @@
+"""Where a run came from: the command that started it, the code, the packages, the machine.
+
+`provenance.json` has an entry for every process that worked on the run, the first one first, and
+what was chosen of each config group. Uncommitted changes of the code are kept beside it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+FILE = "provenance.json"
+_SOURCE = Path(__file__).resolve().parent
+_PACKAGES = ("sparring", "tensorflow", "tf-agents", "tf-keras", "gymnasium", "hydra-core", "numpy")
+_DIFF_BYTES = 5 * 2**20  # of a diff that are kept
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What a run's folder says; empty if it says nothing that can be read."""
+    try:
+        found = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def entry(command: str, arguments: Sequence[str], seed: int) -> dict[str, Any]:
+    """This process: `sparring command arguments...`, when, where, on what."""
+    return {
+        "command": command,
+        "arguments": list(arguments),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seed": seed,
+        "working_folder": str(Path.cwd()),
+        **versions(),
+    }
+
+
+def add(folder: Path, choices: Mapping[str, str], process: Mapping[str, Any], write: Any) -> None:
+    """Add a process to a run's file; `write(path, text)` replaces a file whole. Raises OSError if
+    the disk refuses.
+    """
+    old = read(folder)
+    starts = [*old.get("starts", []), {**process, **_diffs(folder, write)}]
+    content = {"choices": dict(choices) or old.get("choices", {}), "starts": starts}
+    write(folder / FILE, json.dumps(content, indent=2) + "\n")
+
+
+def versions() -> dict[str, Any]:
+    """Packages, machine, and the commits of the working folder and of Sparring, if they are in git
+    repositories.
+
+    `cores` is how many this process may use: an XLA program may add numbers in another order on
+    another number.
+    """
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    machine = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+    }
+    machine |= {
+        "host": platform.node(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    return {
+        "versions": found,
+        "machine": machine,
+        "commit": commit(),
+        "sparring_commit": commit(_SOURCE),
+    }
+
+
+def commit(folder: Path | None = None) -> str | None:
+    """The commit that a folder is at, with "-dirty" if anything is changed; None outside a
+    repository.
+    """
+    head = _git(["rev-parse", "HEAD"], folder)
+    if head is None:
+        return None
+    return head.strip() + (
+        "-dirty" if (_git(["status", "--porcelain"], folder) or "").strip() else ""
+    )
+
+
+def _diffs(folder: Path, write: Any) -> dict[str, list[str]]:
+    """Keep what differs from the commits, in files named for their content; says which, and what
+    git doesn't know.
+    """
+    tops = {_git(["rev-parse", "--show-toplevel"], place) for place in (Path.cwd(), _SOURCE)} - {
+        None
+    }
+    names = []
+    untracked = []
+    for top in sorted(str(t).strip() for t in tops):
+        diff = _git(["diff", "HEAD", "--no-color", "--no-ext-diff"], Path(top)) or ""
+        untracked += [
+            f"{top}/{n}"
+            for n in (_git(["ls-files", "-o", "--exclude-standard"], Path(top)) or "").split("\n")
+            if n
+        ]
+        if diff:
+            name = f"code-{hashlib.sha256(diff.encode(errors='replace')).hexdigest()[:8]}.diff"
+            if not (folder / name).exists():
+                write(folder / name, f"# {top}\n{diff[:_DIFF_BYTES]}")
+            names.append(name)
+    return {"diffs": names, "untracked": untracked[:100]}
+
+
+def _git(arguments: Sequence[str], folder: Path | None = None) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

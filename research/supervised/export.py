@@ -1,0 +1,106 @@
+"""What leaves a supervised run: answers to inputs as people have them, and the numbers
+behind them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from sparring.data.preprocessing import InputSpec, raw
+from sparring.errors import UserError
+from sparring.export.signatures import Export, Function, Signature, in_parts
+
+
+def predictor(trainer: Any) -> Export:
+    """The signatures of a `sparring.supervised.trainer.SupervisedTrainer`.
+
+    `predict` gives the task's answers to inputs as people have them: pixels, texts, numbers in
+    their own units. `scores` adds `outputs` [B, outputs], what the network itself says; of texts it
+    takes the ids of their words, as small devices have no strings.
+    """
+    if not hasattr(trainer.task, "answers"):
+        raise UserError(
+            f"task: {type(trainer.task).__name__} has no answers(outputs), which an export gives."
+        )
+    given = raw(trainer.data)
+    shown = getattr(trainer.data, "ids", None) or given
+    asked = _Asked(trainer, shown)
+    about = "; ".join(f"{name}: {said}" for name, said in trainer.task.answered.items())
+    signatures = {
+        "predict": Signature(asked.answering(given, False), {given.name: given.spec}, about),
+        "scores": Signature(
+            asked.answering(shown, True),
+            {shown.name: shown.spec},
+            f"{about}; outputs: the network's",
+        ),
+    }
+    notes = {"task": type(trainer.task).__name__, **asked.notes()}
+    return Export(
+        signatures, "scores", asked.samples, asked.judge, notes, given.resources, drawn=False
+    )
+
+
+class _Asked:
+    """A trainer's network as functions of named tensors. `shown` is what `scores` takes."""
+
+    def __init__(self, trainer: Any, shown: InputSpec) -> None:
+        self.trainer = trainer
+        self.task = trainer.task
+        self.data = trainer.data
+        self.shown = shown
+
+    def answering(self, given: InputSpec, scores: bool) -> Callable[..., dict[str, tf.Tensor]]:
+        """The function of the input `given`, with the network's own numbers too if `scores`."""
+
+        def call(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            values = inputs[given.name]
+            if given.limit is None:
+                return self._answers(given.prepare(values), scores)
+            # [B]: a wrong id must not fail who shares the batch
+            known = (values >= 0) & (values < given.limit)
+            found = self._answers(given.prepare(tf.where(known, values, 0)), scores)
+            return {name: _where(known, value) for name, value in found.items()} | {"known": known}
+
+        return call
+
+    def _answers(self, prepared: tf.Tensor, scores: bool) -> dict[str, tf.Tensor]:
+        outputs = tf.cast(self.trainer.network(prepared, training=False), tf.float32)
+        return {**self.task.answers(outputs), **({"outputs": outputs} if scores else {})}
+
+    def notes(self) -> dict[str, Any]:
+        """What the task says of itself, and the names of classes or columns."""
+        names = list(self.data.names) if getattr(self.data, "classes", 0) else []
+        columns = getattr(self.data, "columns", None)
+        return (
+            self.task.notes
+            | ({"names": names} if names else {})
+            | ({"columns": columns} if columns else {})
+        )
+
+    def samples(self, count: int) -> dict[str, np.ndarray]:
+        """Inputs of the train split, `count` at most."""
+        return {self.shown.name: self._undone(self.data.examples("train", count)[0])}
+
+    def _undone(self, inputs: np.ndarray) -> np.ndarray:
+        assert self.shown.undo is not None
+        return np.asarray(self.shown.undo(inputs), self.shown.spec.dtype.as_numpy_dtype)
+
+    def judge(self, function: Function, seed: int) -> dict[str, float]:
+        """The task's scores of the test split, which are the same under every seed."""
+
+        def network(inputs: Any, training: bool = False) -> np.ndarray:
+            given = self._undone(np.asarray(inputs))
+            return in_parts(function, {self.shown.name: given})["outputs"]
+
+        inputs, targets = self.data.examples("test")
+        found: Mapping[str, float] = self.task.evaluate(network(inputs), targets, network)
+        return {tag.removeprefix("eval/"): value for tag, value in found.items()}
+
+
+def _where(known: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """Values [B, ...] of what is known, else -1 of whole numbers and 0 of others."""
+    shape = tf.concat([tf.shape(known), tf.ones([value.shape.rank - 1], tf.int32)], axis=0)
+    blank = tf.constant(-1 if value.dtype.is_integer else 0, value.dtype)
+    return tf.where(tf.reshape(known, shape), value, blank)

@@ -1,0 +1,218 @@
+"""One job of a sweep: its process, its folder, and `job.json` there, which says how far it has
+come.
+
+`job.json` is the sweep's manifest, a file for each job so that launchers on several machines need
+not share one: the hash of the config it was started with, the status, the exit code, the attempts,
+and the last lines of a failure.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sparring.processes import resources
+from sparring.processes.spawn import program
+from sparring.storage import atomic, run_folder
+
+FILE = "job.json"
+OUTPUT = "output.log"
+ENDED_WELL = ("finished", "target")
+_SHOWN_LINES = 5  # of a failed job's log
+_NAMES_ONLY = ("hydra", "limits", "packages", "check_first", "hparams", "tasks")
+
+
+@dataclass
+class Job:
+    """What is to be run in `folder`: `sparring command arguments...`. `hash` is its config's."""
+
+    folder: Path
+    command: str
+    arguments: list[str]
+    hash: str = ""
+    attempts: int = 0
+    status: str = "waiting"
+    reason: str = ""
+    lines: list[str] = field(default_factory=list)
+    code: int | None = None
+    seconds: float = 0.0
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    verdict: tuple[str, str] | None = (
+        None  # status and reason, where who ended it knows better than what it left
+    )
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return self.folder.name
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended as it should not."""
+        return self.status in ("failed", "nan")
+
+    def done_before(self) -> bool:
+        """Whether an earlier sweep brought it, with this very config, to its end."""
+        try:
+            old = json.loads((self.folder / FILE).read_text())
+            same = old["hash"] == self.hash and old["status"] in ENDED_WELL
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return same and self.result().get("status") in ENDED_WELL
+
+    def start(self, cores: Sequence[int]) -> None:
+        """Start its process on these cores (none: wherever), what it says going to a file in its
+        folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.attempts = self.attempts + 1
+        self.status = "running"
+        self.started = time.time()
+        command = program([self.command, *self.arguments])
+        threads = {"OMP_NUM_THREADS": str(len(cores))} if cores else {}
+        # In a session of its own, the job hears of Ctrl-C through us, once, and not from the
+        # terminal as well; and what it starts, in process groups of their own or not, can be found
+        # when it has ended.
+        with (self.folder / OUTPUT).open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, **threads},
+            )
+        with contextlib.suppress(OSError):
+            if cores:  # before it has started a thread: those it starts inherit this
+                os.sched_setaffinity(self.process.pid, cores)
+            # The kernel's first choice, before us
+            Path(f"/proc/{self.process.pid}/oom_score_adj").write_text("500")
+        # Linux shares time out by sessions: `nice sparring` is to reach this one
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.process.pid}/autogroup").write_text(str(os.nice(0)))
+        self.write()
+
+    def send(self, number: int) -> None:
+        """Send its process a signal."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def end(self) -> None:
+        """Note how its process has ended, by the verdict, else by what it left; ends what it left
+        running.
+        """
+        assert self.process is not None
+        self.code = self.process.wait()
+        # Workers, environments, if it was killed: they save, or hold its folder's lock
+        resources.end(self.process.pid)
+        self.process = None
+        self.seconds = time.time() - self.started
+        result = self.result(since=self.started)
+        message = str(result.get("message") or "").strip().splitlines()
+        self.status = _status(self.code, result)
+        self.reason = "" if self.status in ENDED_WELL else _reason(self.code, message)
+        if self.verdict is not None:
+            self.status, self.reason = self.verdict
+            self.verdict = None
+        # A mistake is told in a line
+        told = message[1:] or ([] if message and self.code == 2 else self._log())
+        self.lines = told[-_SHOWN_LINES:] if self.failed else []
+        self.write()
+
+    def result(self, since: float = 0.0) -> dict[str, Any]:
+        """Its result.json, unless it is older than `since` and not of a run that came to
+        its end.
+        """
+        path = self.folder / run_folder.RESULT
+        try:
+            result = dict(json.loads(path.read_text()))
+            fresh = path.stat().st_mtime >= since - 1.0 or result.get("status") in ENDED_WELL
+        except (OSError, ValueError):
+            return {}
+        return result if fresh else {}
+
+    def objective(self) -> float | None:
+        """The objective it came to, if it came to its end."""
+        value = (self.result().get("objective") or {}).get("value")
+        return (
+            float(value) if isinstance(value, int | float) and self.status in ENDED_WELL else None
+        )
+
+    def progress(self) -> str:
+        """The newest line of its log."""
+        lines = _tail(self.folder / run_folder.LOG)
+        return lines[-1].partition(" INFO ")[2] or lines[-1] if lines else "starting"
+
+    def write(self) -> None:
+        """Write job.json; a full disk costs the note."""
+        said = {
+            name: getattr(self, name)
+            for name in ("hash", "status", "code", "attempts", "reason", "lines")
+        }
+        said |= {
+            "seconds": round(self.seconds, 1),
+            "command": self.command,
+            "arguments": self.arguments,
+        }
+        with contextlib.suppress(OSError):
+            atomic.write_text(
+                self.folder / FILE, json.dumps({**said, "when": time.time()}, indent=2) + "\n"
+            )
+
+    def _log(self) -> list[str]:
+        """What it said last: its log, if it says there why it failed, else whatever its process
+        printed.
+        """
+        output = _tail(self.folder / OUTPUT)
+        # A run that knows that it failed
+        explained = bool(output) and output[-1].startswith("sparring: ")
+        return (explained and _tail(self.folder / run_folder.LOG)) or output
+
+
+def hashed(cfg: DictConfig) -> str:
+    """The hash of a job's config, without what only names it or says where it is kept."""
+    plain: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k not in _NAMES_ONLY])
+    )
+    plain["run"] = {k: v for k, v in plain["run"].items() if k not in ("dir", "name")}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _status(code: int, result: Mapping[str, Any]) -> str:
+    status = str(result.get("status", ""))
+    if code == 0 and status in (*ENDED_WELL, "stopped"):
+        return status
+    if status == "nan":
+        return "nan"
+    return "stopped" if code == 130 or (status == "stopped" and code == 1) else "failed"
+
+
+def _reason(code: int, message: Sequence[str]) -> str:
+    """Why it did not end well, in a line: how its process ended, and what it said first."""
+    how = f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.Signals(-code).name}"
+    if code == 0 and not message:
+        how += ", but it never came to its end: did something in it call sys.exit?"
+    return ": ".join([how, *message[:1]])
+
+
+def _tail(path: Path, size: int = 4096) -> list[str]:
+    """The last lines of a file; none if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return [
+                line for line in file.read().decode(errors="replace").splitlines() if line.strip()
+            ]
+    except OSError:
+        return []

@@ -1,0 +1,92 @@
+"""How a run is shown while it goes: a bar on a terminal, lines in a log."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Column
+
+_log = logging.getLogger("sparring")
+_LINE_SECONDS = 10.0  # without a terminal, a line this often
+
+
+class Terminal(logging.StreamHandler):
+    """Log lines to standard error as it is at that moment: while a bar is shown, that puts them
+    above it.
+    """
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Where the next line goes."""
+        return sys.stderr
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """A terminal that has gone, or a full disk behind it, costs lines; other errors are bugs,
+        and are shown.
+        """
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class Progress:
+    """A progress bar with the return and the speed; without a terminal, a line every ten seconds.
+
+    `shown` are the scalars worth a place beside the bar, in the order they are shown in.
+    """
+
+    def __init__(self, shown: Sequence[str] = ()) -> None:
+        self._shown = tuple(shown)
+        self._values: dict[str, float] = {}
+        self._rate: float | None = None
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+        self._total = 0
+        self._unit = ""
+
+    @contextlib.contextmanager
+    def of(self, total: int, done: int, unit: str) -> Iterator[None]:
+        """Show progress from `done` to `total` while the context lasts."""
+        self._total = total
+        self._unit = unit.replace("_", " ")
+        self._last_line = time.monotonic()
+        if not sys.stderr.isatty():
+            yield
+            return
+        # A narrow terminal costs the last of the scalars
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        text = TextColumn("{task.description}", table_column=rest)
+        columns = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(), text)
+        with Bar(*columns, console=Console(stderr=True), expand=True) as self._bar:
+            self._task = self._bar.add_task(self._unit, total=total, completed=done)
+            try:
+                yield
+            finally:
+                self._bar = None
+
+    def advance(self, step: int) -> None:
+        """`step` steps are done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, description=self._text("/s"))
+        elif time.monotonic() - self._last_line >= _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            _log.info("step %d of %d, %s", step, self._total, self._text(f" {self._unit}/s"))
+
+    def show(self, values: Mapping[str, float], rate: float | None) -> None:
+        """Newer scalars, and the steps per second if they are known."""
+        self._values |= values
+        self._rate = self._rate if rate is None else rate
+
+    def _text(self, per_second: str) -> str:
+        parts = [self._unit if self._rate is None else f"{self._rate:,.0f}{per_second}"]
+        parts += [f"{tag} {self._values[tag]:.4g}" for tag in self._shown if tag in self._values]
+        return ", ".join(parts)

@@ -1,0 +1,183 @@
+"""A run's folder: what is written of it, when, and what a mistake made later leaves as it was."""
+
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from sparring.errors import UserError
+from sparring.storage import provenance, run_folder
+from sparring.training import tensorboard_page
+from sparring.training.loop import Outcome
+
+CONFIG = {
+    "seed": 3,
+    "run": {"steps": 100, "resume": "auto"},
+    "hparams": ["agent", "trainer"],
+    "check_first": ["env"],
+    "packages": [],
+    "env": {"_target_": "sparring.envs.gymnasium_bridge.bridge.Gymnasium", "id": "CartPole-v1"},
+    "agent": {
+        "_target_": "sparring.agents.ppo.PPO",
+        "_partial_": True,
+        "clip": {"_target_": "Linear", "end": 0},
+        "kl": None,
+    },
+    "trainer": {
+        "_target_": "sparring.agents.training.on_policy.OnPolicyTrainer",
+        "epochs": 4,
+        "agent": "${agent}",
+        "seed": "${seed}",
+    },
+}
+
+
+def config(**changes):
+    return OmegaConf.merge(CONFIG, OmegaConf.from_dotlist([f"{k}={v}" for k, v in changes.items()]))
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_hparams_are_settings_without_seeds_and_what_they_refer_to():
+    assert tensorboard_page.hparams(config()) == {
+        "agent._target_": "sparring.agents.ppo.PPO",
+        "agent.clip._target_": "Linear",
+        "agent.clip.end": 0,
+        "agent.kl": None,
+        "trainer._target_": "sparring.agents.training.on_policy.OnPolicyTrainer",
+        "trainer.epochs": 4,
+        "env.name": "CartPole-v1",
+    }
+
+
+def test_a_folder_keeps_to_its_config(tmp_path):
+    run_folder.begin(tmp_path / "a", config())
+    # These may change
+    run_folder.begin(tmp_path / "a", config(**{"run.steps": 500, "packages": "[my_lab]"}))
+    assert run_folder.read_config(tmp_path / "a").run.steps == 500
+    changed = OmegaConf.merge(config(**{"agent.kl": 0.1, "seed": 4}), {"extra": 1})
+    with pytest.raises(UserError) as error:
+        run_folder.begin(tmp_path / "a", changed)
+    assert str(error.value).splitlines()[1:-1] == [
+        "  agent.kl: None -> 0.1",
+        "  extra: absent -> 1",
+        "  seed: 3 -> 4",
+    ]
+    assert run_folder.read_config(tmp_path / "a").seed == 3
+    with pytest.raises(UserError, match=r"run\.resume=never, and .* holds a run already"):
+        run_folder.begin(tmp_path / "a", config(**{"run.resume": "never"}))
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    refused = pytest.raises(UserError, match="another process is training there")
+    with run_folder.logged(tmp_path), refused, run_folder.logged(tmp_path):
+        pytest.fail("let in")
+    with run_folder.logged(tmp_path):  # free again
+        pass
+
+
+def outcome(**more) -> Outcome:
+    return Outcome(
+        "finished", 100, {"score": 1.5}, {"score": 2.5, "step": 50}, {"imports": 1.23456}, **more
+    )
+
+
+def test_a_result_is_json_and_says_what_it_ran_on(tmp_path):
+    ended = outcome()
+    ended.final |= {"loss": math.nan, "kl": math.inf}
+    run_folder.finish(tmp_path, ended, "score")
+    # NaN is not JSON
+    found = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+    assert found["objective"] == {"name": "score", "value": 1.5}
+    assert found["final"] == {"score": 1.5, "loss": "nan", "kl": "inf"}
+    assert found["seconds"] == {"imports": 1.235}
+    assert {"numpy", "tensorflow", "gymnasium"} <= set(found["versions"])
+    assert found["machine"]["cpus"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "code"),
+    [
+        (UserError("the wheel came off"), "failed", "the wheel came off", 1),
+        (ZeroDivisionError("by nothing"), "failed", "by nothing", None),
+        (KeyboardInterrupt(), "stopped", "KeyboardInterrupt", None),
+    ],
+)
+def test_what_breaks_a_run_is_in_its_result_with_what_is_known(tmp_path, error, status, said, code):
+    with (  # noqa: PT012
+        run_folder.logged(tmp_path),
+        pytest.raises(type(error)),
+        run_folder.failures(tmp_path) as known,
+    ):
+        known |= {"outcome": outcome(), "objective": "score"}
+        raise error
+    assert (result(tmp_path)["status"], result(tmp_path)["message"]) == (status, said)
+    assert (result(tmp_path)["step"], result(tmp_path)["seconds"]) == (100, {"imports": 1.235})
+    assert getattr(error, "exit_code", None) == code
+    assert ("ZeroDivisionError" in (tmp_path / "run.log").read_text()) == isinstance(
+        error, ZeroDivisionError
+    )
+
+
+def test_a_mistake_before_training_leaves_a_good_result_and_replaces_a_failed_one(tmp_path):
+    def mistaken(said: str) -> UserError:
+        with pytest.raises(UserError) as error, run_folder.failures(tmp_path):
+            raise UserError(said)
+        return error.value
+
+    assert mistaken("first").exit_code == 2
+    assert (result(tmp_path)["status"], result(tmp_path)["message"]) == ("failed", "first")
+    mistaken("second")
+    assert result(tmp_path)["message"] == "second"
+    run_folder.finish(tmp_path, outcome(), "score")
+    mistaken("third")
+    assert (result(tmp_path)["status"], result(tmp_path)["message"]) == ("finished", "")
+
+
+def test_evaluations_are_added_and_outlast_the_next_result(tmp_path):
+    run_folder.finish(tmp_path, outcome(), "score")
+    before = result(tmp_path)
+    run_folder.add_evaluation(tmp_path, {"episodes": 1})
+    run_folder.add_evaluation(tmp_path, {"episodes": 2})
+    assert result(tmp_path) == before | {"evaluations": [{"episodes": 1}, {"episodes": 2}]}
+    run_folder.finish(tmp_path, outcome(message="again"), "score")
+    assert result(tmp_path)["evaluations"] == [{"episodes": 1}, {"episodes": 2}]
+    assert result(tmp_path)["message"] == "again"
+
+
+def test_the_commit_is_the_working_folder_s(tmp_path, monkeypatch):
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        return subprocess.run(
+            ["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
+
+    monkeypatch.chdir(tmp_path)
+    assert provenance.versions()["commit"] is None
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    head = git("rev-parse", "HEAD").strip()
+    assert provenance.versions()["commit"] == head
+    (tmp_path / "changed").touch()
+    assert provenance.versions()["commit"] == f"{head}-dirty"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "nonsense"])
+def test_a_damaged_result_is_named_and_never_read_as_nothing(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UserError, match=r"result\.json cannot be read .*mend it or delete it"):
+        run_folder.read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a: [1", "cannot be read"), ("- 1", "is not a run's config")]
+)
+def test_a_damaged_config_is_named(tmp_path, text, said):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        run_folder.read_config(tmp_path)

@@ -1,0 +1,162 @@
+"""A killed run continues as if nothing had happened: weights, slots, replay, environments, random
+numbers, curves.
+"""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import runs
+
+PPO = (
+    "rl",
+    "agent=ppo",
+    "env=gymnasium",
+    "env.id=CartPole-v1",
+    "compile=graph",
+    "trainer.num_envs=2",
+    "trainer.rollout_steps=16",
+    "trainer.minibatches=4",
+    "trainer.epochs=2",
+    "agent.normalize_observations=true",
+    "trainer.normalize_rewards=true",
+    "run.steps=6000",
+    "run.log_every=300",
+    "run.evaluate_every=2000",
+    "run.checkpoint_every=400",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+DQN = (
+    "rl",
+    "agent=dqn",
+    "env=gymnasium",
+    "env.id=Acrobot-v1",
+    "compile=graph",
+    "trainer.num_envs=2",
+    "trainer.capacity=1500",
+    "trainer.learning_starts=200",
+    "trainer.n_step=3",
+    "env.max_episode_steps=60",
+    "run.steps=6000",
+    "run.log_every=300",
+    "run.evaluate_every=2000",
+    "run.checkpoint_every=400",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+
+COMPILED = (
+    "rl",
+    "agent=dqn",
+    "env=cartpole",
+    "trainer.num_envs=2",
+    "trainer.capacity=1500",
+    "trainer.updates=8",
+    "run.steps=60000",
+    "run.log_every=1500",
+    "run.evaluate_every=20000",
+    "run.checkpoint_every=4000",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+
+GAN = (
+    "gan",
+    "data=digits",
+    "loss=hinge",
+    "penalty=r1",
+    "metric=swd",
+    "compile=graph",
+    "network.generator.width=8",
+    "network.discriminator.width=8",
+    "network.discriminator.normalization=spectral",
+    "augmentation=instance_noise",
+    "game.batch_size=32",
+    "game.n_critic=2",
+    "trainer.evaluation.pictures_every=0",
+    "run.steps=96000",
+    "run.log_every=3200",
+    "run.evaluate_every=32000",
+    "run.checkpoint_every=6400",
+)
+
+
+def finish(folder: Path, *arguments: str) -> None:
+    done = runs.sparring(folder, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def kill_while_running(
+    folder: Path, arguments: tuple[str, ...], kills: int, draw: random.Random
+) -> int:
+    """Start the run again and again, killing it a random while after it began to train; how many
+    kills hit.
+    """
+    hits = 0
+    for _ in range(kills):
+        process = runs.start(folder, *arguments)
+        log = folder / "runs" / "b" / "run.log"
+        before = time.monotonic()
+        size = log.stat().st_size if log.exists() else -1
+        while process.poll() is None and (log.stat().st_size if log.exists() else -1) <= size:
+            time.sleep(0.05)
+            assert time.monotonic() - before < 120, (folder / "output.txt").read_text()
+        try:
+            process.wait(draw.uniform(0.0, 6.0))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            hits += 1
+    return hits
+
+
+@pytest.fixture(
+    scope="module", params=[PPO, DQN, COMPILED, GAN], ids=["ppo", "dqn", "compiled", "gan"]
+)
+def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Arguments, and a folder with runs/a: the run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("resume")
+    finish(folder, *request.param, "run.name=a")
+    return request.param, folder
+
+
+def test_a_run_stopped_by_sigterm_continues_exactly(reference: tuple) -> None:
+    arguments, folder = reference
+    process = runs.start(folder, *arguments, "run.name=t")
+    checkpoints = folder / "runs" / "t" / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("step_*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, (folder / "output.txt").read_text()
+    assert runs.result(folder / "runs" / "t")["status"] == "stopped"
+    assert runs.result(folder / "runs" / "t")["step"] < runs.result(folder / "runs" / "a")["step"]
+    finish(folder, *arguments, "run.name=t")
+    assert runs.result(folder / "runs" / "t")["status"] == "finished"
+    runs.assert_equal(folder / "runs" / "a", folder / "runs" / "t")
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
+    reference: tuple, kills: int
+) -> None:
+    arguments, folder = reference
+    for leftover in (folder / "runs").glob("b*"):
+        leftover.rename(leftover.with_name(f"old-{leftover.name}"))
+    hits = kill_while_running(folder, (*arguments, "run.name=b"), kills, random.Random(kills))
+    assert hits >= 1, "every run ended before its kill"
+    finish(folder, *arguments, "run.name=b")
+    runs.assert_equal(folder / "runs" / "a", folder / "runs" / "b")
+
+
+def test_a_changed_config_is_refused_with_the_difference(reference: tuple) -> None:
+    arguments, folder = reference
+    key, before, after = ("game.pack", 1, 2) if arguments is GAN else ("agent.discount", 0.99, 0.5)
+    done = runs.sparring(folder, *arguments, "run.name=a", f"{key}={after}")
+    assert done.returncode != 0
+    assert f"{key}: {before} -> {after}" in done.stderr
+    assert "Traceback" not in done.stderr
