@@ -1,7 +1,6 @@
 """Training a GAN: many iterations in one compiled call, everything in the checkpoint."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,14 +23,12 @@ from sparring.gans.networks.pair import Pair
 from sparring.gans.penalties import Penalty
 from sparring.gans.settings import GameSettings
 from sparring.optim.optimizer import Scheduled
+from sparring.training.batch_trainer import BatchTrainer
 from sparring.training.trainer import Evaluation
 from sparring.xla import compilation, loops
-from sparring.xla.running_means import Means, Measured
-
-_CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
 
 
-class GANTrainer(Measured):
+class GANTrainer(BatchTrainer):
     """A generator against a discriminator; satisfies `sparring.training.trainer.Trainer`.
 
     One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of
@@ -46,6 +43,7 @@ class GANTrainer(Measured):
     """
 
     unit = "images"
+    largest_call = 256
     remedy = (
         "a lower generator_optimizer.learning_rate and discriminator_optimizer.learning_rate, "
         "discriminator_optimizer.optimizer.global_clipnorm=1.0, penalty=r1, or look for infinite "
@@ -76,6 +74,7 @@ class GANTrainer(Measured):
                 "network: a GAN has a generator and a discriminator: choose network=gan_mlp or "
                 "dcgan."
             )
+        super().__init__()
         optimizers = (generator_optimizer, discriminator_optimizer)
         self.game = AdversarialStep(
             data, network, loss, penalties, augmentations, optimizers, rules, seed
@@ -83,25 +82,22 @@ class GANTrainer(Measured):
         self.rules = rules
         self.ema = ema
         self.seed = seed
-        self.total_steps = total_steps
         self.metrics = Metrics(data, metrics)
         self.objective = _objective(objective, self.metrics)
         self.maximize = self.objective not in self.metrics.smaller
         self.average = self.game.make_generator()
         gans_ema.copy(self.average, self.game.generator.network)
-        self.mode = compilation.resolve(
-            compile, [*self.game.generator.weights, *self.game.discriminator.weights]
+        weights = [*self.game.generator.weights, *self.game.discriminator.weights]
+        self.prepare(
+            compilation.resolve(compile, weights),
+            total_steps,
+            self._training,
+            parts=("plan", "update"),
         )
         self.settings = evaluation or EvaluationSettings()
         self.alarms = Alarms(alarms or Limits())
         self.sampler = Sampler(self.game, self.average, self.mode, seed, self.settings.batch_size)
         self.gallery = Gallery(self.sampler, self.settings, self.mode, seed)
-        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.means = Means(self._training)
-        self._program = self.game.replicas.function(self._iterate, self.mode)
-        self._done = 0
-        self._evaluations = 0
-        self._seconds = {"plan": 0.0, "update": 0.0}
 
     # ---- contract --------------------------------------------------------------------------------
 
@@ -109,11 +105,6 @@ class GANTrainer(Measured):
     def steps_per_iteration(self) -> int:
         """Real examples of one iteration."""
         return self.rules.batch_size * self.rules.n_critic
-
-    @property
-    def step(self) -> int:
-        """Real examples that the discriminator has been shown."""
-        return self._done * self.steps_per_iteration
 
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
@@ -180,42 +171,25 @@ class GANTrainer(Measured):
             means=self.means,
         )
 
-    def train(self, steps: int) -> None:
-        """Advance by whole iterations until at least `steps` more steps are done."""
-        left = -(-steps // self.steps_per_iteration)
-        while left > 0:
-            count = min(left, _CALL)
-            started = time.perf_counter()
-            plan = self._plan(count)
-            planned = time.perf_counter()
-            self._program(plan, tf.constant(count, tf.int64))
-            self._seconds["plan"] += planned - started
-            self._seconds["update"] += time.perf_counter() - planned
-            self._done += count
-            left -= count
-
     def scalars(self) -> dict[str, float]:
         values = super().scalars()
         self.alarms(values, self.step)
         return values
 
-    def evaluate(
-        self, episodes: int | None = None, media: bool = True, step: int | None = None
-    ) -> Evaluation:
-        """Scores and pictures of the averaged generator; a metric gets no more than `episodes`
-        samples.
+    def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
+        """Return scores and images of the averaged generator.
+
+        A metric gets no more than `episodes` samples.
         """
-        samples = self.sampler.at(self.step if step is None else step)
+        samples = self.sampler.at(step)
 
         def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
             return samples(count if episodes is None else min(count, episodes))
 
-        every = self.settings.pictures_every
         found = Evaluation()
-        if media and every and self._evaluations % every == 0:
+        if self.media_due(media, self.settings.pictures_every):
             found = self.gallery.show(samples, self.metrics.features)
             found.images |= self.metrics.pictures(sample)
-        self._evaluations += 1
         found.scalars = self.metrics(sample)
         found.notes = self.metrics.notes
         if episodes is not None:
@@ -228,65 +202,37 @@ class GANTrainer(Measured):
         """
         return time_breakdown.shares(self, seconds)
 
-    def host_state(self) -> dict[str, Any]:
-        return {"done": self._done, "evaluations": self._evaluations}
-
-    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
-        self._done = int(state["done"])
-        self._evaluations = int(state["evaluations"])
-        return []
-
     def export(self) -> Export:
         """The averaged generator and the discriminator."""
         return gans_export.game(self)
 
-    def close(self) -> None:
-        pass
-
     # ---- the program -----------------------------------------------------------------------------
 
-    def _plan(self, count: int) -> tf.Tensor:
-        """Which examples the batches of the next `count` iterations consist of, int64 [_CALL *
-        n_critic, B].
-        """
+    def plan(self, count: int) -> tuple[tf.Tensor]:
+        """Return the examples of the next `count` iterations, int64 [256, n_critic, B]."""
         critic = self.rules.n_critic
-        batch = self.rules.batch_size
-        rows = self.game.data.plan(self._done * critic, count * critic, batch)
-        return tf.constant(np.pad(rows, [(0, _CALL * critic - len(rows)), (0, 0)]), tf.int64)
+        rows = self.game.data.plan(self._done * critic, count * critic, self.rules.batch_size)
+        rows = rows.reshape(count, critic, self.rules.batch_size)
+        padding = [(0, self.largest_call - count), (0, 0), (0, 0)]
+        return (tf.constant(np.pad(rows, padding), tf.int64),)
 
-    def _iterate(self, plan: tf.Tensor, count: tf.Tensor) -> None:
-        start = tf.identity(self.iterations)
-
-        def body(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-            return self._iteration(start + i, plan, i, total)
-
-        self.means.total.assign(
-            loops.repeated(body, tf.identity(self.means.total), count, most=_CALL)
-        )
-        self.iterations.assign_add(count)
-
-    def _iteration(
-        self, number: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor
-    ) -> tf.Tensor:
-        """Iteration `number` of the run, which is the i-th of this call."""
+    def learn(self, batch: tf.Tensor, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Do the steps of one iteration; `batch` [n_critic, B] holds the examples of each."""
         critic = self.rules.n_critic
         game = self.game
-        images = (number + 1) * self.steps_per_iteration
-        progress = tf.minimum(tf.cast(images, tf.float32) / float(self.total_steps), 1.0)
+        images = (iteration + 1) * self.steps_per_iteration
+        progress = self.progress(images)
         if critic == 1 and self.rules.accumulation == 1:
-            values = game.both_steps(number, plan[i], progress)
+            values = game.both_steps(iteration, batch[0], progress)
         else:
 
             def step(j: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-                values = game.discriminator_step(
-                    number * critic + j, plan[i * critic + j], progress
-                )
+                values = game.discriminator_step(iteration * critic + j, batch[j], progress)
                 return self.means.add(total, values)
 
             total = loops.repeated(step, total, critic, most=critic)
-            values = game.generator_step(
-                number * critic + critic - 1, plan[i * critic + critic - 1], progress
-            )
+            last = iteration * critic + critic - 1
+            values = game.generator_step(last, batch[critic - 1], progress)
         game.replicas.run(self._follow, images)
         for name, player in (("generator", game.generator), ("discriminator", game.discriminator)):
             values[f"schedule/{name}_learning_rate"] = player.optimizer.learning_rate(progress)

@@ -1,9 +1,6 @@
-"""Driving compiled environments: environment, policy and learning in one program, many iterations a
-call.
-"""
+"""Driver of compiled environments: environment and policy inside the trainer's program."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -12,9 +9,8 @@ from sparring.agents.networks import recurrent
 from sparring.agents.training.rollout import Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
 
-_WIDER = {
-    tf.int32: tf.int64
-}  # int32 variables live in the host's memory, out of reach of a GPU's XLA program
+# int32 variables live in the host's memory, out of reach of a GPU's XLA program.
+_WIDER = {tf.int32: tf.int64}
 
 
 class DeviceState(tf.Module):
@@ -51,93 +47,49 @@ class DeviceState(tf.Module):
 
 
 class CompiledDriver:
-    """Runs whole iterations on the device.
+    """Steps compiled environments inside the trainer's program.
 
-    `act(observation, known, vector_step) -> (action, extras, known)` and `learn(rollout, iteration,
-    total) -> total` are traced into the program; `iterations` and `total` are the variables they
-    count in. Each replica steps its share of the environments; `shards` are further variables that
-    it has a part of. `known` is the agent's state at the start (see
-    sparring.agents.networks.recurrent), from then on carried along with the environments' state.
+    Args:
+      source: the environments, their number and the steps of a rollout.
+      act: `act(observation, known, vector_step) -> (action, extras, known)`, traced into the
+        program.
+      known: the agent's state at the start (see sparring.agents.networks.recurrent), from then on
+        carried along with the environments' state.
+
+    Attributes:
+      carry: the state of environments and agent, and the observations, between two calls. Each
+        replica has its share of them.
     """
 
     def __init__(
-        self,
-        source: RolloutSpec,
-        mode: str,
-        act: Callable[..., Any],
-        learn: Callable[..., tf.Tensor],
-        iterations: tf.Variable,
-        total: tf.Variable,
-        shards: Sequence[sharding.Sharded] = (),
-        known: recurrent.State = (),
+        self, source: RolloutSpec, act: Callable[..., Any], known: recurrent.State = ()
     ) -> None:
         self.source = source
         self.environment = source.environment
         self.act = act
-        self.learn = learn
-        self.iterations = iterations
-        self.total = total
-        self.seconds = {"collect_and_update": 0.0}
         self._known = known
         of_agent = tf.nest.map_structure(lambda k: tf.TensorSpec(k.shape, k.dtype), known)
         specs = self.environment.specs(source.num_envs), of_agent
         space = self.environment.observation_space
-        self.carry = DeviceState(
-            (specs, tf.TensorSpec([source.num_envs, *space.shape], tf.as_dtype(space.dtype)))
-        )
+        observation = tf.TensorSpec([source.num_envs, *space.shape], tf.as_dtype(space.dtype))
+        self.carry = DeviceState((specs, observation))
         self._stream = self.environment.stream(source.seed)
-        self._replicas = replicas.Replicas()
-        self._shards = (*self.carry.shards, *shards)
-        self._program = self._replicas.function(self._iterations, mode)
         self._opened = False
 
-    def iterate(self, done: int, count: int) -> None:
-        """Iterations `done`, done + 1, ... `count` of them, in one call."""
-        started = time.perf_counter()
-        if not self._opened:
-            self._open(done)
-        self._program(tf.constant(count, tf.int64))
-        self.seconds["collect_and_update"] += time.perf_counter() - started
-
-    def _open(self, done: int) -> None:
-        self._opened = True
-        if done == 0:
+    def open(self, done: int) -> None:
+        """Open the first episodes, before iteration `done`, if that is the run's first."""
+        if not self._opened and done == 0:
             state = self.environment.open(self.source.seed, self.source.num_envs)
             self.carry.open(((state, self._known), self.environment.observe(state.state)))
+        self._opened = True
 
-    def _iterations(self, count: tf.Tensor) -> None:
-        start = tf.identity(self.iterations)
-        run = self._replicas.run
-
-        def body(
-            i: tf.Tensor, state: Any, observation: tf.Tensor, total: tf.Tensor
-        ) -> tuple[Any, ...]:
-            step = (start + i) * self.source.rollout_steps
-            rollout, state, observation = run(self._collected, state, observation, step)
-            return i + 1, state, observation, self.learn(rollout, start + i, total)
-
-        state, observation = run(self._spread)
-        _, state, observation, total = tf.while_loop(
-            lambda i, *_: i < count,
-            body,
-            (tf.constant(0, tf.int64), state, observation, tf.identity(self.total)),
-            parallel_iterations=1,
-        )
-        run(self.carry.assign, (state, observation))
-        sharding.gather(self._replicas, self._shards)
-        self.total.assign(total)
-        self.iterations.assign_add(count)
-
-    def _spread(self) -> Any:
-        for shard in self._shards:
-            shard.spread()
-        return self.carry.read()
-
-    def _collected(
-        self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
-    ) -> tuple[Rollout, Any, tf.Tensor]:
-        rollout, state = replicas.compile_in_replica(self.collect)(state, observation, vector_step)
-        return rollout, state, rollout.observation[-1]
+    def advance(self, carry: Any, iteration: tf.Tensor) -> tuple[Rollout, Any]:
+        """Collect the rollout of a replica's environments in an iteration; the state after it."""
+        state, observation = carry
+        vector_step = iteration * self.source.rollout_steps
+        collect = replicas.compile_in_replica(self.collect)
+        rollout, state = collect(state, observation, vector_step)
+        return rollout, (state, rollout.observation[-1])
 
     def collect(
         self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor

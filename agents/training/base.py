@@ -2,8 +2,7 @@
 
 import abc
 import functools
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -20,13 +19,13 @@ from sparring.agents.training.rollout import EpisodeStatistics, Rollout, Rollout
 from sparring.distribute import replicas, sharding
 from sparring.errors import UserError
 from sparring.export.signatures import Export
+from sparring.training.batch_trainer import BatchTrainer
 from sparring.training.trainer import Evaluation
 from sparring.xla import compilation, random
 from sparring.xla.compilation import CachedCall
-from sparring.xla.running_means import Means, Measured
 
 
-class AgentTrainer(Measured, abc.ABC):
+class AgentTrainer(BatchTrainer):
     """Collects rollouts with an agent and learns from them, by turns; satisfies
     `sparring.training.trainer.Trainer`.
 
@@ -57,7 +56,7 @@ class AgentTrainer(Measured, abc.ABC):
         if actors is not None:
             actors.check(environment, num_envs)
             _check_forgetful(agent)
-        self.replicas = replicas.Replicas()
+        super().__init__()
         # Environments of one replica
         self.share = self.replicas.share(num_envs, "trainer.num_envs")
         if self.replicas.here < self.replicas.count and not environment.compiled:
@@ -71,22 +70,16 @@ class AgentTrainer(Measured, abc.ABC):
         self.actors = actors
         self.num_envs = num_envs
         self.rollout_steps = rollout_steps
-        self.total_steps = total_steps
         self.source = RolloutSpec(environment, num_envs, rollout_steps, seed)
         self.seed = seed
-        self.mode = compilation.resolve(compile, agent.trainable)
-        self.evaluator = Evaluator(
-            agent, environment, self.mode, seed, evaluation or EvaluationSettings()
-        )
-        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
+        mode = compilation.resolve(compile, agent.trainable)
         self.episodes = EpisodeStatistics(num_envs)
-        self.means = Means(self._scalar_names())
+        self.prepare(mode, total_steps, self._scalar_names(), parts=())
+        self.evaluator = Evaluator(agent, environment, mode, seed, evaluation)
         self._keys = random.stream(seed, "policy")
-        self._done = 0  # iterations, as a plain number
-        self._noted: dict[
-            str, tuple[float, float]
-        ] = {}  # tag -> sum and weight since the last point
-        self._seconds = {"evaluate": 0.0}
+        self._noted: dict[str, tuple[float, float]] = {}  # tag -> sum and weight of the interval
+        if environment.compiled:
+            self._seconds = {"collect_and_update": 0.0}
 
     # ---- the two methods a kind of agent adds ----------------------------------------------------
 
@@ -113,11 +106,6 @@ class AgentTrainer(Measured, abc.ABC):
     def steps_per_iteration(self) -> int:
         """Environment steps of one iteration."""
         return self.num_envs * self.rollout_steps
-
-    @property
-    def step(self) -> int:
-        """Environment steps done."""
-        return self._done * self.steps_per_iteration
 
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
@@ -181,13 +169,6 @@ class AgentTrainer(Measured, abc.ABC):
     def _scalar_names(self) -> list[str]:
         return [*self.agent.descriptions, *EpisodeStatistics.descriptions]
 
-    def train(self, steps: int) -> None:
-        """Advance by whole iterations until at least `steps` more steps are done."""
-        try:
-            self.driver.iterate(self._done, -(-steps // self.steps_per_iteration))
-        finally:  # an environment that fails leaves whole iterations behind it, which are saved
-            self._done = int(self.iterations.numpy())
-
     def scalars(self) -> dict[str, float]:
         values = self.peek()
         self.means.reset()
@@ -200,30 +181,27 @@ class AgentTrainer(Measured, abc.ABC):
         }
 
     def timings(self) -> dict[str, float]:
-        seconds = super().timings() | self.driver.seconds
-        self.driver.seconds = dict.fromkeys(self.driver.seconds, 0.0)
+        if self.environment.compiled:
+            return super().timings()
+        seconds = self.driver.seconds
+        self.driver.seconds = dict.fromkeys(seconds, 0.0)
         return seconds
 
     def host_state(self) -> dict[str, Any]:
-        environments = self.driver.snapshot() if self._done else None
-        state = {
-            "done": self._done,
-            "evaluations": self.evaluator.count,
-            "environments": environments,
-        }
-        return state | ({"noted": dict(self._noted)} if self._noted else {})
+        state = super().host_state()
+        state["environments"] = self.driver.snapshot() if self._done else None
+        if self._noted:
+            state["noted"] = dict(self._noted)
+        return state
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
-        self._done = int(state["done"])
-        self.evaluator.count = int(state["evaluations"])
+        complaints = super().load_host_state(state)
         self._noted = {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
-        if state["environments"] is None:
-            return (
-                []
-                if self._done == 0
-                else ["The environments' state was not saved: their episodes start anew."]
-            )
-        return self.driver.restore(state["environments"])
+        if state["environments"] is not None:
+            return [*complaints, *self.driver.restore(state["environments"])]
+        if self._done > 0:
+            complaints.append("The environments' state was not saved: their episodes start anew.")
+        return complaints
 
     def export(self) -> Export:
         """The policy, greedy and sampled."""
@@ -236,21 +214,50 @@ class AgentTrainer(Measured, abc.ABC):
 
     @functools.cached_property
     def driver(self) -> HostDriver | CompiledDriver | ActorsDriver:
-        """What steps the environments: on the device if they are compiled, else from here or from
-        actors.
-        """
-        self._learning_state()  # made before a program is traced that uses it
+        """Driver of the environments: on the device if they are compiled, else on the host."""
+        self._learning_state()  # created before a program is traced that uses it
         known = recurrent.start(self.agent, self.num_envs)
         if self.environment.compiled:
-            counted = (self.iterations, self.means.total, self._shards())
             with self.replicas.scope():
-                return CompiledDriver(
-                    self.source, self.mode, self._act, self._learn_from, *counted, known
-                )
+                return CompiledDriver(self.source, self._act, known)
         learn = self.replicas.function(self._learn_once, self.mode, CachedCall)
         if self.actors is not None:
             return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
         return HostDriver(self.source, CachedCall(self._act, self.mode), learn, known)
+
+    def program(self) -> Callable[..., Any]:
+        if not self.environment.compiled:
+            return self._iterate_on_host
+        self.driver.open(self._done)
+        return super().program()
+
+    def add_seconds(self, planning: float, program: float) -> None:
+        if self.environment.compiled:  # drivers on the host count theirs
+            self._seconds["collect_and_update"] += program
+
+    def open_carry(self) -> Any:
+        return self.replicas.run(self._read_carry)
+
+    def _read_carry(self) -> Any:
+        for shard in self._all_shards():
+            shard.spread()
+        return self.driver.carry.read()
+
+    def collect(
+        self, plan: tuple[tf.Tensor, ...], row: tf.Tensor, iteration: tf.Tensor, carry: Any
+    ) -> tuple[Any, Any]:
+        del plan, row
+        return self.replicas.run(self.driver.advance, carry, iteration)
+
+    def close_carry(self, carry: Any) -> None:
+        self.replicas.run(self.driver.carry.assign, carry)
+        sharding.gather(self.replicas, self._all_shards())
+
+    def _all_shards(self) -> list[sharding.Sharded]:
+        return [*self.driver.carry.shards, *self._shards()]
+
+    def _iterate_on_host(self, count: tf.Tensor) -> None:
+        self.driver.iterate(self._done, int(count))
 
     def play(self, address: str, place: tuple[int, int] | None = None) -> None:
         """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and
@@ -287,10 +294,9 @@ class AgentTrainer(Measured, abc.ABC):
         seen, known = recurrent.see(self.agent, observation, known)
         return *self.act(seen, keys, vector_step * self.num_envs), known
 
-    def _learn_from(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        return self.learn(
-            rollout, iteration, self.replicas.first(self.replicas.run(self._count, rollout, total))
-        )
+    def count_episodes(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
+        """Return `total` with the episodes that ended in a rollout added."""
+        return self.replicas.first(self.replicas.run(self._count, rollout, total))
 
     def _count(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
         return self.means.add(total, self.episodes.update(rollout))
@@ -298,9 +304,8 @@ class AgentTrainer(Measured, abc.ABC):
     def _learn_once(self, packed: HostRollout, next_step: tf.Tensor) -> Any:
         rollout = packed.unpack()
         mine = self.replicas.run(self._my_part, rollout)
-        self.means.total.assign(
-            self._learn_from(mine, tf.identity(self.iterations), tf.identity(self.means.total))
-        )
+        total = tf.identity(self.means.total)
+        self.means.total.assign(self.learn(mine, tf.identity(self.iterations), total))
         self.iterations.assign_add(1)
         sharding.gather(self.replicas, self._shards())
         return self._act(rollout.observation[-1], rollout.ended_with, next_step)
@@ -316,18 +321,9 @@ class AgentTrainer(Measured, abc.ABC):
 
     # ---- evaluation ------------------------------------------------------------------------------
 
-    def progress(self, step: tf.Tensor) -> tf.Tensor:
-        """The share of the run that is done at `step`, float32 in [0, 1]."""
-        return tf.minimum(tf.cast(step, tf.float32) / float(self.total_steps), 1.0)
-
-    def evaluate(
-        self, episodes: int | None = None, media: bool = True, step: int | None = None
-    ) -> Evaluation:
-        started = time.perf_counter()
-        step = self.step if step is None else step
-        result = self.evaluator(step, self.progress(tf.constant(step)), episodes, media)
-        self._seconds["evaluate"] += time.perf_counter() - started
-        return result
+    def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
+        progress = self.progress(tf.constant(step))
+        return self.evaluator(step, progress, episodes, media, self._evaluations)
 
 
 def _check_forgetful(agent: Any) -> None:

@@ -56,20 +56,30 @@ class Evaluator:
     """
 
     def __init__(
-        self, agent: Any, environment: Any, mode: str, seed: int, settings: EvaluationSettings
+        self,
+        agent: Any,
+        environment: Any,
+        mode: str,
+        seed: int,
+        settings: EvaluationSettings | None = None,
     ) -> None:
         self.agent = agent
         self.environment = environment
         self.mode = mode
         self.seed = seed
-        self.settings = settings
-        self.count = 0  # evaluations done
+        self.settings = settings or EvaluationSettings()
 
     def __call__(
-        self, step: int, progress: tf.Tensor, episodes: int | None = None, media: bool = True
+        self,
+        step: int,
+        progress: tf.Tensor,
+        episodes: int | None = None,
+        media: bool = True,
+        number: int = 0,
     ) -> Evaluation:
-        """Look at the agent as it is at `step`, the share `progress` [] of its run; `episodes`:
-        other than set.
+        """Evaluate the agent as it is at `step`, the share `progress` [] of its run.
+
+        `episodes`: other than set. `number` of the evaluation decides whether it is filmed.
         """
         seed = _evaluation_seed(self.seed, step)
         count = episodes or self.settings.episodes
@@ -87,13 +97,12 @@ class Evaluator:
             returns, _ = self.sampled(count, seed, key, progress)
             result.scalars["eval/episode_return_sampled"] = float(returns.mean())
         every = self.settings.video_every
-        if media and every and (self.count % every == 0 or float(progress) >= 1.0):
+        if media and every and (number % every == 0 or float(progress) >= 1.0):
             frames = video(
                 self.environment, Player(self._step, self._start), seed, self.settings.video_steps
             )
             if frames is not None:
                 result.videos["eval/episode"] = frames
-        self.count += 1
         return result
 
     @functools.cached_property

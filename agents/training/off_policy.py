@@ -104,13 +104,15 @@ class OffPolicyTrainer(AgentTrainer):
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         run = self.replicas.run
         first = self.replicas.first
+        total = self.count_episodes(rollout, total)
         run(self._store, rollout)
         done = (iteration + 1) * self.steps_per_iteration
         progress = self.progress(done)
         key = run(self._key, iteration)
+        update_replicas = self.replicas.on_each(self._update)
 
         def update(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, first(run(self._update, key, i, progress, total))
+            return i + 1, first(update_replicas(key, i, progress, total))
 
         limit = tf.where(done >= self.learning_starts, self.updates, 0)
         _, total = tf.while_loop(

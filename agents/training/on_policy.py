@@ -98,14 +98,16 @@ class OnPolicyTrainer(AgentTrainer):
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         run = self.replicas.run
         first = self.replicas.first
+        total = self.count_episodes(rollout, total)
         steps, valid = run(self._prepare, rollout)
         progress = self.progress(iteration * self.steps_per_iteration)
         key = run(self._key, iteration)
+        update_replicas = self.replicas.on_each(self._update)
 
         def update(
             i: tf.Tensor, order: tf.Tensor, kl: tf.Tensor, total: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            order, kl, total = run(self._update, steps, i, order, key, progress, total)
+            order, kl, total = update_replicas(steps, i, order, key, progress, total)
             return i + 1, order, first(kl), first(total)
 
         limit = self.epochs * self.minibatches

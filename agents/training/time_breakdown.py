@@ -20,7 +20,7 @@ def shares(trainer: Any, parts: dict[str, Part], seconds: float) -> dict[str, fl
         return {}
 
     def whole(count: int) -> None:
-        trainer.driver.iterate(int(trainer.iterations.numpy()), count)
+        trainer.train(count * trainer.steps_per_iteration)
 
     return time_breakdown.shares(whole, parts, trainer.mode, seconds)
 

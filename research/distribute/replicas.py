@@ -76,6 +76,12 @@ class Replicas:
 
         return self.strategy.run(replica, args=arguments)
 
+    def on_each(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs `part` on every replica; on one device `part` itself."""
+        if self.count == 1 or not tf.distribute.in_cross_replica_context():
+            return part
+        return functools.partial(self.run, part)
+
     def first(self, values: T) -> T:
         """One replica's of `values`, a nest that is the same on all of them."""
         if self.count == 1 or not tf.distribute.in_cross_replica_context():

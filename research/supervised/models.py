@@ -3,6 +3,7 @@ numbers of each input.
 """
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -59,3 +60,11 @@ class Factors(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.items(self.users(inputs))
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """Model that shows the features its head works on, for the projector."""
+
+    def features(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return features [B, F] of inputs [B, ...]."""

@@ -1,7 +1,6 @@
 """Supervised training: inputs, targets, a model and a task; many batches in one compiled call."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +18,12 @@ from sparring.optim import optimizer as optim_optimizer
 from sparring.optim import precision as optim_precision
 from sparring.optim.fine_tuning import Active, Stage, synchronise
 from sparring.supervised.export import predictor
+from sparring.supervised.models import HasFeatures
 from sparring.supervised.tasks import Task
 from sparring.tensorboard.projector import Embedding
+from sparring.training.batch_trainer import BatchTrainer
 from sparring.training.trainer import Evaluation
-from sparring.xla import compilation, loops, random
-from sparring.xla.running_means import Means, Measured
-
-_CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
+from sparring.xla import compilation, random
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class EvaluationSettings:
     pictures_every: int = 1
 
 
-class SupervisedTrainer(Measured):
+class SupervisedTrainer(BatchTrainer):
     """A model learns to say targets of inputs; satisfies `sparring.training.trainer.Trainer`.
 
     One iteration is one step of the optimizer on one batch, of which each replica has a share. A
@@ -61,6 +59,7 @@ class SupervisedTrainer(Measured):
     """
 
     unit = "examples"
+    largest_call = 256
 
     def __init__(
         self,
@@ -79,12 +78,11 @@ class SupervisedTrainer(Measured):
         optim_precision.check(precision, "precision")
         dataset.check(data, batch_size)
         _check_images(data)
-        self.replicas = replicas.Replicas()
+        super().__init__()
         # Examples of one replica
         self.share = self.replicas.share(batch_size, "trainer.batch_size")
         self.data = data
         self.batch_size = batch_size
-        self.total_steps = total_steps
         self.task: Task = task(data)
         self.objective = self.task.objective
         self.maximize = self.task.maximize
@@ -94,17 +92,14 @@ class SupervisedTrainer(Measured):
             self._check_outputs(self.network(tf.constant(self._inputs), training=False))
         synchronise(self.network)
         self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
-        self.mode = compilation.resolve(compile, self.network.variables)
+        self._active = self.stages[0]  # the stage whose program is being traced
+        mode = compilation.resolve(compile, self.network.variables)
+        self.prepare(mode, total_steps, self._training, parts=("plan", "update"))
         self.settings = evaluation or EvaluationSettings()
-        self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.means = Means(self._training)
         self._keys = random.stream(seed, "supervised")
         self._programs: dict[int, Callable[..., Any]] = {}
         self._predict = compilation.CachedCall(self._outputs, self.mode)
         self._place = compilation.CachedCall(self._features, self.mode)
-        self._done = 0
-        self._evaluations = 0
-        self._seconds = {"plan": 0.0, "update": 0.0}
 
     def _check_outputs(self, outputs: tf.Tensor) -> None:
         if tuple(outputs.shape[1:]) != (self.task.outputs,):
@@ -117,9 +112,9 @@ class SupervisedTrainer(Measured):
     # ---- contract --------------------------------------------------------------------------------
 
     @property
-    def step(self) -> int:
-        """Examples learned from."""
-        return self._done * self.batch_size
+    def steps_per_iteration(self) -> int:
+        """Examples of a batch."""
+        return self.batch_size
 
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
@@ -156,21 +151,26 @@ class SupervisedTrainer(Measured):
             model=self.model, iterations=self.iterations, means=self.means, **slots
         )
 
-    def train(self, steps: int) -> None:
-        """Advance by whole batches until at least `steps` more examples are learned from."""
-        left = -(-steps // self.batch_size)
-        while left > 0:
-            stage, until = self._stage()
-            count = min(left, _CALL, until - self._done)
-            started = time.perf_counter()
-            rows = self.data.plan(self._done, count, self.batch_size)
-            rows = tf.constant(np.pad(rows, [(0, _CALL - count), (0, 0)]), tf.int64)
-            planned = time.perf_counter()
-            self._program(stage)(rows, tf.constant(count, tf.int64))
-            self._seconds["plan"] += planned - started
-            self._seconds["update"] += time.perf_counter() - planned
-            self._done += count
-            left -= count
+    def plan(self, count: int) -> tuple[tf.Tensor]:
+        """Return the examples of the next `count` batches, int64 [256, B]."""
+        rows = self.data.plan(self._done, count, self.batch_size)
+        padding = [(0, self.largest_call - count), (0, 0)]
+        return (tf.constant(np.pad(rows, padding), tf.int64),)
+
+    def iterations_ahead(self) -> int:
+        """Return the iterations that are left of the present stage, at most those of one call."""
+        _, until = self._stage()
+        return min(self.largest_call, until - self._done)
+
+    def program(self) -> Callable[..., Any]:
+        """Return the program of the present stage."""
+        stage, _ = self._stage()
+        self._active = self.stages[stage]
+        # Before it is traced; eager code reads it each time
+        fine_tuning.still(self.network, self._active.weights)
+        if stage not in self._programs:
+            self._programs[stage] = self.replicas.function(self.iterate, self.mode)
+        return self._programs[stage]
 
     def _stage(self) -> tuple[int, int]:
         """The stage that the next iteration is in, and the iteration at which it ends."""
@@ -178,30 +178,17 @@ class SupervisedTrainer(Measured):
         stage = max(i for i, first in enumerate(firsts) if first <= self._done)
         return stage, firsts[stage + 1] if stage + 1 < len(firsts) else 2**62
 
-    def _program(self, stage: int) -> Callable[..., Any]:
-        # Before it is traced; eager code reads it each time
-        fine_tuning.still(self.network, self.stages[stage].weights)
-        if stage not in self._programs:
-            iterate = functools.partial(self._iterate, self.stages[stage])
-            self._programs[stage] = self.replicas.function(iterate, self.mode)
-        return self._programs[stage]
-
-    def evaluate(
-        self, episodes: int | None = None, media: bool = True, step: int | None = None
-    ) -> Evaluation:
-        """Scores of the test split, or of `episodes` examples of it; it is the same at
-        every step.
-        """
+    def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
+        """Return scores of the test split, or of `episodes` examples of it."""
+        del step
         inputs, targets = self.data.examples("test", episodes)
         outputs = self.predict(inputs)
         found = Evaluation(self.task.evaluate(outputs, targets, self.network))
         found.notes = {"test": {"examples": len(targets), **self.task.notes}}
-        every = self.settings.pictures_every
-        if media and every and self._evaluations % every == 0:
+        if self.media_due(media, self.settings.pictures_every):
             found.images = self.task.pictures(inputs, outputs, targets)
-            if self.settings.embedded and hasattr(self.network, "features"):
+            if self.settings.embedded and isinstance(self.network, HasFeatures):
                 found.embeddings["eval/features"] = self._embedding()
-        self._evaluations += 1
         return found
 
     def _embedding(self) -> Embedding:
@@ -235,20 +222,9 @@ class SupervisedTrainer(Measured):
         parts = [np.asarray(function(padded[i : i + size])) for i in range(0, len(padded), size)]
         return np.concatenate(parts)[: len(inputs)]
 
-    def host_state(self) -> dict[str, Any]:
-        return {"done": self._done, "evaluations": self._evaluations}
-
-    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
-        self._done = int(state["done"])
-        self._evaluations = int(state["evaluations"])
-        return []
-
     def export(self) -> Export:
         """The model with its preprocessing."""
         return predictor(self)
-
-    def close(self) -> None:
-        pass
 
     # ---- the program -----------------------------------------------------------------------------
 
@@ -258,29 +234,20 @@ class SupervisedTrainer(Measured):
     def _features(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.network.features(inputs), tf.float32)
 
-    def _iterate(self, stage: Active, plan: tf.Tensor, count: tf.Tensor) -> None:
-        start = tf.identity(self.iterations)
-        learn = functools.partial(self._learn, stage)
+    def learn(self, batch: tf.Tensor, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Do a step of the optimizer on the examples `batch` [B]."""
+        values = self.replicas.first(self.replicas.run(self._learn, iteration, batch))
+        return self.means.add(total, values)
 
-        def body(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-            values = self.replicas.first(self.replicas.run(learn, start + i, plan[i]))
-            return self.means.add(total, values)
-
-        self.means.total.assign(
-            loops.repeated(body, tf.identity(self.means.total), count, most=_CALL)
-        )
-        self.iterations.assign_add(count)
-
-    def _learn(self, stage: Active, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One step on the batch of examples `rows` [B], iteration `number` of the run; what is
-        logged of it.
-        """
-        learn: Callable[..., Any] = functools.partial(self.part, stage.weights)
+    def _learn(self, number: tf.Tensor, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the scalars of one step on the batch of examples `rows` [B]."""
+        stage = self._active
+        gradients_of: Callable[..., Any] = functools.partial(self.part, stage.weights)
         if not fine_tuning.coupled(self.network):  # replicas do not meet in it
-            learn = replicas.compile_in_replica(learn)
-        gradients, values = learn(number, rows, replicas.replica_index() * self.share, self.share)
-        examples = tf.cast((number + 1) * self.batch_size, tf.float32)
-        progress = tf.minimum(examples / float(self.total_steps), 1.0)
+            gradients_of = replicas.compile_in_replica(gradients_of)
+        first = replicas.replica_index() * self.share
+        gradients, values = gradients_of(number, rows, first, self.share)
+        progress = self.progress((number + 1) * self.batch_size)
         return replicas.all_reduce_sum(values) | _step(stage, gradients, progress)
 
     def part(

@@ -1,21 +1,24 @@
-"""The contract between `fit` and whatever is trained, and the test that any trainer must pass."""
+"""Contract between the training loop and whatever is trained.
 
+`sparring.training.conformance.check_trainer` holds a trainer against it.
+"""
+
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from sparring.errors import UserError
 from sparring.export.signatures import Export
 from sparring.tensorboard.projector import Embedding
 
 
 @dataclass
 class Evaluation:
-    """What an evaluation found, as plain arrays with names: each name becomes a tag in
-    TensorBoard.
-    """
+    """Findings of an evaluation, as plain arrays by name; a name becomes a tag in TensorBoard."""
 
     scalars: dict[str, float] = field(default_factory=dict)
     images: dict[str, np.ndarray] = field(default_factory=dict)  # uint8 [N, H, W, C]
@@ -26,97 +29,126 @@ class Evaluation:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class Trainer(Protocol):
-    """Anything that learns in steps. Properties are read often and must be cheap."""
+class Trainer(abc.ABC):
+    """Base class of anything that learns in steps. Properties are read often and must be cheap.
+
+    What is abstract here every trainer defines, as a class attribute, a property or a method; the
+    rest has a default. Trainers that learn from batches in compiled calls derive from
+    `sparring.training.batch_trainer.BatchTrainer`, which defines most of it.
+
+    Attributes:
+      unit: name of a step, as part of a tag: "env_steps", "images", "examples".
+      objective: tag of the scalar of `evaluate` that tells how good the model is.
+      maximize: whether a larger objective is better.
+    """
+
+    unit: str
+    objective: str
+    maximize: bool
 
     @property
+    @abc.abstractmethod
     def step(self) -> int:
-        """How far it is, in `unit`: the x axis of every curve."""
+        """Progress in `unit`s: the x axis of every curve."""
 
     @property
-    def unit(self) -> str:
-        """What a step is, as part of a tag: "env_steps", "images", "examples"."""
-
-    @property
-    def objective(self) -> str:
-        """The scalar of `evaluate` that says how good it is; larger is better if `maximize`."""
-
-    @property
-    def maximize(self) -> bool:
-        """Whether a larger objective is better."""
-
-    @property
+    @abc.abstractmethod
     def descriptions(self) -> Mapping[str, str]:
-        """Every scalar's tag with what it measures and its unit."""
+        """Every scalar's tag, with the quantity it measures and its unit."""
 
     @property
+    @abc.abstractmethod
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
-        """The layout of TensorBoard's custom scalars: category -> chart -> tags.
+        """Layout of TensorBoard's custom scalars: category -> chart -> tags.
 
         The tags of the first chart are also shown while the run goes on.
         """
 
     @property
+    @abc.abstractmethod
     def checkpoint(self) -> tf.train.Checkpoint:
         """Every variable the next step depends on. One that turns NaN or infinite ends the run."""
 
     @property
+    @abc.abstractmethod
     def model(self) -> tf.train.Checkpoint:
-        """The variables that what was learned consists of: enough to evaluate, export and
-        warm-start.
-        """
+        """Variables that were learned: enough to evaluate, export and warm-start."""
 
+    @abc.abstractmethod
     def train(self, steps: int) -> None:
         """Advance by at least `steps` steps, and by as few as its inner iterations allow.
 
-        No host work between inner steps where the work itself is on the device. How many steps are
-        asked for at once changes nothing: `fit` asks for as many as fit into a second.
+        No host work between inner steps where the work itself is on the device. The number of steps
+        of one call changes nothing: the loop asks for as many as fit into a second.
         """
 
+    @abc.abstractmethod
     def scalars(self) -> dict[str, float]:
-        """The means of everything since the last call, reduced over replicas; starts a new
-        interval.
-        """
+        """Return the means since the last call, over all replicas, and start a new interval."""
 
+    @abc.abstractmethod
     def peek(self) -> dict[str, float]:
-        """The same means without starting a new interval."""
+        """Return the same means without starting a new interval."""
 
+    @abc.abstractmethod
     def timings(self) -> dict[str, float]:
-        """Seconds spent in each part of training ("collect", "update") since the last call."""
+        """Return the seconds of each part of training ("collect", "update") since the last call."""
 
+    @abc.abstractmethod
     def evaluate(
         self, episodes: int | None = None, media: bool = True, step: int | None = None
     ) -> Evaluation:
-        """Measure what was learned, on fresh data fixed by the seed and the step (`step`: as if it
-        stood there).
+        """Measure the model on fresh data fixed by the seed and the step (default: its own).
 
         Changes nothing that training depends on. `media`: whether images and videos are wanted.
         """
 
+    @abc.abstractmethod
     def host_state(self) -> dict[str, Any]:
-        """What the next step depends on beside variables: plain numbers, text and arrays."""
+        """Return the state outside of variables that the next step depends on.
 
-    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
-        """Take up `host_state()` of an earlier process; one sentence for each thing that could not
-        be taken up.
+        It consists of plain numbers, text and arrays.
         """
 
-    def export(self) -> Export:
-        """What was learned, as functions of named tensors that need nothing of ours to be
-        called.
+    @abc.abstractmethod
+    def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
+        """Restore the `host_state()` of an earlier process.
+
+        Returns a sentence for each thing that could not be restored.
         """
 
     @property
     def remedy(self) -> str:
-        """What to try when a number is not finite, as it follows "Try". Needed only where the usual
-        keys are others.
-        """
+        """Advice for a value that is not finite, as it follows "Try"."""
+        return (
+            "a lower optimizer.learning_rate or global_clipnorm, or look for infinite rewards, "
+            "observations or data"
+        )
 
-    def gather(self) -> None:
-        """Have `checkpoint` hold what of it is on other hosts; called by all of them before a save.
+    def export(self) -> Export:
+        """Return the model as functions of named tensors that need nothing of Sparring."""
+        raise UserError(f"{type(self).__name__} has no export(): there is nothing to export.")
 
-        Only a trainer that has anything there needs this method.
-        """
+    def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
+        """Return the share of an iteration's time of each of its parts, measured for `seconds`."""
+        del seconds
+        return {}
 
-    def close(self) -> None:
+    def gather(self) -> None:  # noqa: B027
+        """Have `checkpoint` hold the state of other hosts; all hosts call it before a save."""
+
+    def close(self) -> None:  # noqa: B027
         """Release processes and files."""
+
+
+def require_contract(trainer: Any) -> Trainer:
+    """Return `trainer`, or raise a UserError that names the members of the contract it lacks."""
+    members = {*Trainer.__annotations__, *(n for n in vars(Trainer) if not n.startswith("_"))}
+    lacking = sorted(name for name in members if not hasattr(trainer, name))
+    if lacking:
+        kind = f"{type(trainer).__module__}.{type(trainer).__qualname__}"
+        raise UserError(
+            f"trainer: {kind} lacks {', '.join(lacking)}: derive it from "
+            "sparring.training.trainer.Trainer, which says what a run asks of a trainer."
+        )
+    return trainer  # type: ignore[no-any-return]

@@ -40,12 +40,12 @@ ONE = np.int64(1)
 
 def of_ppo() -> tuple[Any, ...]:
     trainer = ppo()
-    return trainer.driver._iterations, tf.constant(ONE)
+    return trainer.iterate, tf.constant(ONE)
 
 
 def of_dqn() -> tuple[Any, ...]:
     trainer = dqn()
-    return trainer.driver._iterations, tf.constant(ONE)
+    return trainer.iterate, tf.constant(ONE)
 
 
 def of_gan() -> tuple[Any, ...]:
