@@ -11,8 +11,11 @@ from sparring.config import validation
 from sparring.data.dataset import Data
 from sparring.errors import UserError
 from sparring.gans.metrics.extractors import fingerprint, in_batches
-from sparring.storage import run_folder
 from sparring.storage.checkpoints import restore_into
+from sparring.storage.run_folder import RunFolder
+from sparring.supervised.models import HasFeatures
+from sparring.supervised.tasks import Classification
+from sparring.supervised.trainer import SupervisedTrainer
 from sparring.training import experiment
 from sparring.training.loop import model_only
 from sparring.xla.compilation import CachedCall
@@ -29,29 +32,28 @@ class TrainedClassifier:
     name = "classifier"
 
     def __init__(self, data: Data, run: str) -> None:
-        folder = run_folder.existing(run, "extractor.run")
-        cfg = run_folder.read_config(folder)
+        source = RunFolder.named_in_config(run, "extractor.run")
+        cfg = source.read_config()
         validation.check_composed(cfg)
-        with ThreadPoolExecutor(
-            1
-        ) as elsewhere:  # a strategy's scope is a thread's: this is built in none
+        # A strategy's scope is a thread's: this is built in none.
+        with ThreadPoolExecutor(1) as elsewhere:
             self._trainer = elsewhere.submit(
                 lambda: experiment.build(cfg, tf.distribute.get_strategy())
             ).result()
-        if not (hasattr(self._trainer, "network") and hasattr(self._trainer.network, "features")):
+        supervised = isinstance(self._trainer, SupervisedTrainer)
+        if not (supervised and isinstance(self._trainer.network, HasFeatures)):
             raise UserError(
                 f"extractor.run={run}: that run trained no model with a head: take a supervised "
                 "one."
             )
-        if not hasattr(self._trainer.task, "names") or tuple(self._trainer.data.shape) != tuple(
-            data.shape
-        ):
+        classifies = isinstance(self._trainer.task, Classification)
+        if not classifies or tuple(self._trainer.data.shape) != tuple(data.shape):
             raise UserError(
                 f"extractor.run={run}: it learned from {list(self._trainer.data.shape)}, here are "
                 f"{list(data.shape)}: "
                 "take a classifier of the same data."
             )
-        self._step = restore_into(model_only(self._trainer), run_folder.newest(folder))
+        self._step = restore_into(model_only(self._trainer), source.newest_model())
         network = self._trainer.network
         self._features = CachedCall(
             lambda x: tf.cast(network.features(x), tf.float32), self._trainer.mode

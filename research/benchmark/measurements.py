@@ -42,7 +42,7 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     # Which would have to keep step in it
-    if hasattr(trainer, "time_breakdown") and not cluster.is_multi_worker(cfg.strategy):
+    if not cluster.Process.of(cfg.strategy).is_one_of_several:
         found |= {f"share_{part}": share for part, share in trainer.time_breakdown().items()}
     trainer.close()
     return found

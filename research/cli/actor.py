@@ -14,6 +14,7 @@ from sparring.cli.parser import strict
 from sparring.config import validation
 from sparring.errors import UserError
 from sparring.storage import run_folder
+from sparring.storage.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     if not address.rpartition(":")[2].isdigit() or not address.rpartition(":")[0]:
         raise UserError(f"--address {address}: give HOST:PORT.")
     setup.prepare()
-    cfg = run_folder.read_config(chosen.run)
+    cfg = RunFolder(chosen.run).read_config()
     if cfg.get("actors") is None:
         raise UserError(f"{chosen.run} is a run without actors: it began without actors=reverb.")
     cfg.strategy = OmegaConf.create({"_target_": "sparring.distribute.strategies.one_device"})

@@ -10,7 +10,7 @@ from pathlib import Path
 from sparring.cli import setup
 from sparring.cli.parser import strict
 from sparring.errors import UserError
-from sparring.storage import run_folder
+from sparring.storage.run_folder import RunFolder
 from sparring.training.restored import restored
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> list[str]:
     """Evaluate and add the finding to result.json under "evaluations"; returns it as lines."""
-    cfg = run_folder.read_config(folder)
+    cfg = RunFolder(folder).read_config()
     if seed is not None:
         cfg.seed = seed
     with restored(folder, cfg, checkpoint) as (trainer, step):
@@ -57,6 +57,6 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
         "scalars": found.scalars,
         **({"notes": found.notes} if found.notes else {}),
     }
-    run_folder.add_evaluation(folder, entry)
+    RunFolder(folder).add_evaluation(entry)
     lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {episodes} episodes"]
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]

@@ -11,7 +11,7 @@ from sparring.cli.parser import strict
 from sparring.errors import UserError
 from sparring.export.model_versions import NAME
 from sparring.export.saved_model import FIDELITY, Small, _manifest, _publish, _scratch, _shrink
-from sparring.storage import run_folder
+from sparring.storage.run_folder import RunFolder
 from sparring.training import restored
 
 # Of TensorFlow Lite; see research/export/tflite_onnx.py
@@ -85,7 +85,7 @@ def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Smal
     """Write the next version of model `name` in `out`; returns its folder. UserError if there is
     nothing to export.
     """
-    cfg = run_folder.read_config(run)
+    cfg = RunFolder(run).read_config()
     with restored.restored(run, cfg, checkpoint) as (trainer, step):
         if not hasattr(trainer, "export"):
             raise UserError(f"{run}: its trainer, {type(trainer).__name__}, has no export().")

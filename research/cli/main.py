@@ -80,46 +80,49 @@ COMMANDS = {
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     try:
-        _main(sys.argv[1:])
+        call, arguments = _command(sys.argv[1:])
+        code = call(arguments)
         sys.stdout.flush()
+        sys.exit(code or 0)
     except BrokenPipeError:  # whoever read our output, such as `| head`, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped at once; the last checkpoint is what remains", 130)
 
 
-def _main(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
-        return
-    if arguments[0] == "--version":
-        print(f"sparring {_version()}")
-        return
-    if arguments[0] in ("-sc", "--shell-completion"):
-        _completion(arguments[1:])
-        return
-    name = arguments[0]
+def _command(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], int | None], list[str]]:
+    """Return the function that a command line calls, and its arguments."""
+    name = arguments[0] if arguments else "--help"
+    rest = list(arguments[1:])
+    if name in ("-h", "--help", "help"):
+        return _print_help, rest
+    if name == "--version":
+        return _print_version, rest
+    if name in ("-sc", "--shell-completion"):
+        return _completion, rest
     if name not in COMMANDS:
         _fail(
             f"sparring {name}: no such command. There are: {', '.join(COMMANDS)}. See sparring "
             "--help.",
             2,
         )
-    _run(COMMANDS[name], arguments[1:])
+    module, function = COMMANDS[name].target.split(":")
+    return getattr(importlib.import_module(module), function), rest
 
 
-def _run(command: Command, arguments: Sequence[str]) -> None:
-    module, function = command.target.split(":")
-    call: Callable[[Sequence[str]], int | None] = getattr(importlib.import_module(module), function)
-    try:
-        code = call(arguments) or 0
-        sys.stdout.flush()
-        sys.exit(code)
-    except UserError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped at once; the last checkpoint is what remains", 130)
+def _print_help(arguments: Sequence[str]) -> None:
+    del arguments
+    print(_help())
+
+
+def _print_version(arguments: Sequence[str]) -> None:
+    del arguments
+    print(f"sparring {_version()}")
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -15,7 +15,8 @@ from sparring.config import validation
 from sparring.distribute import cluster
 from sparring.errors import UserError
 from sparring.processes.resources import cores
-from sparring.storage import provenance, run_folder
+from sparring.storage import provenance
+from sparring.storage.run_folder import RunFolder
 from sparring.tensorboard.event_reader import read_curves
 
 _COMPARED = ("versions", "machine", "commit", "sparring_commit", "diffs")
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(list(arguments))
     setup.prepare()
     old = chosen.run.resolve()
-    cfg = run_folder.read_config(old)
+    cfg = RunFolder(old).read_config()
     new = old.parent / (chosen.name or f"{old.name}-again")
     cfg.run.dir = str(new.parent)
     cfg.run.name = new.name

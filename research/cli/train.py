@@ -4,11 +4,12 @@ sweep of them.
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +30,11 @@ from sparring.storage import provenance, run_folder
 from sparring.sweep import hydra_plugins, sweep
 
 
-def rl(arguments: Sequence[str]) -> int:
-    """`sparring rl`: the primary config conf/rl.yaml."""
-    return run("rl", "rl", arguments)
-
-
-def gan(arguments: Sequence[str]) -> int:
-    """`sparring gan`: the primary config conf/gan.yaml."""
-    return run("gan", "gan", arguments)
-
-
-def supervised(arguments: Sequence[str]) -> int:
-    """`sparring supervised`: the primary config conf/supervised.yaml."""
-    return run("supervised", "supervised", arguments)
-
-
-def train(arguments: Sequence[str]) -> int:
-    """`sparring train`: a primary config of the user's own, named by --config-name."""
-    return run("train", None, arguments)
-
-
 def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
-    """Check, and run or show; `name` is the primary config. Returns the exit code: 0, or 1 if a run
-    failed.
+    """Check the arguments of `sparring command`, and run or show what they ask for.
+
+    `name` is the primary config; None: --config-name gives it. Returns the exit code: 0, or 1 if a
+    run failed.
     """
     chosen = _parse(arguments)
     name = chosen.config_name or name
@@ -62,30 +45,50 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
         )
     prepare()
     composer = config_composer.Composer(name or "rl", chosen.config_dir, chosen.overrides)
-    if chosen.help:
-        print(composer.help(chosen.overrides))
-        return 0
-    if _only_asks(chosen):
-        if not chosen.hydra_help:
-            # Which says its mistakes in a line
-            composer.compose(chosen.overrides, RunMode.MULTIRUN)
-        return _hydra(command, name or "rl", [*_asked(chosen), *chosen.overrides], lambda cfg: None)
+    if chosen.help or _only_asks(chosen):
+        return _answer(command, name or "rl", chosen, composer)
     overrides, is_suite = suites.expanded(composer, chosen.overrides)
     found = validation.Command(composer, overrides, chosen.multirun or is_suite)
     flags = _flags(chosen)
     set_resolvers(found.swept if found.multirun else None)
-    if not found.multirun:
-        return _hydra(
-            command,
-            name,
-            [*flags, *found.overrides],
-            _Run(command, flags, found.cfg, composer.places),
-        )
+    if found.multirun:
+        return _sweep(command, name, flags, found)
+    task = _Run(command, flags, found.cfg, composer.places)
+    hydra_app = _hydra(command, name, [*flags, *found.overrides], task)
+    hydra_app()
+    return task.code
+
+
+rl = functools.partial(run, "rl", "rl")
+gan = functools.partial(run, "gan", "gan")
+supervised = functools.partial(run, "supervised", "supervised")
+train = functools.partial(run, "train", None)
+
+
+def _answer(
+    command: str, name: str, chosen: argparse.Namespace, composer: config_composer.Composer
+) -> int:
+    """Print help, or what Hydra's flags ask about a config."""
+    if chosen.help:
+        print(composer.help(chosen.overrides))
+        return 0
+    if not chosen.hydra_help:  # for the mistakes that it reports in a line
+        composer.compose(chosen.overrides, RunMode.MULTIRUN)
+    _hydra(command, name, [*_asked(chosen), *chosen.overrides], _nothing)()
+    return 0
+
+
+def _nothing(cfg: DictConfig) -> None:
+    del cfg
+
+
+def _sweep(command: str, name: str | None, flags: Sequence[str], found: validation.Command) -> int:
+    """Run the jobs of a sweep; return the exit code."""
     hydra_plugins.check(found.cfg.hydra.launcher)
     jobs = sweep.Sweep(command, flags, found.jobs)
     jobs.root = Path(str(found.cfg.hydra.sweep.dir)).absolute()
     with contextlib.suppress(KeyboardInterrupt):  # another launcher's way to stop
-        _hydra(command, name, ["--multirun", *flags, *found.overrides], jobs)
+        _hydra(command, name, ["--multirun", *flags, *found.overrides], jobs)()
     return jobs.conclude()
 
 
@@ -95,24 +98,19 @@ def complete(name: str) -> None:
     """
     prepare()
     chosen, _ = get_args_parser().parse_known_args(os.environ.get("COMP_LINE", "").split()[1:])
-    _hydra("completion", name, [*_flags(chosen), "-sc", "query=bash"], lambda cfg: None)
+    _hydra("completion", name, [*_flags(chosen), "-sc", "query=bash"], _nothing)()
 
 
-def _hydra(command: str, name: str | None, arguments: Sequence[str], task: Any) -> int:
-    """Hand over to Hydra, which calls `task` with each composed config."""
+def _hydra(
+    command: str, name: str | None, arguments: Sequence[str], task: Callable[[DictConfig], Any]
+) -> Callable[[], None]:
+    """Return the Hydra application that calls `task` with each composed config."""
     sys.argv = [f"sparring {command}", *arguments]
-
-    def called(cfg: DictConfig) -> Any:
-        return task(cfg)
-
-    called.task = task  # type: ignore[attr-defined]  # our launcher hands it all jobs at once
-    with warnings.catch_warnings():
-        # Hydra's, of config folders without an __init__.py
-        warnings.simplefilter("ignore", UserWarning)
-        hydra.main(config_path=str(config_composer.CONF), config_name=name, version_base="1.3")(
-            called
-        )()
-    return getattr(task, "code", 0)
+    # Hydra warns of config folders without an __init__.py.
+    warnings.filterwarnings("ignore", category=UserWarning, module="hydra")
+    return hydra.main(config_path=str(config_composer.CONF), config_name=name, version_base="1.3")(
+        task
+    )
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -173,7 +171,7 @@ class _Run:
         cfg.run.name = folder.name
         cfg.packages = sorted({*cfg.packages, *self.packages})
         try:
-            self.writes = cluster.worker_index(cfg.strategy) == 0
+            self.writes = cluster.Process.of(cfg.strategy).is_chief
             if count := cluster.workers_to_start(cfg.strategy):
                 return self._start(count, folder)
             from sparring.training.experiment import train

@@ -24,7 +24,7 @@ from sparring.config import targets
 from sparring.config.bounds import check_limits, is_limit
 from sparring.config.composer import CONF, Composer
 from sparring.errors import UserError, listed, near
-from sparring.storage import run_folder
+from sparring.storage.run_folder import RunFolder
 
 _EVERY_COMBINATION = (
     24  # of a sweep are checked up to this many; beyond, every value beside the others' first
@@ -125,9 +125,9 @@ class Command:
         _check_run(cfg.run)
         check_composed(cfg, self.composer.places)
         if cfg.run.resume not in ("auto", "never"):
-            run_folder.existing(str(cfg.run.resume), "run.resume")
+            RunFolder.named_in_config(str(cfg.run.resume), "run.resume")
         if cfg.run.warm_start is not None:
-            run_folder.existing(str(cfg.run.warm_start), "run.warm_start")
+            RunFolder.named_in_config(str(cfg.run.warm_start), "run.warm_start")
         return cfg
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:

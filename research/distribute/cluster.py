@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparring.distribute import cluster
 from sparring.errors import UserError
 
 JOBS = ("chief", "worker")  # in the order in which their tasks are counted
@@ -69,12 +68,6 @@ def of_environment(environment: Mapping[str, str] = os.environ) -> Cluster | Non
     if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
         return of_slurm(environment)
     return None
-
-
-def number() -> int:
-    """Which worker this process is, 0 if nobody says."""
-    here = of_environment()
-    return 0 if here is None else here.number
 
 
 def parse(text: str) -> Cluster:
@@ -239,21 +232,39 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+@dataclass(frozen=True)
+class Process:
+    """Place of this process among those of its run.
+
+    Attributes:
+      rank: index among the workers; 0 is the chief, which alone writes.
+      count: the number of workers.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, strategy: Mapping[str, Any]) -> "Process":
+        """Return this process' place in a run with this `strategy` node of a config."""
+        here = of_environment() if "workers" in strategy else None
+        return cls() if here is None else cls(here.number, len(here.addresses))
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether it is the chief, or the only worker."""
+        return self.rank == 0
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether the run has further workers."""
+        return self.count > 1
+
+
 def workers_to_start(strategy: Mapping[str, Any]) -> int:
-    """How many workers a command with this `strategy` node has to start: 0 if it is one of them, or
-    there are none.
+    """Return how many workers a command with this `strategy` node starts.
+
+    It is 0 for a run of one process, and for a process that is one of the workers.
     """
     count = strategy.get("workers") or 0
-    return count if count > 1 and cluster.of_environment() is None else 0
-
-
-def is_multi_worker(strategy: Mapping[str, Any]) -> bool:
-    """Whether this process is one of several."""
-    here = cluster.of_environment() if "workers" in strategy else None
-    return here is not None and len(here.addresses) > 1
-
-
-def worker_index(strategy: Mapping[str, Any]) -> int:
-    """Which of a run's workers this process is; 0 is the chief, or the only one."""
-    here = cluster.of_environment() if "workers" in strategy else None
-    return 0 if here is None else here.number
+    return count if count > 1 and of_environment() is None else 0

@@ -1,8 +1,8 @@
-"""The workers of one run as its loop sees them: what the chief decides, all do.
+"""Agreement among the workers of one run: what the chief decides, all do.
 
 Workers meet in the middle of a program, so that each has to make the same calls in the same order.
-What depends on a clock, a file or a signal is therefore agreed on: `told` and `any` are reductions
-that all workers take part in.
+What depends on a clock, a file or a signal is therefore agreed on: `broadcast` and `any` are
+reductions that all workers take part in.
 """
 
 import contextlib
@@ -19,43 +19,43 @@ from sparring.errors import UserError
 
 
 class SingleWorker:
-    """A run of one process: its own chief."""
+    """Run of one process, which is its own chief."""
 
-    alone = True
+    chief = True
+    several = False
 
-    def told(self, number: int) -> int:
-        """The chief's `number`."""
+    def broadcast(self, number: int) -> int:
+        """Return the chief's `number`."""
         return number
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` holds for any worker."""
+        """Return whether `flag` holds for any worker."""
         return flag
 
     def gather(self, trainer: Any) -> None:
-        """Have the chief's variables hold what it is about to save of the others'."""
+        """Have the chief's variables hold the parts of the state that other hosts have."""
         del trainer
 
 
 class Workers(SingleWorker):
-    """A run of several processes, made by each; `place` is its strategy."""
+    """Run of several processes; each of them creates one in the run's strategy."""
 
-    alone = False
+    several = True
 
-    def __init__(self, place: tf.distribute.Strategy, chief: bool) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy, chief: bool) -> None:
         self.chief = chief
-        with place.scope():
+        with strategy.scope():
             self._replicas = replicas.Replicas()
         self._sum = self._replicas.function(functools.partial(self._replicas.run, _total), "graph")
 
-    def told(self, number: int) -> int:
+    def broadcast(self, number: int) -> int:
         return self._total(number if self.chief else 0) // self._replicas.here
 
     def any(self, flag: bool) -> bool:
         return self._total(int(flag)) > 0
 
     def gather(self, trainer: Any) -> None:
-        if hasattr(trainer, "gather"):
-            trainer.gather()
+        trainer.gather()
 
     def _total(self, number: int) -> int:
         summed = self._sum(tf.constant(np.int64(number)))
@@ -67,8 +67,8 @@ def _total(number: tf.Tensor) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def complete() -> Iterator[None]:
-    """A worker that is gone, which the others notice where they should meet it, is a UserError."""
+def lost_workers_named() -> Iterator[None]:
+    """Raise a UserError for a worker that is gone, which the others notice where they meet."""
     try:
         yield
     except tf.errors.OpError as error:

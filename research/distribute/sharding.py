@@ -67,7 +67,7 @@ class Apart:
         first = (
             0
             if self.replicas.here == self.replicas.count
-            else cluster.number() * self.replicas.here
+            else cluster.Process.of({"workers": None}).rank * self.replicas.here
         )
         parts = dict(enumerate(self.replicas.strategy.experimental_local_results(variable), first))
         with tf.device("/cpu:0"):

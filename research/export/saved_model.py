@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparring.errors import UserError
 from sparring.export.model_versions import versions
-from sparring.storage import provenance, run_folder
+from sparring.storage import provenance
+from sparring.storage.run_folder import RunFolder
 
 FORMAT = 1
 FIDELITY = "fidelity.json"
@@ -82,7 +83,7 @@ def _manifest(
     run: Path, cfg: DictConfig, name: str, checkpoint: str, step: int, exported: Any, module: Any
 ) -> dict[str, Any]:
     """Where the model is from, and what it takes and gives."""
-    result = run_folder.read_result(run)
+    result = RunFolder(run).read_result()
     ours = provenance.versions()
     return {
         "format": FORMAT,

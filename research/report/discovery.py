@@ -15,6 +15,7 @@ from typing import Any
 from sparring.errors import UserError
 from sparring.storage import provenance, run_folder
 from sparring.storage import settings as storage_settings
+from sparring.storage.run_folder import RunFolder
 from sparring.sweep.job import ENDED_WELL as ENDED
 from sparring.tensorboard.hparams import DECLARATION
 
@@ -178,7 +179,7 @@ def _run(place: Path, sweep: str, config: dict[str, Any]) -> Run:
 
 def _result(place: Path) -> tuple[dict[str, Any], str]:
     try:
-        return run_folder.read_result(place), ""
+        return RunFolder(place).read_result(), ""
     except UserError as error:
         return {}, str(error)
 

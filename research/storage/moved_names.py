@@ -278,8 +278,6 @@ NAMES = {  # of things that moved apart from their module, or were renamed
     "research.transfer.begin_with": "sparring.training.warm_start.load_weights",
     "research.transfer.hold": "sparring.training.warm_start.freeze_weights",
     "research.transfer.learned": "sparring.supervised.pretraining.pretrained_torso",
-    "research.workers.number": "sparring.distribute.cluster.worker_index",
-    "research.workers.several": "sparring.distribute.cluster.is_multi_worker",
     "research.workers.wanted": "sparring.distribute.cluster.workers_to_start",
 }
 

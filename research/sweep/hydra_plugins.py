@@ -44,7 +44,7 @@ class Processes(Launcher):
         """Hydra's call before `launch`. The task function carries the sweep."""
         self.hydra_context = hydra_context
         self.config = config
-        self.sweep: sweep.Sweep = task_function.task
+        self.sweep: sweep.Sweep = task_function
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

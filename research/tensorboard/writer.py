@@ -228,6 +228,25 @@ def _event(wall_time: float, step: int, build: Callable[[], list[Summary.Value]]
     return Event(wall_time=wall_time, step=step, summary=Summary(value=build()))
 
 
+class SilentWriter(Writer):
+    """Writer that writes nothing, for workers that are not the chief."""
+
+    def __init__(self) -> None:
+        self._newest_step = 0
+
+    def embeddings(self, values: Mapping[str, Embedding]) -> None:
+        del values
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _put(self, step: int, build: Callable[[], list[Summary.Value]]) -> None:
+        del step, build
+
+
 def _value(tag: str, metadata: SummaryMetadata, tensor: TensorProto) -> Summary.Value:
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
 

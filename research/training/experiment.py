@@ -1,4 +1,4 @@
-"""compose -> instantiate -> fit -> return the objective: one run, from a composed config."""
+"""One run, from a composed config: build the trainer, run the training loop, write the result."""
 
 import contextlib
 import logging
@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sparring.config import targets
-from sparring.distribute import cluster
+from sparring.distribute.cluster import Process
 from sparring.errors import UserError
 from sparring.storage import run_folder, settings
-from sparring.storage.run_folder import read_config, read_result
+from sparring.storage.run_folder import RunFolder
 from sparring.training import tensorboard_page
 
 _log = logging.getLogger("sparring")
@@ -22,196 +22,197 @@ _log = logging.getLogger("sparring")
 def train(
     cfg: DictConfig, folder: Path, started: float, origin: Mapping[str, Any] | None = None
 ) -> float | None:
-    """Run one experiment in `folder`; returns its objective, which a sweeper optimises.
+    """Run one experiment in `folder`; return its objective, which a sweeper optimizes.
 
-    A run that has nothing left to do ends at once. `started` is when the process began to work
-    (`time.time()`), for the seconds of imports; `origin` is what was typed, see `record.originate`.
-    Raises UserError when training ran into NaN, when a run could not be saved at its end, and when
-    a worker of several (sparring.distribute.cluster) is gone. Of these, all but the first compute
-    their shares and write nothing.
+    A run that has nothing left to do ends at once. Of several workers (see
+    sparring.distribute.cluster) all but the chief compute their shares and write nothing.
+
+    Args:
+      cfg: the composed config.
+      folder: of the run.
+      started: the time (`time.time()`) at which the process began to work, for the seconds of
+        imports.
+      origin: the command line, see `RunFolder.record_start`.
+
+    Raises:
+      UserError: training ran into NaN, the run could not be saved at its end, or a worker is gone.
     """
-    if cfg.run.profile and cluster.is_multi_worker(cfg.strategy):
+    process = Process.of(cfg.strategy)
+    run = RunFolder(folder)
+    _check_profile(cfg, process)
+    ended = run.ended_result(cfg.run)
+    if process.is_chief:
+        _begin(run, cfg, origin, ended)
+    if ended is not None:
+        return ended["objective"]["value"] if process.is_chief else None
+    with _at_work(run, process):
+        strategy = build_strategy(cfg)
+        trainer = build(cfg, strategy)
+        try:
+            trainer = _profiled(trainer, folder, cfg.run.profile)
+            loop = _prepare(cfg, trainer, folder, strategy, process)
+            loop.outcome.seconds["imports"] += time.time() - started
+            run.outcome = loop.outcome
+            run.objective = trainer.objective
+            loop.run()
+        finally:
+            trainer.close()
+        if process.is_chief:
+            _conclude(run, cfg, trainer)
+    if process.is_chief:
+        _tell_where(run)
+        return run.outcome.final.get(run.objective)
+    return None
+
+
+def _check_profile(cfg: DictConfig, process: Process) -> None:
+    if cfg.run.profile and process.is_one_of_several:
         raise UserError(
             "run.profile: a profile is of one process; leave out strategy=multi_worker, or the "
             "profile."
         )
-    over = _over(cfg, folder)
-    if cluster.worker_index(cfg.strategy):
-        if over is None:
-            _follow(cfg, folder)
-        return None
-    with _writable(folder):
-        run_folder.begin(folder, cfg)
-        if over is None:
-            run_folder.originate(folder, cfg, origin)
-    if over is not None:
+
+
+def _begin(
+    run: RunFolder,
+    cfg: DictConfig,
+    origin: Mapping[str, Any] | None,
+    ended: Mapping[str, Any] | None,
+) -> None:
+    """Write the config and the origin of the process, or say that the run has ended already."""
+    with run.writable():
+        run.begin(cfg)
+        if ended is None:
+            run.record_start(cfg, origin)
+    if ended is not None:
         print(
-            f"{folder} has ended already: {_said(over)}.\nRaise run.steps to go on, or choose "
-            "another run.name."
+            f"{run.path} has ended already: {_sentence(ended)}.\nRaise run.steps to go on, or "
+            "choose another run.name."
         )
-        return over["objective"]["value"]
-    trainer, outcome = _lead(cfg, folder, started)
-    print(f"results: {folder / run_folder.RESULT}\ncurves:  sparring tensorboard {folder.parent}")
-    if outcome.status == "nan" or outcome.unsaved:
-        error = UserError(outcome.message)
-        error.exit_code = 1
-        raise error
-    return outcome.final.get(trainer.objective)
-
-
-def _lead(cfg: DictConfig, folder: Path, started: float) -> tuple[Any, Any]:
-    """Train, and write what came of it: what the only worker does, or the first. The trainer, and
-    the outcome.
-    """
-    with run_folder.logged(folder), run_folder.failures(folder) as known, _meeting(cfg):
-        place = strategy(cfg)
-        trainer = build(cfg, place)
-        if cfg.run.profile:
-            trainer = _profiled(trainer, folder, cfg.run.profile)
-        try:
-            fit = _fit(cfg, trainer, folder, place)
-            fit.outcome.seconds["imports"] += time.time() - started
-            known |= {"outcome": fit.outcome, "objective": trainer.objective}
-            outcome = fit.run()
-        finally:
-            trainer.close()
-        tensorboard_page.settle(folder, cfg, trainer, outcome)
-        print(_said(run_folder.summary(outcome, trainer.objective)))
-        with _writable(folder):
-            run_folder.finish(folder, outcome, trainer.objective)
-    return trainer, outcome
-
-
-def _follow(cfg: DictConfig, folder: Path) -> None:
-    """What a worker does that is not the first."""
-    with _meeting(cfg):
-        place = strategy(cfg)
-        trainer = build(cfg, place)
-        try:
-            _fit(cfg, trainer, folder, place).run()
-        finally:
-            trainer.close()
-
-
-def _meeting(cfg: DictConfig) -> contextlib.AbstractContextManager[None]:
-    """Says it in a line if, of several workers, one is gone."""
-    if not cluster.is_multi_worker(cfg.strategy):
-        return contextlib.nullcontext()
-    from sparring.distribute import consensus
-
-    return consensus.complete()
-
-
-def _over(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result of a run that came to its end and is asked for no more; None if there is something
-    to do.
-    """
-    result = read_result(folder)
-    if not (folder / "checkpoints" / f"step_{result.get('step', 0):012d}").is_dir():
-        return None
-    finished = result.get("status") == "finished" and result["step"] >= cfg.run.steps
-    reached = result.get("status") == "target" and read_config(folder).run.target == cfg.run.target
-    return result if finished or reached else None
 
 
 @contextlib.contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """A disk that refuses is one line."""
-    try:
+def _at_work(run: RunFolder, process: Process) -> Iterator[None]:
+    """Lock and log to the folder, and turn what ends the run early into its result."""
+    with contextlib.ExitStack() as stack:
+        if process.is_chief:
+            stack.enter_context(run.logged())
+            stack.enter_context(run.recording_failures())
+        if process.is_one_of_several:
+            from sparring.distribute import consensus
+
+            stack.enter_context(consensus.lost_workers_named())
         yield
-    except OSError as error:
-        raise UserError(
-            f"{folder}: {error.strerror or error}: {error.filename or 'a file'} cannot be written."
-        ) from error
 
 
-def strategy(cfg: DictConfig) -> Any:
-    """The strategy of a composed config; before anything else has TensorFlow settle on
-    its devices.
+def _conclude(run: RunFolder, cfg: DictConfig, trainer: Any) -> None:
+    """Write the HParams row's metric and the result."""
+    tensorboard_page.settle(run.path, cfg, trainer, run.outcome)
+    print(_sentence(run_folder.summary(run.outcome, run.objective)))
+    with run.writable():
+        run.finish()
+
+
+def _tell_where(run: RunFolder) -> None:
+    """Print where the results are; raise UserError if the run did not end well."""
+    print(
+        f"results: {run.path / run_folder.RESULT}\ncurves:  sparring tensorboard {run.path.parent}"
+    )
+    if run.outcome.status == "nan" or run.outcome.unsaved:
+        error = UserError(run.outcome.message)
+        error.exit_code = 1
+        raise error
+
+
+def build_strategy(cfg: DictConfig) -> Any:
+    """Return the strategy of a composed config.
+
+    It is created before anything else has TensorFlow settle on its devices.
     """
     targets.check_arguments(settings.plain(cfg))
     targets.instantiate(cfg.get("device"))  # None in a config from before there was one
     return targets.instantiate(cfg.strategy)
 
 
-def build(cfg: DictConfig, place: Any = None) -> Any:
-    """The trainer of a composed config, its variables made in the strategy's scope (`place`) from
-    `seed`.
+def build(cfg: DictConfig, strategy: Any = None) -> Any:
+    """Return the trainer of a composed config, its variables created in the strategy's scope.
+
+    Keras' initializers draw from `cfg.seed`; everything later draws from keys.
     """
     import tensorflow as tf
 
     from sparring.distribute.strategies import variable_scope
+    from sparring.training.trainer import require_contract
 
-    place = place or strategy(cfg)
-    # Keras' initialisers; everything later draws from keys
+    strategy = strategy or build_strategy(cfg)
     tf.keras.utils.set_random_seed(cfg.seed)
-    with variable_scope(place):
-        return targets.instantiate(cfg.trainer)
+    with variable_scope(strategy):
+        return require_contract(targets.instantiate(cfg.trainer))
 
 
 def _profiled(trainer: Any, folder: Path, steps: int) -> Any:
+    if not steps:
+        return trainer
     from sparring.training.profiler import Profiled
 
     return Profiled(trainer, folder, steps)
 
 
-def _fit(cfg: DictConfig, trainer: Any, folder: Path, place: Any) -> Any:
-    """The run, ready to go on from where it was."""
+def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process: Process) -> Any:
+    """Return the training loop, ready to go on from where the run was."""
     from sparring.distribute.consensus import SingleWorker, Workers
-    from sparring.training.loop import Fit, Follow, Schedule
+    from sparring.training.loop import Schedule, TrainingLoop
     from sparring.training.progress import Progress
 
     run = cfg.run
     schedule = Schedule(
         run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target
     )
-    chief = cluster.worker_index(cfg.strategy) == 0
-    several = cluster.is_multi_worker(cfg.strategy)
-    crew = Workers(place, chief) if several else SingleWorker()
-    fit = (Fit if chief else Follow)(trainer, schedule, folder, Progress(_headline(trainer)), crew)
-    _initialise(cfg, fit)
-    if crew.any(trainer.step != crew.told(trainer.step)):
+    workers = SingleWorker()
+    if process.is_one_of_several:
+        workers = Workers(strategy, process.is_chief)
+    loop = TrainingLoop(trainer, schedule, folder, Progress(_headline(trainer)), workers)
+    _initialize(cfg, loop)
+    if workers.any(trainer.step != workers.broadcast(trainer.step)):
         raise UserError(
             f"strategy=multi_worker: all workers need to see the folder of runs, {folder.parent}."
         )
-    if chief:
+    if process.is_chief:
         tensorboard_page.describe(folder, cfg, trainer)
-    return fit
+    return loop
 
 
-def _initialise(cfg: DictConfig, fit: Any) -> None:
-    """Where the run begins: its own checkpoint, else run.resume's, else run.warm_start's model,
-    else from scratch.
-    """
+def _initialize(cfg: DictConfig, loop: Any) -> None:
+    """Restore the run's own checkpoint, else run.resume's, else the model of run.warm_start."""
     from sparring.storage.checkpoints import Checkpoints
     from sparring.training import warm_start
 
-    warm_start.freeze_weights(fit.trainer.model, cfg.run.freeze)
-    if fit.resume(fit.latest):
+    warm_start.freeze_weights(loop.trainer.model, cfg.run.freeze)
+    if loop.resume(loop.latest):
         return
     if cfg.run.resume not in ("auto", "never"):
-        if not fit.resume(
-            Checkpoints(run_folder.existing(cfg.run.resume, "run.resume") / "checkpoints", 10**9)
-        ):
+        other = RunFolder.named_in_config(cfg.run.resume, "run.resume")
+        if not loop.resume(Checkpoints(other.path / "checkpoints", keep=10**9)):
             raise UserError(f"run.resume={cfg.run.resume}: that run has no checkpoint.")
         return
     if cfg.run.warm_start is not None:
-        source = run_folder.newest(run_folder.existing(cfg.run.warm_start, "run.warm_start"))
-        warm_start.load_weights(fit.trainer.model, source, cfg.run.warm_layers)
+        source = RunFolder.named_in_config(cfg.run.warm_start, "run.warm_start").newest_model()
+        warm_start.load_weights(loop.trainer.model, source, cfg.run.warm_layers)
         _log.info("Warm start from %s.", source)
 
 
 def _headline(trainer: Any) -> tuple[str, ...]:
-    """What is shown beside the progress bar: the objective, and what the first chart shows."""
+    """Return the tags beside the progress bar: the objective, and those of the first chart."""
     charts = [tags for titles in trainer.charts.values() for tags in titles.values()]
     return tuple(dict.fromkeys([trainer.objective, *(charts[0] if charts else [])]))
 
 
-def _said(result: dict[str, Any]) -> str:
+def _sentence(result: Mapping[str, Any]) -> str:
+    """Return a result as a sentence: "finished at step 100: loss 0.1 (best 0.09 at step 80)"."""
     name = result["objective"]["name"]
     value = result["objective"]["value"]
     best = result["best"]
-    said = f"{result['status']} at step {result['step']}"
+    sentence = f"{result['status']} at step {result['step']}"
     if isinstance(value, float) and name in best:
-        said += f": {name} {value:.4g} (best {best[name]:.4g} at step {best['step']})"
-    return said
+        sentence += f": {name} {value:.4g} (best {best[name]:.4g} at step {best['step']})"
+    return sentence

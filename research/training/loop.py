@@ -1,4 +1,4 @@
-"""The one loop: call the trainer, log, evaluate, save, stop."""
+"""The training loop: call the trainer, log, evaluate, save, stop."""
 
 import contextlib
 import logging
@@ -15,16 +15,12 @@ from sparring.distribute.consensus import SingleWorker
 from sparring.errors import UserError
 from sparring.processes.signals import Interrupt, StoppedError
 from sparring.storage.checkpoints import Checkpoints, SaveFailed
-from sparring.tensorboard.writer import Writer
+from sparring.tensorboard.writer import SilentWriter, Writer
 from sparring.training import finite
 from sparring.training.progress import Progress
 from sparring.training.trainer import Evaluation, Trainer
 
 _log = logging.getLogger("sparring")
-_REMEDY = (
-    "a lower optimizer.learning_rate or global_clipnorm, or look for infinite rewards, "
-    "observations or data"
-)
 _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait for Ctrl-C
 # What may end a run between two calls, as numbers that workers tell each other
 _STATUS = ("", "nan", "target")
@@ -32,11 +28,10 @@ _STATUS = ("", "nan", "target")
 
 @dataclass(frozen=True)
 class Schedule:
-    """When things happen, in the trainer's steps; `target` is the objective that ends the run
-    early.
+    """Length of a run and its intervals, in steps; `target` is the objective that ends it early.
 
     What is due at the same step is done in this order: log, evaluate, save. All of it is due at the
-      end.
+    end.
     """
 
     steps: int
@@ -49,7 +44,7 @@ class Schedule:
 
 @dataclass
 class Outcome:
-    """How a run ended.
+    """Outcome of a run.
 
     `status`: finished, stopped (by a signal), target, nan or failed. `final` holds the newest value
     of every scalar, `best` those of the evaluation with the best objective, and its step; of equals
@@ -73,11 +68,36 @@ class Outcome:
     maximize: bool = True
 
 
-class Fit:
-    """One run of one trainer in one folder. `run()` is the loop; the rest are its sentences.
+class Every:
+    """Trigger at the first step at or past each multiple of `interval`, and at the `last` step."""
 
-    Of several workers each has one, and `crew` is all of them. The chief's measures, decides and
-    writes.
+    def __init__(self, interval: int, last: int) -> None:
+        self.interval = interval
+        self.last = last
+        self.handled = 0  # the step up to which it has been done whenever it was due
+
+    def due(self, step: int) -> bool:
+        """Whether it has become due since it was last handled."""
+        passed = step // self.interval > self.handled // self.interval
+        return step > self.handled and (passed or step >= self.last)
+
+    def following(self, step: int) -> int:
+        """Return the next step after `step` at which it becomes due."""
+        return (step // self.interval + 1) * self.interval
+
+
+class TrainingLoop:
+    """One run of one trainer in one folder.
+
+    Of several workers each has one, which makes the same calls in the same order; the chief alone
+    measures, decides and writes.
+
+    Args:
+      trainer: a `sparring.training.trainer.Trainer`.
+      schedule: the steps of the run, and the intervals.
+      folder: of the run.
+      progress: bar or lines that show how far it is.
+      workers: all processes of the run; default: this one.
     """
 
     def __init__(
@@ -86,33 +106,30 @@ class Fit:
         schedule: Schedule,
         folder: Path,
         progress: Progress,
-        crew: SingleWorker | None = None,
+        workers: SingleWorker | None = None,
     ) -> None:
         self.trainer = trainer
         self.schedule = schedule
         self.folder = folder
         self.progress = progress
-        self.crew = crew or SingleWorker()
+        self.workers = workers or SingleWorker()
         self.latest = Checkpoints(folder / "checkpoints", schedule.keep)
         self.best = Checkpoints(folder / "best", keep=1)
         self.outcome = Outcome(maximize=trainer.maximize)
         self.interrupt = Interrupt()
-        self._handled = {
-            "log": 0,
-            "evaluate": 0,
-            "save": 0,
-        }  # the step up to which each has been done when due
-        self._saved: dict[str, int] = {}  # what the newest checkpoint holds
-        self._unsaved: dict[
-            Checkpoints, str
-        ] = {}  # why the newest state, or the best model, could not be saved
-        self._pace = 0.0  # steps per second of the latest call
+        self.log = Every(schedule.log_every, schedule.steps)
+        self.evaluate = Every(schedule.evaluate_every, schedule.steps)
+        self.save = Every(schedule.checkpoint_every, schedule.steps)
+        self._saved: dict[str, int] = {}  # the position of the newest checkpoint
+        # Why the newest state, or the best model, could not be saved
+        self._unsaved: dict[Checkpoints, str] = {}
+        self._pace = 0.0  # steps per second of the latest call; 0 before the first
         # Steps and seconds of training since the last point, compilation left out
         self._steady = (0, 0.0)
         self._since_log = {"evaluate": 0.0, "save": 0.0}
 
     def resume(self, checkpoints: Checkpoints) -> bool:
-        """Take up the newest sound checkpoint, of this run or another; False if there is none."""
+        """Restore the newest sound checkpoint, of this run or another; False if there is none."""
         restored = checkpoints.restore(self.trainer.checkpoint)
         if restored is None:
             return False
@@ -121,7 +138,8 @@ class Fit:
             _log.warning("%s", complaint)
         self.outcome.final = dict(host["final"])
         self.outcome.notes = dict(host["notes"])
-        self._handled = dict(host["handled"])
+        for name, trigger in self._triggers().items():
+            trigger.handled = host["handled"][name]
         if checkpoints is self.latest:  # another run's best model and hours are that run's
             self.outcome.best = dict(host["best"])
             self._saved = self._position()
@@ -130,44 +148,49 @@ class Fit:
         return True
 
     def run(self) -> Outcome:
-        """Train until the steps are done, the target is reached, a number is not finite or a signal
-        comes.
+        """Train until all steps are done, the target is reached, a value is not finite or a signal
+        arrives; save, and return how the run ended.
         """
-        trainer = self.trainer
-        self.outcome.step = self.trainer.step
         self._open()
         try:
-            with (
-                self.interrupt.listening(),
-                self.progress.of(self.schedule.steps, trainer.step, trainer.unit),
-            ):
-                self._run()
+            with self._listening(), self._saving_at_the_end():
+                while not self._ended():
+                    steps = self.workers.broadcast(self._steps_ahead())
+                    with self._clocked():
+                        self.trainer.train(steps)
         finally:
-            self.outcome.step = trainer.step
-            self._close()
+            self.outcome.step = self.trainer.step
+            self.writer.close()
         return self.outcome
 
     def _open(self) -> None:
         trainer = self.trainer
+        self.outcome.step = trainer.step
         self.watch = finite.Watch(trainer.checkpoint)
+        if not self.workers.chief:
+            self.writer: Writer = SilentWriter()
+            return
         parts = [*trainer.timings(), *self._since_log]
         descriptions = {**_time_descriptions(trainer.unit, parts), **trainer.descriptions}
-        self.writer = Writer(
-            self.folder, descriptions=descriptions, resume_step=self._handled["log"]
-        )
+        self.writer = Writer(self.folder, descriptions=descriptions, resume_step=self.log.handled)
         self.writer.layout(trainer.charts)
 
-    def _close(self) -> None:
-        self.writer.close()
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Hear signals and show the progress while the run goes on."""
+        trainer = self.trainer
+        shown = self.progress.of(self.schedule.steps, trainer.step, trainer.unit)
+        with self.interrupt.listening(), shown:
+            yield
 
-    def _run(self) -> None:
+    @contextlib.contextmanager
+    def _saving_at_the_end(self) -> Iterator[None]:
+        """Save when training has ended, also by a UserError, which loses nothing learned."""
         try:
-            self.outcome.status = self._loop()
-        except (
-            UserError
-        ) as fault:  # outside training, such as an environment's: it loses nothing that was learned
+            yield
+        except UserError as fault:  # outside training, such as an environment's
             if not self._not_finite():
-                if self.crew.alone:  # else the others are not here to gather what is theirs
+                if not self.workers.several:  # else the others are not here to gather their state
                     self._save()
                 raise
             self.outcome.status = "nan"
@@ -177,78 +200,80 @@ class Fit:
         if self.outcome.unsaved:
             self.outcome.message += f"Not everything is saved. {self.outcome.unsaved}"
 
-    def _loop(self) -> str:
-        while True:
-            if status := self._due_now():
-                return status
-            if self.trainer.step >= self.schedule.steps:
-                return "finished"
-            self._advance(self.crew.told(self._ahead()))
-            # What is due at this step is done after the resume
-            if self.crew.any(self.interrupt.asked):
-                return self._told("nan" if self._not_finite() else "") or "stopped"
+    # ---- one sentence each -----------------------------------------------------------------------
 
-    def _due_now(self) -> str:
-        """Do what became due since the last time; the status that ends the run, or "" to go on."""
-        every = self.schedule
-        log = self._due("log", every.log_every)
-        evaluate = self._due("evaluate", every.evaluate_every)
-        save = self._due("save", every.checkpoint_every)
+    def _ended(self) -> bool:
+        """Do what has become due; whether the run is over, and then the outcome's status."""
+        # What is due at the step at which a signal arrives is done after the resume.
+        if self._pace > 0.0 and self.workers.any(self.interrupt.asked):
+            status = self._agreed("nan" if self._not_finite() else "") or "stopped"
+        else:
+            status = self._do_what_is_due()
+            if not status and self.trainer.step >= self.schedule.steps:
+                status = "finished"
+        if status:
+            self.outcome.status = status
+        return bool(status)
+
+    def _do_what_is_due(self) -> str:
+        """Log, evaluate, save, in this order; return the status that ends the run, or ""."""
+        step = self.trainer.step
+        log = self.log.due(step)
+        evaluate = self.evaluate.due(step)
+        save = self.save.due(step)
         bad = (log or evaluate or save) and self._not_finite(variables=evaluate or save)
-        if self._told("nan" if bad else ""):
+        if self._agreed("nan" if bad else ""):
             return "nan"
         if log:
             self._log_scalars()
-        if evaluate and (status := self._told(self._evaluate())):
-            return status
+        if evaluate:
+            status = self._agreed(self._evaluate())
+            if status:
+                return status
         if save:
-            self._handled["save"] = self.trainer.step
+            self.save.handled = step
             self._save()
         return ""
 
-    def _told(self, status: str) -> str:
-        """The chief's status."""
-        return _STATUS[self.crew.told(_STATUS.index(status))]
+    def _agreed(self, status: str) -> str:
+        """Return the chief's status."""
+        return _STATUS[self.workers.broadcast(_STATUS.index(status))]
 
-    def _due(self, what: str, interval: int) -> bool:
+    def _steps_ahead(self) -> int:
+        """Return the steps of the next call: about a second's, not past what is due next."""
         step = self.trainer.step
-        before = self._handled[what]
-        return step > before and (
-            step // interval > before // interval or step >= self.schedule.steps
-        )
-
-    # ---- one sentence each -----------------------------------------------------------------------
-
-    def _ahead(self) -> int:
-        """The steps of the next call: about a second's, not past the next thing that is due."""
-        every = self.schedule
-        step = self.trainer.step
-        intervals = (every.log_every, every.evaluate_every, every.checkpoint_every)
-        ahead = min(every.steps, *((step // n + 1) * n for n in intervals)) - step
+        due = [trigger.following(step) for trigger in self._triggers().values()]
+        ahead = min(self.schedule.steps, *due) - step
         return max(1, min(ahead, int(self._pace * _CALL_SECONDS)))
 
-    def _advance(self, steps: int) -> None:
-        step = self.trainer.step
+    @contextlib.contextmanager
+    def _clocked(self) -> Iterator[None]:
+        """Measure the pace of a call into the trainer, which a second signal may break off."""
         first = self._pace == 0.0
+        before = self.trainer.step
         started = time.perf_counter()
         with contextlib.suppress(StoppedError):
-            self.trainer.train(steps)
+            yield
         seconds = time.perf_counter() - started
-        steps = self.trainer.step - step
-        self._pace = steps / max(seconds, 1e-9)
+        steps = self.trainer.step - before
+        self._pace = max(steps, 1e-9) / max(seconds, 1e-9)
         self.outcome.seconds["compilation" if first else "training"] += seconds
         if not first:
             self._steady = (self._steady[0] + steps, self._steady[1] + seconds)
         self.progress.advance(self.trainer.step)
 
     def _not_finite(self, variables: bool = True) -> bool:
-        """Whether a mean since the last point, or a variable, is not finite; the outcome's message
-        says where.
+        """Whether a mean since the last point, or a variable, is not finite.
+
+        The outcome's message then says where. Only the chief looks.
         """
+        if not self.workers.chief:
+            return False
         bad = [
             f"{name} = {value}" for name, value in finite.bad_values(self.trainer.peek()).items()
         ]
-        bad += [f"a number in {name}" for name in self.watch.found()] if variables else []
+        if variables:
+            bad += [f"a number in {name}" for name in self.watch.found()]
         if bad:
             self._explain(bad)
         return bool(bad)
@@ -256,24 +281,19 @@ class Fit:
     def _explain(self, bad: list[str]) -> None:
         shown = ", ".join(bad[:8]) + (f" and {len(bad) - 8} more" if len(bad) > 8 else "")
         saved = self.latest.steps()
-        before = (
-            f"The last checkpoint from before is of step {saved[-1]}."
-            if saved
-            else "There is no checkpoint yet."
-        )
+        before = "There is no checkpoint yet."
+        if saved:
+            before = f"The last checkpoint from before is of step {saved[-1]}."
         self.outcome.message = (
-            f"Not finite between steps {self._handled['log']} and {self.trainer.step}: {shown}. "
-            f"{before} Try "
-            f"{getattr(self.trainer, 'remedy', _REMEDY)}."
+            f"Not finite between steps {self.log.handled} and {self.trainer.step}: {shown}. "
+            f"{before} Try {self.trainer.remedy}."
         )
 
     def _log_scalars(self) -> None:
         step = self.trainer.step
         values = self.trainer.scalars()
-        timing = {
-            f"time/{part}_seconds": s
-            for part, s in {**self.trainer.timings(), **self._since_log}.items()
-        }
+        seconds_by_part = {**self.trainer.timings(), **self._since_log}
+        timing = {f"time/{part}_seconds": seconds for part, seconds in seconds_by_part.items()}
         steps, seconds = self._steady
         rate = steps / seconds if seconds > 0.0 else None
         if rate is not None:
@@ -283,59 +303,78 @@ class Fit:
         self.progress.show(values, rate)
         self._steady = (0, 0.0)
         self._since_log = dict.fromkeys(self._since_log, 0.0)
-        self._handled["log"] = step
+        self.log.handled = step
 
     def _evaluate(self) -> str:
-        """Evaluate, log, and keep the model if it is the best so far; "target" or "nan" if that
-        ends the run.
+        """Evaluate, log, and keep the model if it is the best so far.
+
+        Returns "target" or "nan" if that ends the run, else "". Only the chief evaluates.
         """
-        trainer = self.trainer
         step = self.trainer.step
+        if not self.workers.chief:
+            self.evaluate.handled = step
+            return ""
         with self._timed("evaluate", "evaluation"):
-            found = trainer.evaluate()
+            found = self.trainer.evaluate()
         write(self.writer, found, step)
-        self._handled["evaluate"] = step
+        self.evaluate.handled = step
         self.outcome.final |= found.scalars
         self.outcome.notes = found.notes
         self.progress.show(found.scalars, None)
-        objective = found.scalars[trainer.objective]
-        if finite.bad_values({trainer.objective: objective}):
-            self._explain([f"{trainer.objective} = {objective}"])
+        name = self.trainer.objective
+        objective = found.scalars[name]
+        if finite.bad_values({name: objective}):
+            self._explain([f"{name} = {objective}"])
             return "nan"
-        best = self.outcome.best.get(trainer.objective)
-        if best is None or not self._better(best, objective):
-            self.outcome.best = {**found.scalars, "step": step}
-            self._save_to(self.best, model_only(trainer), {})
+        self._keep_if_best(found.scalars)
         target = self.schedule.target
         if target is None or self._better(target, objective):
             return ""
-        self.outcome.message = (
-            f"{trainer.objective} {objective:g} has reached the target {target:g}. "
-        )
+        self.outcome.message = f"{name} {objective:g} has reached the target {target:g}. "
         return "target"
+
+    def _keep_if_best(self, scalars: Mapping[str, float]) -> None:
+        name = self.trainer.objective
+        best = self.outcome.best.get(name)
+        if best is None or not self._better(best, scalars[name]):  # of equals the last
+            self.outcome.best = {**scalars, "step": self.trainer.step}
+            self._save_to(self.best, model_only(self.trainer), {})
 
     def _better(self, a: float, b: float) -> bool:
         return a > b if self.trainer.maximize else a < b
 
+    def _triggers(self) -> dict[str, Every]:
+        return {"log": self.log, "evaluate": self.evaluate, "save": self.save}
+
+    def _handled(self) -> dict[str, int]:
+        return {name: trigger.handled for name, trigger in self._triggers().items()}
+
     def _position(self) -> dict[str, int]:
-        return {"step": self.trainer.step, **self._handled}
+        return {"step": self.trainer.step, **self._handled()}
 
     def _save(self) -> None:
         """Save everything, unless the newest checkpoint holds it already."""
-        if not self.crew.told(self._saved != self._position()):
+        if not self.workers.broadcast(self._saved != self._position()):
             return
-        self.crew.gather(self.trainer)
+        self.workers.gather(self.trainer)
         if self._save_to(self.latest, self.trainer.checkpoint, self.trainer.host_state()):
             self._saved = self._position()
 
     def _save_to(
         self, checkpoints: Checkpoints, tensors: tf.train.Checkpoint, host: Mapping[str, Any]
     ) -> bool:
-        """Save; a failure, such as a full disk, is told once and does not end the run."""
+        """Save; a failure, such as a full disk, is reported once and does not end the run."""
+        if not self.workers.chief:
+            return True
         outcome = self.outcome
         failing = bool(self._unsaved)
-        state = {"best": outcome.best, "final": outcome.final, "notes": outcome.notes}
-        state |= {"seconds": outcome.seconds, "handled": self._handled}
+        state = {
+            "best": outcome.best,
+            "final": outcome.final,
+            "notes": outcome.notes,
+            "seconds": outcome.seconds,
+            "handled": self._handled(),
+        }
         try:
             with self._timed("save", "saving"):
                 checkpoints.save(self.trainer.step, tensors, {"trainer": host, **state})
@@ -360,41 +399,13 @@ class Fit:
             self.outcome.seconds[total] += seconds
 
 
-class Follow(Fit):
-    """The run of a worker that is not the chief: it trains, does what it is told, and writes
-    nothing.
-    """
-
-    def _open(self) -> None:
-        pass
-
-    def _close(self) -> None:
-        pass
-
-    def _not_finite(self, variables: bool = True) -> bool:
-        return False  # the chief looks
-
-    def _log_scalars(self) -> None:
-        self.trainer.scalars(), self.trainer.timings()
-        self._handled["log"] = self.trainer.step
-
-    def _evaluate(self) -> str:
-        self._handled["evaluate"] = self.trainer.step
-        return ""
-
-    def _save_to(
-        self, checkpoints: Checkpoints, tensors: tf.train.Checkpoint, host: Mapping[str, Any]
-    ) -> bool:
-        return True
-
-
 def model_only(trainer: Trainer) -> tf.train.Checkpoint:
-    """What `best/` keeps: the model under the name it has in a full checkpoint."""
+    """Return the checkpoint of `best/`: the model, under the name it has in a full checkpoint."""
     return tf.train.Checkpoint(model=trainer.model)
 
 
 def write(writer: Writer, found: Evaluation, step: int) -> None:
-    """An evaluation to TensorBoard."""
+    """Write an evaluation to TensorBoard."""
     writer.scalars(found.scalars, step)
     writer.images(found.images, step)
     writer.videos(found.videos, step)

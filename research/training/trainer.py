@@ -40,11 +40,16 @@ class Trainer(abc.ABC):
       unit: name of a step, as part of a tag: "env_steps", "images", "examples".
       objective: tag of the scalar of `evaluate` that tells how good the model is.
       maximize: whether a larger objective is better.
+      remedy: advice for a value that is not finite, as it follows "Try".
     """
 
     unit: str
     objective: str
     maximize: bool
+    remedy: str = (
+        "a lower optimizer.learning_rate or global_clipnorm, or look for infinite rewards, "
+        "observations or data"
+    )
 
     @property
     @abc.abstractmethod
@@ -116,14 +121,6 @@ class Trainer(abc.ABC):
 
         Returns a sentence for each thing that could not be restored.
         """
-
-    @property
-    def remedy(self) -> str:
-        """Advice for a value that is not finite, as it follows "Try"."""
-        return (
-            "a lower optimizer.learning_rate or global_clipnorm, or look for infinite rewards, "
-            "observations or data"
-        )
 
     def export(self) -> Export:
         """Return the model as functions of named tensors that need nothing of Sparring."""

@@ -161,8 +161,11 @@ def test_workers_are_started_where_nobody_says_that_they_are(
     )
     monkeypatch.setenv("TF_CONFIG", config(THREE, index=1))
     assert cluster.workers_to_start({"workers": 3}) == 0
-    assert cluster.worker_index({"workers": 3}) == 2
-    assert cluster.worker_index({}) == 0  # another strategy takes no notice
+    process = cluster.Process.of({"workers": 3})
+    assert (process.rank, process.count, process.is_chief) == (2, 3, False)
+    other = cluster.Process.of({})  # another strategy takes no notice
+    assert other.is_chief
+    assert not other.is_one_of_several
 
 
 def test_a_worker_hears_sigterm_outside_of_training_too() -> None:

@@ -38,21 +38,24 @@ def assert_ready(program: Callable[..., Any], *arguments: tf.Tensor) -> None:
 ONE = np.int64(1)
 
 
-def of_ppo() -> tuple[Any, ...]:
-    trainer = ppo()
+def _opened(trainer: Any) -> tuple[Any, ...]:
+    trainer.program()  # opens the environments, outside of what is traced
     return trainer.iterate, tf.constant(ONE)
+
+
+def of_ppo() -> tuple[Any, ...]:
+    return _opened(ppo())
 
 
 def of_dqn() -> tuple[Any, ...]:
-    trainer = dqn()
-    return trainer.iterate, tf.constant(ONE)
+    return _opened(dqn())
 
 
 def of_gan() -> tuple[Any, ...]:
     network = mlp(normalization="spectral")
     penalties = {"r1": R1(1.0)}
     trainer = make(network=network, penalties=penalties, penalty_interval=2, n_critic=2)
-    return trainer._iterate, trainer._plan(1), tf.constant(ONE)
+    return trainer.iterate, *trainer.plan(1), tf.constant(ONE)
 
 
 @pytest.mark.parametrize("case", [of_ppo, of_dqn, of_gan])
@@ -62,7 +65,7 @@ def test_many_iterations_are_one_program_for_a_core(case: Callable[[], tuple[Any
 
 def test_a_host_call_in_a_trainer_s_loss_is_found() -> None:
     program, *arguments = of_ppo()
-    agent = program.__self__.learn.__self__.agent
+    agent = program.__self__.agent
     loss = agent.policy_gradient_loss
 
     def with_host_call(*given: Any, **more: Any) -> tf.Tensor:

@@ -14,16 +14,16 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.errors import UserError
-from sparring.training.loop import Fit, Outcome, Schedule
+from sparring.training.loop import Outcome, Schedule, TrainingLoop
 from sparring.training.progress import Progress
-from sparring.training.trainer import Evaluation
+from sparring.training.trainer import Evaluation, Trainer
 from sparring.xla.running_means import Means, Measured
 from tests.helpers.board import points
 
 BATCH = 4
 
 
-class Line(Measured):
+class Line(Measured, Trainer):
     """Gradient descent with momentum on |w - (1, -2)|^2 along random directions; smaller is better.
 
     One batch is 4 examples. `at[s]` is called once the step s is done, in the middle of a call if
@@ -149,9 +149,9 @@ def fault() -> None:
 SCHEDULE = Schedule(steps=100, log_every=10, evaluate_every=30, checkpoint_every=40)
 
 
-def fit(folder: Path, trainer: Line, **settings: Any) -> Fit:
+def fit(folder: Path, trainer: Line, **settings: Any) -> TrainingLoop:
     """A run as a process finds it: resumed, if the folder has a checkpoint."""
-    one = Fit(trainer, dataclasses.replace(SCHEDULE, **settings), folder, Progress())
+    one = TrainingLoop(trainer, dataclasses.replace(SCHEDULE, **settings), folder, Progress())
     one.resume(one.latest)
     return one
 

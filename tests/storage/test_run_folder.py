@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from sparring.errors import UserError
-from sparring.storage import provenance, run_folder
+from sparring.storage import provenance
+from sparring.storage.run_folder import RunFolder
 from sparring.training import tensorboard_page
 from sparring.training.loop import Outcome
 
@@ -56,29 +57,36 @@ def test_hparams_are_settings_without_seeds_and_what_they_refer_to():
 
 
 def test_a_folder_keeps_to_its_config(tmp_path):
-    run_folder.begin(tmp_path / "a", config())
+    RunFolder(tmp_path / "a").begin(config())
     # These may change
-    run_folder.begin(tmp_path / "a", config(**{"run.steps": 500, "packages": "[my_lab]"}))
-    assert run_folder.read_config(tmp_path / "a").run.steps == 500
+    RunFolder(tmp_path / "a").begin(config(**{"run.steps": 500, "packages": "[my_lab]"}))
+    assert RunFolder(tmp_path / "a").read_config().run.steps == 500
     changed = OmegaConf.merge(config(**{"agent.kl": 0.1, "seed": 4}), {"extra": 1})
     with pytest.raises(UserError) as error:
-        run_folder.begin(tmp_path / "a", changed)
+        RunFolder(tmp_path / "a").begin(changed)
     assert str(error.value).splitlines()[1:-1] == [
         "  agent.kl: None -> 0.1",
         "  extra: absent -> 1",
         "  seed: 3 -> 4",
     ]
-    assert run_folder.read_config(tmp_path / "a").seed == 3
+    assert RunFolder(tmp_path / "a").read_config().seed == 3
     with pytest.raises(UserError, match=r"run\.resume=never, and .* holds a run already"):
-        run_folder.begin(tmp_path / "a", config(**{"run.resume": "never"}))
+        RunFolder(tmp_path / "a").begin(config(**{"run.resume": "never"}))
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
     refused = pytest.raises(UserError, match="another process is training there")
-    with run_folder.logged(tmp_path), refused, run_folder.logged(tmp_path):
+    with RunFolder(tmp_path).logged(), refused, RunFolder(tmp_path).logged():
         pytest.fail("let in")
-    with run_folder.logged(tmp_path):  # free again
+    with RunFolder(tmp_path).logged():  # free again
         pass
+
+
+def finish(folder: Path, ended: Outcome) -> None:
+    run = RunFolder(folder)
+    run.outcome = ended
+    run.objective = "score"
+    run.finish()
 
 
 def outcome(**more) -> Outcome:
@@ -90,7 +98,7 @@ def outcome(**more) -> Outcome:
 def test_a_result_is_json_and_says_what_it_ran_on(tmp_path):
     ended = outcome()
     ended.final |= {"loss": math.nan, "kl": math.inf}
-    run_folder.finish(tmp_path, ended, "score")
+    finish(tmp_path, ended)
     # NaN is not JSON
     found = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
     assert found["objective"] == {"name": "score", "value": 1.5}
@@ -109,12 +117,10 @@ def test_a_result_is_json_and_says_what_it_ran_on(tmp_path):
     ],
 )
 def test_what_breaks_a_run_is_in_its_result_with_what_is_known(tmp_path, error, status, said, code):
-    with (  # noqa: PT012
-        run_folder.logged(tmp_path),
-        pytest.raises(type(error)),
-        run_folder.failures(tmp_path) as known,
-    ):
-        known |= {"outcome": outcome(), "objective": "score"}
+    run = RunFolder(tmp_path)
+    with run.logged(), pytest.raises(type(error)), run.recording_failures():  # noqa: PT012
+        run.outcome = outcome()
+        run.objective = "score"
         raise error
     assert (result(tmp_path)["status"], result(tmp_path)["message"]) == (status, said)
     assert (result(tmp_path)["step"], result(tmp_path)["seconds"]) == (100, {"imports": 1.235})
@@ -126,7 +132,7 @@ def test_what_breaks_a_run_is_in_its_result_with_what_is_known(tmp_path, error, 
 
 def test_a_mistake_before_training_leaves_a_good_result_and_replaces_a_failed_one(tmp_path):
     def mistaken(said: str) -> UserError:
-        with pytest.raises(UserError) as error, run_folder.failures(tmp_path):
+        with pytest.raises(UserError) as error, RunFolder(tmp_path).recording_failures():
             raise UserError(said)
         return error.value
 
@@ -134,18 +140,18 @@ def test_a_mistake_before_training_leaves_a_good_result_and_replaces_a_failed_on
     assert (result(tmp_path)["status"], result(tmp_path)["message"]) == ("failed", "first")
     mistaken("second")
     assert result(tmp_path)["message"] == "second"
-    run_folder.finish(tmp_path, outcome(), "score")
+    finish(tmp_path, outcome())
     mistaken("third")
     assert (result(tmp_path)["status"], result(tmp_path)["message"]) == ("finished", "")
 
 
 def test_evaluations_are_added_and_outlast_the_next_result(tmp_path):
-    run_folder.finish(tmp_path, outcome(), "score")
+    finish(tmp_path, outcome())
     before = result(tmp_path)
-    run_folder.add_evaluation(tmp_path, {"episodes": 1})
-    run_folder.add_evaluation(tmp_path, {"episodes": 2})
+    RunFolder(tmp_path).add_evaluation({"episodes": 1})
+    RunFolder(tmp_path).add_evaluation({"episodes": 2})
     assert result(tmp_path) == before | {"evaluations": [{"episodes": 1}, {"episodes": 2}]}
-    run_folder.finish(tmp_path, outcome(message="again"), "score")
+    finish(tmp_path, outcome(message="again"))
     assert result(tmp_path)["evaluations"] == [{"episodes": 1}, {"episodes": 2}]
     assert result(tmp_path)["message"] == "again"
 
@@ -171,7 +177,7 @@ def test_the_commit_is_the_working_folder_s(tmp_path, monkeypatch):
 def test_a_damaged_result_is_named_and_never_read_as_nothing(tmp_path, text):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(UserError, match=r"result\.json cannot be read .*mend it or delete it"):
-        run_folder.read_result(tmp_path)
+        RunFolder(tmp_path).read_result()
 
 
 @pytest.mark.parametrize(
@@ -180,4 +186,4 @@ def test_a_damaged_result_is_named_and_never_read_as_nothing(tmp_path, text):
 def test_a_damaged_config_is_named(tmp_path, text, said):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
-        run_folder.read_config(tmp_path)
+        RunFolder(tmp_path).read_config()

@@ -14,7 +14,7 @@ import pytest
 from sparring.errors import UserError
 from sparring.processes import signals
 from sparring.storage.checkpoints import Checkpoints
-from sparring.training.loop import Fit
+from sparring.training.loop import TrainingLoop
 from sparring.training.progress import Progress
 from tests.helpers import runs
 from tests.helpers.board import loaded
@@ -150,7 +150,9 @@ def test_a_finished_run_that_is_asked_for_more_goes_on(tmp_path: Path) -> None:
 def test_another_runs_checkpoint_begins_a_run_of_its_own(tmp_path: Path) -> None:
     run(tmp_path / "a", Line(objectives=lambda step: 1.0))
     trainer = Line(objectives=lambda step: 9.0)
-    second = Fit(trainer, dataclasses.replace(SCHEDULE, steps=140), tmp_path / "b", Progress())
+    second = TrainingLoop(
+        trainer, dataclasses.replace(SCHEDULE, steps=140), tmp_path / "b", Progress()
+    )
     assert second.resume(Checkpoints(tmp_path / "a" / "checkpoints"))
     outcome = second.run()
     assert steps(tmp_path / "b") == [112, 120, 132, 140]
@@ -164,7 +166,9 @@ def test_another_runs_checkpoint_begins_a_run_of_its_own(tmp_path: Path) -> None
 
 
 def test_no_checkpoint_no_resume(tmp_path: Path) -> None:
-    assert not Fit(Line(), SCHEDULE, tmp_path, Progress()).resume(Checkpoints(tmp_path / "none"))
+    assert not TrainingLoop(Line(), SCHEDULE, tmp_path, Progress()).resume(
+        Checkpoints(tmp_path / "none")
+    )
 
 
 # ---- a full disk ---------------------------------------------------------------------------------

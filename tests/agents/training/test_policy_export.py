@@ -22,6 +22,7 @@ from sparring.export.signatures import DEFAULT, Signature, on_arrays
 from sparring.gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from sparring.gans.networks.pair import Pair
 from sparring.storage import manifest
+from sparring.storage.run_folder import RunFolder
 from sparring.training.experiment import build, train
 from sparring.xla.compilation import CachedCall
 from tests.helpers.toy_gans import Images, make
@@ -124,10 +125,9 @@ def test_a_process_without_our_code_acts_as_the_trainer_to_the_bit(
     }
     found = elsewhere(folder, asked, tmp_path)
 
-    from sparring.storage import run_folder
     from sparring.training import restored
 
-    with restored.restored(run, run_folder.read_config(run), "latest") as (trainer, step):
+    with restored.restored(run, RunFolder(run).read_config(), "latest") as (trainer, step):
         assert step == 64
         agent = trainer.agent
         # The normaliser has something to do
