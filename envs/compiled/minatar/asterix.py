@@ -27,8 +27,9 @@ MOVE_SPEED = 5
 
 
 class AsterixState(NamedTuple):
-    """int32 [B] where not said otherwise. The rows 1 to 8 have a place for one thing
-    each: [B, 8].
+    """State of Asterix, int32 [B] unless noted.
+
+    Each of the rows 1 to 8 has room for one thing: [B, 8].
     """
 
     player_x: tf.Tensor
@@ -45,10 +46,9 @@ class AsterixState(NamedTuple):
 
 
 class Asterix(RampingGame):
-    """A player moves freely among things crossing from the sides: 1 for each treasure. It ends at
-    an enemy's touch.
+    """Collect treasures among things that cross from the sides, 1 for each.
 
-    They come and move faster with time.
+    An enemy's touch ends the episode. Things come and move faster with time.
     """
 
     name = "MinAtar-Asterix"
@@ -96,7 +96,7 @@ class Asterix(RampingGame):
         return self._ramped(new), reward_of(reward), tf.reduce_any(caught, axis=1)
 
     def _ramped(self, state: AsterixState) -> AsterixState:
-        """A step of the clock that makes the game harder every 102nd step."""
+        """Advance the clock that makes the game harder every 102nd step."""
         if not self.difficulty_ramping:
             return state
         running = (state.spawn_speed > 1) | (state.move_speed > 1)
@@ -125,8 +125,9 @@ class Asterix(RampingGame):
 def _spawned(
     state: AsterixState, spawns: tf.Tensor, draws: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Columns, directions and kinds [B, 8] with something new in one of the free rows where
-    `spawns` [B].
+    """Return columns, directions and kinds [B, 8] after arrivals.
+
+    Where `spawns` [B], something new comes in one of the free rows.
     """
     right = draws[:, 0] < 1 / 2
     gold = draws[:, 1] < 1 / 3
