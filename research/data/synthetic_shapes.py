@@ -139,8 +139,7 @@ def _cover(shape: np.ndarray, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np
 
 
 class Boxes(Pairs):
-    """Images of `Shapes`, uint8 [N, size, size, 3], with the shape's box as target, float32 [N, 4].
-    """
+    """Images of `Shapes`, uint8 [N, size, size, 3], with a box as target, float32 [N, 4]."""
 
     boxed = True
 

@@ -1,4 +1,4 @@
-"""What a run's folder says about the run: its config, its log, its result."""
+"""Files of a run's folder: its config, its log, its result."""
 
 import contextlib
 import fcntl
@@ -24,9 +24,9 @@ RESULT = "result.json"
 LOG = "run.log"
 TRAINER = "trainer.json"
 LEARNER = "actors.json"  # the address at which a run's learner awaits actors
-SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
+SWEEP = "sweep.json"  # the list of jobs, at the root of a sweep
 _log = logging.getLogger("sparring")
-# What may differ when a run is resumed.
+# Keys that may differ when a run is resumed
 _FREE = (
     "run",
     "strategy",
@@ -41,7 +41,11 @@ _FREE = (
 
 
 def begin(folder: Path, cfg: DictConfig) -> None:
-    """Write the run's config, or hold it against the one the folder has."""
+    """Write the run's config, or compare it with the one the folder has.
+
+    Raises:
+        UserError: the folder holds a run of another config, or run.resume=never and it holds one.
+    """
     path = folder / CONFIG
     new = moved_names.update(OmegaConf.to_container(cfg, resolve=False))
     if path.is_file():
@@ -55,9 +59,9 @@ def begin(folder: Path, cfg: DictConfig) -> None:
 
 
 def originate(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:
-    """Write where this process comes from.
+    """Write the provenance of this process.
 
-    `origin`: the `command` and `arguments` that were typed, and the `choices` of config groups.
+    `origin` holds the typed `command` and `arguments`, and the `choices` of config groups.
     """
     said = origin or {}
     process = provenance.entry(said.get("command", ""), said.get("arguments", ()), cfg.seed)
@@ -81,8 +85,10 @@ def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
 
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Keep the log beside the results too. UserError if another process is at work in the
-    folder.
+    """Write the log into the run's folder too, which is locked meanwhile.
+
+    Raises:
+        UserError: another process is at work in the folder.
     """
     handler = _LogFile(folder / LOG)
     lock = os.open(folder, os.O_RDONLY)
@@ -110,7 +116,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk costs lines of the log, not a traceback for each."""
+    """Log file that loses lines on a full disk, without a traceback for each."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         del record
@@ -118,10 +124,10 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def failures(folder: Path) -> Iterator[dict[str, Any]]:
-    """An exception ends the run with status "failed" and its reason in result.json and the log.
+    """End the run on an exception, with its reason in result.json and the log.
 
-    Yields a dict for what else result.json should say then: `outcome` and `objective`, as `finish`
-      takes them.
+    The status is "failed", or "stopped" for a KeyboardInterrupt. Yields a dict for further content
+    of result.json: `outcome` and `objective`, as `finish` takes them.
     """
     known: dict[str, Any] = {}
     try:
@@ -131,7 +137,7 @@ def failures(folder: Path) -> Iterator[dict[str, Any]]:
             error.exit_code = 1 if known else error.exit_code
         elif not isinstance(error, KeyboardInterrupt):
             _log.error("%s", traceback.format_exc())
-        # Else a mistake leaves what the run came to
+        # A mistake before the run begins must not replace the result of an earlier process
         if known or _old(folder).get("status", "failed") == "failed":
             status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             ended = {"status": status, "message": str(error) or type(error).__name__}
@@ -149,7 +155,7 @@ def finish(folder: Path, outcome: Any, objective: str) -> None:
 
 
 def summary(outcome: Any, objective: str) -> dict[str, Any]:
-    """What result.json says of an outcome (sparring.training.loop.Outcome)."""
+    """Return the content of result.json for an outcome (sparring.training.loop.Outcome)."""
     return {
         "status": outcome.status,
         "step": outcome.step,
@@ -170,7 +176,7 @@ def write(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def _old(folder: Path) -> dict[str, Any]:
-    """The result that is there, or nothing: what is damaged is about to be replaced."""
+    """Return the existing result, or nothing if it is damaged, as it is about to be replaced."""
     try:
         return read_result(folder)
     except UserError:
@@ -178,13 +184,13 @@ def _old(folder: Path) -> dict[str, Any]:
 
 
 def add_evaluation(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Add what `sparring evaluate` found to result.json; the rest stays as the run left it."""
+    """Add an evaluation of `sparring evaluate` to result.json; the rest is unchanged."""
     old = read_result(folder)
     write(folder, {**old, "evaluations": [*old.get("evaluations", []), entry]})
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The config a run was started with."""
+    """Return the config a run was started with."""
     path = folder / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no {CONFIG}.")
@@ -199,10 +205,13 @@ def read_config(folder: Path) -> DictConfig:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file says, interpolations as they are written; OmegaConf's loader takes 40 ms a
-    config, this one 2.
+    """Return the content of a YAML file, with interpolations unresolved.
 
-    Raises OSError, and ValueError for what is no YAML.
+    OmegaConf's loader takes 40 ms a config, this one 2.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no YAML.
     """
     try:
         return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -211,7 +220,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file of ours says; empty if it says nothing that can be read."""
+    """Return the content of a JSON file; empty if there is none that can be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -220,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """A run's result.json; empty if it has none yet."""
+    """Return a run's result.json; empty if it has none yet."""
     try:
         found = json.loads((folder / RESULT).read_text())
         if not isinstance(found, dict):
@@ -235,7 +244,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no word for infinities: they, and NaN, are written as text."""
+    """Return `value` with infinities and NaN, which JSON lacks, as text."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -244,7 +253,11 @@ def _plain(value: Any) -> Any:
 
 
 def existing(path: str, key: str) -> Path:
-    """The folder of a run that a config names."""
+    """Return the folder of a run that a config names.
+
+    Raises:
+        UserError: it is no run's folder.
+    """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
         raise UserError(f"{key}={path}: no run's folder (there is no {folder / CONFIG}).")
@@ -252,7 +265,11 @@ def existing(path: str, key: str) -> Path:
 
 
 def newest(folder: Path) -> Path:
-    """The checkpoint that holds a run's model: its best, else its latest."""
+    """Return the checkpoint of a run's model: its best, else its latest.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
     for kind in ("best", "checkpoints"):
         found = sorted((folder / kind).glob("step_*"))
         if found:
