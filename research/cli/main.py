@@ -1,5 +1,6 @@
-"""`sparring <command> ...`. Nothing heavy is imported before a command runs: help and completion
-answer at once.
+"""Entry point of `sparring <command> ...`.
+
+No heavy module is imported before a command runs: help and completion answer at once.
 """
 
 import importlib
@@ -14,8 +15,7 @@ from sparring.errors import UserError
 
 
 class Command(NamedTuple):
-    """A command: where it is (`module:function`, called with the arguments after its name) and what
-    it does.
+    """Command: its function (`module:function`, called with the arguments), and a summary.
 
     `config` is the primary config whose keys a shell completes, if its arguments are keys.
     """
@@ -80,11 +80,11 @@ COMMANDS = {
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     try:
         _main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output, such as `| head`, has had enough
+    except BrokenPipeError:  # the reader of the output, such as `| head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -158,9 +158,7 @@ complete -o nospace -o default -F _sparring sparring"""
 
 
 def _completion(arguments: Sequence[str]) -> None:
-    """Print the shell's function (`bash`), or answer it (`query <command>`, the line in
-    COMP_LINE).
-    """
+    """Print the shell's function (`bash`), or answer it (`query <command>`, line in COMP_LINE)."""
     if list(arguments) == ["bash"]:
         print(_BASH % " ".join(COMMANDS))
     elif len(arguments) == 2 and arguments[0] == "query" and arguments[1] in COMMANDS:

@@ -1,6 +1,4 @@
-"""From a command line to runs: check the config, then let Hydra compose it and run one job or a
-sweep of them.
-"""
+"""Commands that train: check the config, then let Hydra compose it and run one or many jobs."""
 
 import argparse
 import contextlib
@@ -30,28 +28,29 @@ from sparring.sweep import hydra_plugins, sweep
 
 
 def rl(arguments: Sequence[str]) -> int:
-    """`sparring rl`: the primary config conf/rl.yaml."""
+    """Run `sparring rl`, with the primary config conf/rl.yaml."""
     return run("rl", "rl", arguments)
 
 
 def gan(arguments: Sequence[str]) -> int:
-    """`sparring gan`: the primary config conf/gan.yaml."""
+    """Run `sparring gan`, with the primary config conf/gan.yaml."""
     return run("gan", "gan", arguments)
 
 
 def supervised(arguments: Sequence[str]) -> int:
-    """`sparring supervised`: the primary config conf/supervised.yaml."""
+    """Run `sparring supervised`, with the primary config conf/supervised.yaml."""
     return run("supervised", "supervised", arguments)
 
 
 def train(arguments: Sequence[str]) -> int:
-    """`sparring train`: a primary config of the user's own, named by --config-name."""
+    """Run `sparring train`, with a primary config of the user's own, named by --config-name."""
     return run("train", None, arguments)
 
 
 def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
-    """Check, and run or show; `name` is the primary config. Returns the exit code: 0, or 1 if a run
-    failed.
+    """Check the config, and run or show it; `name` is the primary config.
+
+    Returns the exit code: 0, or 1 if a run failed.
     """
     chosen = _parse(arguments)
     name = chosen.config_name or name
@@ -67,7 +66,7 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
         return 0
     if _only_asks(chosen):
         if not chosen.hydra_help:
-            # Which says its mistakes in a line
+            # Composed here first, as this reports mistakes in one line
             composer.compose(chosen.overrides, RunMode.MULTIRUN)
         return _hydra(command, name or "rl", [*_asked(chosen), *chosen.overrides], lambda cfg: None)
     overrides, is_suite = suites.expanded(composer, chosen.overrides)
@@ -84,14 +83,15 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
     hydra_plugins.check(found.cfg.hydra.launcher)
     jobs = sweep.Sweep(command, flags, found.jobs)
     jobs.root = Path(str(found.cfg.hydra.sweep.dir)).absolute()
-    with contextlib.suppress(KeyboardInterrupt):  # another launcher's way to stop
+    with contextlib.suppress(KeyboardInterrupt):  # raised by other launchers to stop
         _hydra(command, name, ["--multirun", *flags, *found.overrides], jobs)
     return jobs.conclude()
 
 
 def complete(name: str) -> None:
-    """Answer a shell's request for completions of COMP_LINE, for commands with the primary config
-    `name`.
+    """Answer a shell's request for completions of COMP_LINE.
+
+    `name` is the primary config of the command.
     """
     prepare()
     chosen, _ = get_args_parser().parse_known_args(os.environ.get("COMP_LINE", "").split()[1:])
@@ -105,9 +105,9 @@ def _hydra(command: str, name: str | None, arguments: Sequence[str], task: Any) 
     def called(cfg: DictConfig) -> Any:
         return task(cfg)
 
-    called.task = task  # type: ignore[attr-defined]  # our launcher hands it all jobs at once
+    called.task = task  # type: ignore[attr-defined]  # read by Sparring's launcher
     with warnings.catch_warnings():
-        # Hydra's, of config folders without an __init__.py
+        # Hydra warns of config folders without an __init__.py
         warnings.simplefilter("ignore", UserWarning)
         hydra.main(config_path=str(config_composer.CONF), config_name=name, version_base="1.3")(
             called
@@ -135,8 +135,9 @@ def _only_asks(chosen: argparse.Namespace) -> bool:
 
 
 def _asked(chosen: argparse.Namespace) -> list[str]:
-    """The flags that ask, and what they need: put first, so that they may stand anywhere among the
-    overrides.
+    """Return the flags that show something, and those they need.
+
+    They are put first, so that they may stand anywhere among the overrides.
     """
     values = {"--cfg": chosen.cfg, "--info": chosen.info, "--package": chosen.package}
     switches = {"--resolve": chosen.resolve, "--hydra-help": chosen.hydra_help}
@@ -145,13 +146,13 @@ def _asked(chosen: argparse.Namespace) -> list[str]:
 
 
 def _flags(chosen: argparse.Namespace) -> list[str]:
-    """The flags that a sweep's jobs need as the sweep was given them."""
+    """Return the flags that a sweep's jobs get unchanged."""
     folder = ["--config-dir", chosen.config_dir] if chosen.config_dir else []
     return [*(["--config-name", chosen.config_name] if chosen.config_name else []), *folder]
 
 
 class _Run:
-    """The task of a single run. `code` is the exit code once it has been called."""
+    """Task of a single run. `code` is the exit code once it has been called."""
 
     def __init__(
         self, command: str, flags: Sequence[str], checked: DictConfig, places: Sequence[str]
@@ -162,9 +163,8 @@ class _Run:
         self.packages = targets.named_by(places)
         self.writes = True
         folder = Path(str(checked.hydra.run.dir)).absolute()
-        self.absent = [
-            p for p in (folder, *folder.parents) if not p.exists()
-        ]  # the innermost first
+        # The innermost first
+        self.absent = [p for p in (folder, *folder.parents) if not p.exists()]
 
     def __call__(self, cfg: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
@@ -197,7 +197,7 @@ class _Run:
         return None
 
     def _start(self, count: int, folder: Path) -> float | None:
-        """Start the run's workers, which are what this command is for, and wait for them."""
+        """Start the run's workers, and wait for them."""
         typed = self._origin()["arguments"]
         arguments = [
             self.command,
@@ -212,7 +212,7 @@ class _Run:
         return value if self.code == 0 else None
 
     def _origin(self) -> dict[str, Any]:
-        """What was typed, and what was chosen of each config group."""
+        """Return the typed command and arguments, and the choices of config groups."""
         hydra_config: Any = HydraConfig.get()
         choices = {
             str(k): v
@@ -228,9 +228,7 @@ class _Run:
         }
 
     def _leave_nothing(self, folder: Path) -> None:
-        """Remove the folders that this run was the first to need, if it left nothing but words in
-        them.
-        """
+        """Remove the folders that this run created, if it left nothing but text files in them."""
         if not self.writes:
             return
         if self.absent and not any(folder.glob("events.*")):

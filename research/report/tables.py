@@ -17,7 +17,7 @@ _LISTED_SEEDS = 10  # a row lists so many scores at most
 
 @dataclass
 class Table:
-    """Table of a report: `name` is its file's, `rows` hold numbers and text, `note` stands below."""
+    """Table of a report: `name` is its file's, `rows` hold cells, `note` stands below it."""
 
     name: str
     title: str

@@ -35,7 +35,10 @@ class Task(Protocol):
         """Return further values to log of a training batch: each [B], by tag."""
 
     def answers(self, outputs: tf.Tensor) -> Values:
-        """Return an exported model's predictions from outputs [B, outputs]: each [B, ...] by name."""
+        """Return predictions for an exported model from outputs [B, outputs].
+
+        Each is [B, ...], by name.
+        """
 
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
