@@ -126,7 +126,9 @@ class FrozenLake(CompiledEnvironment):
 
     def render(self, state: FrozenLakeState) -> np.ndarray:
         palette = {"S": GREY, "F": WHITE, "H": BLUE, "G": GREEN}
-        board = np.array([[palette[letter] for letter in row] for row in self.map], np.uint8)
+        board = np.empty((*self.map.shape, 3), np.uint8)
+        for letter, colour in palette.items():
+            board[self.map == letter] = colour
         board.reshape(-1, 3)[state.cell] = RED
         image = tiles(board)
         image[:: image.shape[0] // len(board)] = GREY

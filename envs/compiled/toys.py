@@ -130,7 +130,7 @@ class DeepSea(CompiledEnvironment):
             if mapping_seed is None
             else np.random.default_rng(mapping_seed).integers(2, size=shape)
         )
-        # The action that goes right, for each cell, for each cell, for each cell
+        # The action that goes right, for each cell
         self.right = np.ones(shape, np.int32) if drawn is None else drawn.astype(np.int32)
 
     def initial(self, keys: tf.Tensor) -> DeepSeaState:

@@ -33,10 +33,10 @@ def find(env_id: str) -> tuple[str | None, EnvSpec]:
     """Return the module to import first (None: nothing) and the specification of `env_id`.
 
     `module:Name-v0` imports the module, which registers the name; `module:ClassName` names a class
-    that nobody registered. Without a version, the newest one.
+    that is not registered. Without a version, the newest one is taken.
 
     Raises:
-        UserError: no such module, or no such environment; it names the nearest ones.
+        UserError: no such module, or no such environment; the message names the nearest ones.
     """
     module, _, name = str(env_id).rpartition(":")
     if module:

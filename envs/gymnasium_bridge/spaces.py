@@ -242,7 +242,7 @@ def _flat(raw: Any) -> np.ndarray:
 
 
 def _as_float32(bound: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is what such a bound means
+    with np.errstate(over="ignore"):  # bounds beyond float32 become infinite, as they are meant
         return np.asarray(bound).astype(np.float32)
 
 

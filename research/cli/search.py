@@ -7,6 +7,7 @@ import argparse
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,8 @@ def conclude(study: Study, root: Path) -> int:
         row = [trial.number, trial.state.name.lower(), trial.value]
         writer.writerow([*row, *(trial.params.get(key) for key in study.space.dimensions)])
     atomic.write_text(root / "trials.csv", text.getvalue())
-    states = sorted({trial.state.name for trial in trials})
-    counts = ", ".join(f"{sum(t.state.name == s for t in trials)} {s.lower()}" for s in states)
+    states = Counter(trial.state.name for trial in trials)
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items()))
     print(f"{len(trials)} trials: {counts}\ntrials: {root / 'trials.csv'}")
     best = study.best()
     if best is None:

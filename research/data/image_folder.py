@@ -1,6 +1,7 @@
 """Data sets from folders of png and jpeg images, with subfolders as classes."""
 
 import collections
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,24 +57,22 @@ def folder(
         raise UserError(f"{source}: there is no such folder.")
     parted = all((root / s).is_dir() for s in SPLITS)
     files = {s: _files(root / s, source) for s in SPLITS} if parted else {"": _files(root, source)}
-    names = sorted({c for found in files.values() for _, c in found})
+    names = sorted({c for _, c in itertools.chain(*files.values())})
     if "" in names and len(names) > 1:
         raise UserError(
             f"{source}: one of its splits has class folders, the other has none: give both or "
             "neither."
         )
     images = _Reader(size, resize, channels, damaged_limit, source).read(
-        [f for fs in files.values() for f, _ in fs]
+        [f for f, _ in itertools.chain(*files.values())]
     )
-    kept = {
-        s: [(images[f], names.index(c)) for f, c in found if f in images]
-        for s, found in files.items()
-    }
+    kept = {}
+    for split, found in files.items():
+        kept[split] = [(images[f], names.index(c)) for f, c in found if f in images]
     if not parted:
-        rows = split_off(
-            len(kept[""]), test_fraction, source, np.array([label for _, label in kept[""]])
-        )
-        kept = {s: [kept[""][i] for i in r] for s, r in rows.items()}
+        whole = kept[""]
+        rows = split_off(len(whole), test_fraction, source, np.array([label for _, label in whole]))
+        kept = {s: [whole[i] for i in r] for s, r in rows.items()}
     if not all(kept[s] for s in SPLITS):
         raise UserError(f"{source}: one of its splits has no readable image.")
     examples = {s: np.stack([image for image, _ in kept[s]]) for s in SPLITS}
@@ -198,9 +197,8 @@ class _Reader:
         first, *others = collections.Counter(i.shape for i in images.values())
         if not others:
             return
-        one, other = (
-            next(f for f, i in images.items() if i.shape == s) for s in (first, others[0])
-        )
+        one = next(f for f, i in images.items() if i.shape == first)
+        other = next(f for f, i in images.items() if i.shape == others[0])
         if first[2] != others[0][2]:
             raise UserError(
                 f"{self.source}: {one} has {first[2]} channels, {other} has {others[0][2]}: set "

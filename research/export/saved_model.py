@@ -107,16 +107,17 @@ def _manifest(
         },
         "notes": dict(exported.notes),
         "signatures": {
-            key: {
-                "about": signature.about,
-                "inputs": {n: _described(t, [None, *t.shape]) for n, t in signature.inputs.items()},
-                "outputs": {
-                    n: _described(t, t.shape)
-                    for n, t in module.signatures[key].structured_outputs.items()
-                },
-            }
+            key: _signature(signature, module.signatures[key].structured_outputs)
             for key, signature in exported.signatures.items()
         },
+    }
+
+
+def _signature(signature: Any, outputs: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "about": signature.about,
+        "inputs": {n: _described(t, [None, *t.shape]) for n, t in signature.inputs.items()},
+        "outputs": {n: _described(t, t.shape) for n, t in outputs.items()},
     }
 
 

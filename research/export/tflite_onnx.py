@@ -227,16 +227,11 @@ class Fidelity:
     def judged(self, function: Function) -> dict[str, Any]:
         """Return every score by seed, and its mean."""
         scores = [self._judge(function, seed) for seed in range(self._seeds)]
-        names = scores[0] if scores else {}
-        return {
-            "scores": {
-                n: {
-                    "mean": float(np.mean([s[n] for s in scores])),
-                    "by_seed": [s[n] for s in scores],
-                }
-                for n in names
-            }
-        }
+        found = {}
+        for name in scores[0] if scores else {}:
+            by_seed = [score[name] for score in scores]
+            found[name] = {"mean": float(np.mean(by_seed)), "by_seed": by_seed}
+        return {"scores": found}
 
     def latency(self, function: Function) -> dict[str, float]:
         """Return the median and the 99th percentile of a one-member call's milliseconds."""

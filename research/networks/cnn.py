@@ -42,15 +42,13 @@ class PatchConvolution(tf.keras.layers.Layer):
 
     def patches(self, inputs: tf.Tensor) -> tf.Tensor:
         """Extract patches: [B, H, W, C] -> [B, H', W', size * size * C]."""
-        spans = [
-            [(at, at + self.stride * (count - 1) + 1) for at in range(self.size)]
-            for count in (self.rows, self.columns)
-        ]
         step = self.stride
+        height = step * (self.rows - 1) + 1
+        width = step * (self.columns - 1) + 1
         found = []
-        for a, b in spans[0]:
-            for c, d in spans[1]:
-                found.append(inputs[:, a:b:step, c:d:step])
+        for top in range(self.size):
+            for left in range(self.size):
+                found.append(inputs[:, top : top + height : step, left : left + width : step])
         return tf.concat(found, axis=-1)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -81,9 +81,8 @@ def load(model: tf.keras.Model, path: Path) -> None:
     faults = [f"only in the file: {n}" for n in found if n not in here]
     faults += [f"not in the file: {n}" for n in here if n not in found]
     for name in here.keys() & found.keys():
-        ours, theirs = (
-            [tuple(a.shape) for a in arrays] for arrays in (here[name].weights, found[name])
-        )
+        ours = [tuple(weight.shape) for weight in here[name].weights]
+        theirs = [array.shape for array in found[name]]
         if ours != theirs:
             faults.append(f"differs: {name} is {theirs} in the file, {ours} here")
     if faults:
@@ -97,11 +96,13 @@ def load(model: tf.keras.Model, path: Path) -> None:
 
 def _layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
     """Return arrays by layer, from a file in Keras' HDF5 format."""
-    names = [_text(n) for n in group.attrs["layer_names"]]
-    found = {
-        n: [np.asarray(group[n][_text(w)]) for w in group[n].attrs["weight_names"]] for n in names
-    }
-    return {n: arrays for n, arrays in found.items() if arrays}
+    found = {}
+    for name in map(_text, group.attrs["layer_names"]):
+        layer = group[name]
+        arrays = [np.asarray(layer[_text(weight)]) for weight in layer.attrs["weight_names"]]
+        if arrays:
+            found[name] = arrays
+    return found
 
 
 def _text(name: bytes | str) -> str:

@@ -81,4 +81,7 @@ def shares(jobs: int, cores_each: int | None) -> list[list[int]]:
     """
     available = cores()
     size = min(cores_each or max(1, len(available) // jobs), len(available))
-    return [[available[(i * size + k) % len(available)] for k in range(size)] for i in range(jobs)]
+    found = []
+    for first in range(0, jobs * size, size):
+        found.append([available[k % len(available)] for k in range(first, first + size)])
+    return found

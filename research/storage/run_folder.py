@@ -69,7 +69,8 @@ def originate(folder: Path, cfg: DictConfig, origin: Mapping[str, Any] | None = 
 
 
 def _refuse_changes(folder: Path, old: Any, new: Any) -> None:
-    before, now = (flat({k: v for k, v in c.items() if k not in _FREE}) for c in (old, new))
+    before = flat({k: v for k, v in old.items() if k not in _FREE})
+    now = flat({k: v for k, v in new.items() if k not in _FREE})
     changed = [
         k for k in sorted({*before, *now}) if before.get(k, "absent") != now.get(k, "absent")
     ]

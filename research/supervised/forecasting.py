@@ -160,7 +160,8 @@ class Forecasting(Regression):
     ) -> dict[str, float]:
         """Return scores by tag, as `Task.evaluate` does; baselines are those of the whole split."""
         model = _mean_square(outputs, targets)
-        persistence, linear = (_mean_square(b, self._targets) for b in self._baselines.values())
+        persistence = _mean_square(self._baselines["persistence"], self._targets)
+        linear = _mean_square(self._baselines["linear"], self._targets)
         roots = {"": model, "_persistence": persistence, "_linear": linear}
         return {f"eval/rmse{name}": self.spread * value**0.5 for name, value in roots.items()} | {
             "eval/skill": 1.0 - model / persistence,

@@ -42,10 +42,13 @@ class Space:
 
     def ends(self) -> list[list[str]]:
         """Return two lists of overrides: every dimension's first value, and every last."""
-        pairs = {k: d.get("choices") or [d["low"], d["high"]] for k, d in self.dimensions.items()}
-        return [
-            [override(key, values[place]) for key, values in pairs.items()] for place in (0, -1)
-        ]
+        first = []
+        last = []
+        for key, dimension in self.dimensions.items():
+            values = dimension.get("choices") or [dimension["low"], dimension["high"]]
+            first.append(override(key, values[0]))
+            last.append(override(key, values[-1]))
+        return [first, last]
 
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination.

@@ -20,7 +20,7 @@ from sparring.envs.compiled.minatar.game import (
     reward_of,
 )
 
-GONE = -1  # the column of what is not there
+GONE = -1  # the column in a row without a thing
 RAMP_INTERVAL = 100
 SPAWN_SPEED = 10
 MOVE_SPEED = 5
@@ -37,9 +37,9 @@ class AsterixState(NamedTuple):
     x: tf.Tensor  # [B, 8]: its column, or GONE
     rightwards: tf.Tensor  # bool [B, 8]
     gold: tf.Tensor  # bool [B, 8]: treasure, else an enemy
-    spawn_speed: tf.Tensor  # steps between two things coming
+    spawn_speed: tf.Tensor  # steps between two arrivals
     spawn_timer: tf.Tensor
-    move_speed: tf.Tensor  # steps between two moves of all of them
+    move_speed: tf.Tensor  # steps between two moves of all things
     move_timer: tf.Tensor
     ramp_timer: tf.Tensor
     ramp_index: tf.Tensor

@@ -19,14 +19,14 @@ from sparring.envs.compiled.minatar.game import (
 
 PLAYER_SPEED = 3
 TIME_LIMIT = 2500
-COLUMN = 4  # the chicken's
+COLUMN = 4  # of the chicken
 NOWHERE = -1
 
 
 class FreewayState(NamedTuple):
     """State of Freeway: int32 [B], and [B, 8] for the cars of the rows 1 to 8."""
 
-    row: tf.Tensor  # the chicken's, 9 at the start
+    row: tf.Tensor  # of the chicken, 9 at the start
     car_x: tf.Tensor  # [B, 8]
     car_timer: tf.Tensor  # [B, 8]
     car_speed: tf.Tensor  # [B, 8]: steps between two moves, 1 to 5, negative to the left

@@ -43,7 +43,7 @@ GONE, FISH, SUB = range(3)
 
 
 class Pair(NamedTuple):
-    """Up to two things, older first, each [B, 2]; `there` marks those that exist.
+    """Two slots for things, the older first, each [B, 2]; `there` marks those in use.
 
     `timer` is of use to divers alone.
     """
