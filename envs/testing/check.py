@@ -1,10 +1,12 @@
-"""Check of a compiled environment, for two lines in anyone's tests:
+"""Check of a compiled environment, for two lines in anyone's tests.
 
-from sparring.envs.testing.check import check_environment
-from my_package import MyEnvironment
+    from sparring.envs.testing.check import check_environment
+    from my_package import MyEnvironment
 
-def test_my_environment():
-    check_environment(MyEnvironment())
+    def test_my_environment():
+        check_environment(MyEnvironment())
+
+It raises a UserError that explains the first rule that the environment breaks.
 """
 
 import copy

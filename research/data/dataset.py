@@ -257,7 +257,7 @@ def split_off(
 def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: int) -> np.ndarray:
     """Return the rows of the classes `only`, at most `per_class` of each, int64, ascending.
 
-    Which ones is drawn by `seed`.
+    The rows kept of a class are drawn by `seed`.
     """
     rows = np.flatnonzero(np.isin(labels, only))
     if per_class is None:
