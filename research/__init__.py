@@ -1,4 +1,4 @@
-"""Running an experiment, whatever it trains: knows no agent, no GAN and no environment by name.
+"""Running experiments of any kind, independent of agents, GANs and environments.
 
 Importing this package chooses legacy Keras where TensorFlow would bring Keras 3, and how XLA
 computes on a CPU; it must happen before TensorFlow is imported, so every first-party package
@@ -10,12 +10,11 @@ from importlib import metadata
 
 
 def _prepare_tensorflow() -> None:
-    """Set TF_USE_LEGACY_KERAS where TensorFlow's own Keras is version 3 (TensorFlow 2.16 on), and
-    XLA's flag there.
+    """Set TF_USE_LEGACY_KERAS and XLA's flag for TensorFlow versions with Keras 3 (from 2.16 on).
 
     TensorFlow 2.15 carries Keras 2 already, and the variable breaks it unless tf-keras is installed
     too. Newer XLA hands every matrix product of a CPU to a pool of threads, which halves the speed
-    of small networks; 2.15 is no faster without. A value in XLA_FLAGS already stands.
+    of small networks; 2.15 is no faster without. A value already in XLA_FLAGS takes precedence.
     """
     try:
         major, minor = metadata.version("tensorflow").split(".")[:2]

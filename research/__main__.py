@@ -1,4 +1,4 @@
-"""`python -m sparring ...` is `sparring ...`."""
+"""Entry point of `python -m sparring ...`, equal to `sparring ...`."""
 
 from sparring.cli.main import main
 

@@ -1,12 +1,13 @@
-"""The one exception whose text is meant for the person at the keyboard."""
+"""Exception whose text is meant for the user, and "Did you mean ...?" hints."""
 
 import difflib
 from collections.abc import Sequence
 
 
 def near(name: str, known: Sequence[str]) -> str:
-    """ "Did you mean ...? ", or nothing: the known name spelled most alike, else the one whose last
-    part is.
+    """Return "Did you mean ...? ", or nothing if no known name is similar.
+
+    Whole names are compared first, then their last dotted parts.
     """
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if not found:
@@ -19,16 +20,17 @@ def near(name: str, known: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """ "There are: a, b."."""
+    """Return "There are: a, b."."""
     return f"There are: {', '.join(names)}."
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what is wrong, where, and what to do.
+    """Error the user can mend: the message says what is wrong, where, and what to do.
 
-    The command line prints it as one line, without a traceback. A traceback is for our own faults.
+    The command line prints it as one line, without a traceback; a traceback indicates a fault of
+    this package.
     """
 
-    # Or Keras 2 and 3, passing it on out of a layer, would wrap the line in the call's arguments.
+    # Keeps Keras 2 and 3 from adding the call's arguments to the line when it leaves a layer
     _keras_call_info_injected = True
     exit_code = 2  # of the command: 2 before anything was done, 1 once a run had begun

@@ -17,8 +17,9 @@ _BOUNDS = np.array([1.0, 1.0, 1.0, 1.0, *_SPEEDS], np.float32)
 
 
 class AcrobotState(NamedTuple):
-    """Each float32 [B]: the first link's angle from hanging and the second's from the first (rad);
-    their speeds.
+    """Angles (rad) and angular speeds (rad/s) of both links, each float32 [B].
+
+    `theta1` is measured from hanging down, `theta2` from the direction of the first link.
     """
 
     theta1: tf.Tensor
@@ -27,13 +28,20 @@ class AcrobotState(NamedTuple):
     dtheta2: tf.Tensor
 
     def plus(self, other: "AcrobotState", scale: float) -> "AcrobotState":
-        """self + scale * other."""
+        """Return self + scale * other."""
         return AcrobotState(*(a + scale * b for a, b in zip(self, other, strict=True)))
 
 
 class Acrobot(CompiledEnvironment):
-    """Acrobot-v1: swing two links up by a torque of -1, 0 or 1 between them (0, 1, 2). -1 per step
-    until they are up.
+    """Acrobot-v1: swing two links up by a torque of -1, 0 or 1 between them (0, 1, 2).
+
+    The reward is -1 per step until they are up.
+
+    The reward is -1 per step until they are up.
+
+    The reward is -1 per step until they are up.
+
+    -1 per step until they are up.
 
     500 steps at most; good policies take 60 to 100. Sutton 1996, "Generalization in reinforcement
     learning", with the book's equations and one Runge-Kutta step of 0.2 s, as in Gymnasium.
@@ -82,7 +90,7 @@ class Acrobot(CompiledEnvironment):
 
 
 def _runge_kutta(state: AcrobotState, torque: tf.Tensor, dt: float) -> AcrobotState:
-    """The state after `dt` seconds under a constant torque [B], by one fourth-order step."""
+    """Return the state after `dt` seconds under a constant torque [B], by one fourth-order step."""
     k1 = _derivative(state, torque)
     k2 = _derivative(state.plus(k1, dt / 2), torque)
     k3 = _derivative(state.plus(k2, dt / 2), torque)
@@ -91,7 +99,7 @@ def _runge_kutta(state: AcrobotState, torque: tf.Tensor, dt: float) -> AcrobotSt
 
 
 def _derivative(state: AcrobotState, torque: tf.Tensor) -> AcrobotState:
-    """d/dt of the state, for links of mass, length and inertia 1 with their centres half way."""
+    """Return d/dt of the state, for links of mass, length and inertia 1 with centres half way."""
     theta1, theta2, dtheta1, dtheta2 = state
     cos2 = tf.cos(theta2)
     sin2 = tf.sin(theta2)

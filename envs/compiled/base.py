@@ -1,10 +1,9 @@
-"""Environments written in TensorFlow ops: pure functions of (state, action, key) on a whole batch
-at once.
+"""Environments written in TensorFlow ops: pure functions of (state, action, key) on a whole batch.
 
 An author writes `initial`, `observe` and `transition`; the base class adds what every environment
 needs alike: the time limit, the reset after an episode's end, clipped actions, and a vector to step
-from the host. Nothing here is random by itself and nothing remembers: the same state, action and
-key give the same step, so a run can be saved between any two steps, and the loop that learns can
+from the host. Nothing here is random by itself and nothing is remembered: the same state, action
+and key give the same step, so a run can be saved between any two steps, and the training loop can
 hold environment, policy and update in one XLA program.
 
 Integers, booleans and random numbers have the same bits in eager, graph and XLA. Floats may differ
@@ -33,8 +32,9 @@ from sparring.errors import UserError
 
 
 class CompiledEnvironment(abc.ABC):
-    """Base of environments that run inside a compiled program. docs/environments.md walks through
-    writing one.
+    """Base of environments that run inside a compiled program.
+
+    docs/environments.md walks through writing one.
 
     A subclass sets the four attributes, on the class or before anything is stepped, and defines the
     three methods. They get and return tensors with B in front, use TensorFlow ops alone, and must
@@ -43,7 +43,7 @@ class CompiledEnvironment(abc.ABC):
 
     Attributes:
         name: for titles and messages.
-        observation_space: Box, float32, or uint8 for pictures.
+        observation_space: Box, float32, or uint8 for images.
         action_space: Discrete or MultiDiscrete counting from 0, or Box in float32 with finite
           bounds.
         max_episode_steps: steps after which an episode is truncated, or None.
@@ -56,9 +56,7 @@ class CompiledEnvironment(abc.ABC):
     max_episode_steps: int | None = None
 
     def __init__(self, max_episode_steps: int | None = None) -> None:
-        """`max_episode_steps` truncates episodes there instead of where the class says; None leaves
-        it.
-        """
+        """Truncate episodes after `max_episode_steps`, or where the class says if it is None."""
         if max_episode_steps is not None:
             if max_episode_steps < 1:
                 raise UserError(
@@ -67,42 +65,45 @@ class CompiledEnvironment(abc.ABC):
                 )
             self.max_episode_steps = max_episode_steps
 
-    # ---- what an author writes -------------------------------------------------------------------
+    # ---- written by the author of an environment -------------------------------------------------
 
     @abc.abstractmethod
     def initial(self, keys: tf.Tensor) -> Any:
-        """States that open an episode, a nest of tensors [B, ...], from keys uint32 [B, 2]."""
+        """Return states that open an episode, a nest of tensors [B, ...].
+
+        `keys` is uint32 [B, 2].
+        """
 
     @abc.abstractmethod
     def observe(self, state: Any) -> tf.Tensor:
-        """What an agent sees of the states: [B, ...] of the observation space's shape and dtype."""
+        """Return observations of the states, [B, ...] as the observation space has them."""
 
     @abc.abstractmethod
     def transition(
         self, state: Any, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[Any, tf.Tensor, tf.Tensor]:
-        """The states after `action`, the rewards float32 [B], and whether the task ended, bool [B].
+        """Return the states after `action`, rewards float32 [B], and `terminated`, bool [B].
 
         `action` is int32 [B] (Discrete) or [B, n] (MultiDiscrete), or float32 [B, ...] clipped into
-        the Box. Whatever is random is drawn from `keys`, uint32 [B, 2]: member i's from keys[i]
-        alone.
+        the Box. Randomness is drawn from `keys`, uint32 [B, 2]: member i's from keys[i] alone.
         """
 
     def render(self, state: Any) -> np.ndarray | None:
-        """One member's state, as numpy arrays, as a picture uint8 [H, W, 3]; None where nothing is
-        drawn.
+        """Return one member's state, given as numpy arrays, as an image uint8 [H, W, 3].
+
+        Returns None if the environment draws nothing.
         """
         return None
 
-    # ---- what it gets ----------------------------------------------------------------------------
+    # ---- provided by this base class -------------------------------------------------------------
 
     @property
     def renders(self) -> bool:
-        """Whether `render` gives pictures."""
+        """Whether `render` returns images."""
         return type(self).render is not CompiledEnvironment.render
 
     def reset(self, keys: tf.Tensor) -> EnvState:
-        """Every member at the beginning of an episode; `observe(state)` is what is seen there."""
+        """Open an episode for every member; `observe(state)` gives its first observations."""
         state = self.initial(keys)
         require_initial(self, state, keys.shape[0])
         return EnvState(
@@ -112,8 +113,7 @@ class CompiledEnvironment(abc.ABC):
     def step(
         self, env_state: EnvState, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[EnvState, Step]:
-        """One step of every member; where the last one ended an episode, the next episode's opening
-        instead.
+        """Step every member, or open the next episode where the last step ended one.
 
         A member either opens an episode or makes a transition, never both, so one key serves both.
         """
@@ -131,11 +131,11 @@ class CompiledEnvironment(abc.ABC):
         return EnvState(state, elapsed, terminated | truncated), step
 
     def stream(self, seed: int | tf.Tensor) -> tf.Tensor:
-        """The key [2] that all steps of a run's environments draw from."""
+        """Return the key [2] that all steps of a run's environments draw from."""
         return step_stream(seed)
 
     def open(self, seed: int | tf.Tensor, num_envs: int) -> EnvState:
-        """The episodes a run with this seed opens with."""
+        """Return the state in which a run with this seed opens its episodes."""
         return self.reset(first_keys(seed, num_envs))
 
     def step_at(
@@ -146,7 +146,7 @@ class CompiledEnvironment(abc.ABC):
         t: tf.Tensor,
         first: tf.Tensor | int = 0,
     ) -> tuple[EnvState, Step]:
-        """Vector step number `t` of a run, with the keys of its environments from `first` on."""
+        """Take vector step `t` of a run, with the keys of environments `first`, first + 1, ..."""
         return self.step(env_state, action, step_keys(stream, t, env_state.done.shape[0], first))
 
     def _actions(self, action: tf.Tensor) -> tf.Tensor:
@@ -157,23 +157,24 @@ class CompiledEnvironment(abc.ABC):
         return tf.cast(action, tf.int32)
 
     def _open_episodes(self, first: tf.Tensor, state: Any, keys: tf.Tensor) -> Any:
-        """`state` with the members in `first` [B] at the beginning of an episode."""
+        """Return `state` with the members in `first` [B] at the beginning of an episode."""
 
         def opened() -> Any:
             initial = self.initial(keys)
             require_initial(self, initial, keys.shape[0])
             return tf.nest.map_structure(functools.partial(_select, first), initial, state)
 
-        # Random numbers are most of a small environment's cost, and few steps open an episode. An
-        # accelerator draws them for nothing, but waits for a condition.
+        # Random numbers are most of a small environment's cost, and few steps open an episode. On
+        # an accelerator drawing them is cheap, and waiting for a condition is not.
         if _accelerated():
             return opened()
         return tf.cond(tf.reduce_any(first), opened, lambda: state)
 
     @functools.cache  # noqa: B019  environments are few, and live as long as the process
     def specs(self, num_envs: int) -> EnvState:
-        """Shapes and dtypes of `num_envs` environments' state, as tf.TensorSpec, without running
-        anything.
+        """Return the shapes and dtypes of `num_envs` environments' state, as tf.TensorSpec.
+
+        The environment is traced for it and never run.
         """
         reset = tf.function(self.reset, autograph=False)
         tensors = reset.get_concrete_function(
@@ -182,13 +183,14 @@ class CompiledEnvironment(abc.ABC):
         return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), tensors)
 
     def action_spec(self, num_envs: int) -> tf.TensorSpec:
-        """Shape and dtype of the actions of `num_envs` environments, as `transition` gets them."""
+        """Return the spec of the actions of `num_envs` environments, as `transition` gets them."""
         dtype = tf.float32 if isinstance(self.action_space, spaces.Box) else tf.int32
         return tf.TensorSpec((num_envs, *(self.action_space.shape or ())), dtype)
 
     def uncompilable(self, error: Exception) -> UserError | None:
-        """What to say of an error that compiling a program with this environment inside raised, if
-        it is to blame.
+        """Return the user's error if this environment caused a compiler's `error`, else None.
+
+        `error` was raised on compiling a program with this environment inside.
         """
         return uncompilable(self, error, alone=False)
 
@@ -197,15 +199,15 @@ class CompiledEnvironment(abc.ABC):
     ) -> Stepper:
         """Return `num_envs` environments to step from the host.
 
-        `compile` is xla, graph, eager or auto. `render` changes nothing: what `renders` can always
-        be drawn.
+        `compile` is xla, graph, eager or auto. `render` changes nothing: an environment that draws
+        can always be drawn.
         """
         del render
         return Stepper(self, num_envs, seed, compile)
 
 
 def _select(mask: tf.Tensor, chosen: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-    """`chosen` where `mask` [B], `other` elsewhere, both [B, ...]."""
+    """Return `chosen` where `mask` [B], `other` elsewhere, both [B, ...]."""
     return tf.where(tf.reshape(mask, [-1] + [1] * (chosen.shape.rank - 1)), chosen, other)
 
 

@@ -1,6 +1,4 @@
-"""A small canvas for environments' pictures: coordinates in the environment's own units, drawn with
-Pillow.
-"""
+"""Small canvas for images of environments, in their own units, drawn with Pillow."""
 
 from collections.abc import Sequence
 
@@ -20,8 +18,9 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A picture of the rectangle from (left, bottom) to (right, top), `width` pixels wide, with y
-    upwards.
+    """Image of the rectangle from (left, bottom) to (right, top), with y upwards.
+
+    It is `width` pixels wide; its height follows from the rectangle.
     """
 
     def __init__(
@@ -40,33 +39,34 @@ class Canvas:
         )
 
     def line(self, points: Sequence[Point], colour: Colour = BLACK, thickness: float = 0.0) -> None:
-        """A line through `points`, at least one pixel thick."""
+        """Draw a line through `points`, at least one pixel thick."""
         self._draw.line(
             [self._at(p) for p in points], colour, max(1, round(thickness * self._scale))
         )
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         self._draw.polygon([self._at(p) for p in points], colour)
 
     def box(self, left: float, bottom: float, right: float, top: float, colour: Colour) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         self.polygon([(left, bottom), (left, top), (right, top), (right, bottom)], colour)
 
     def disc(self, centre: Point, radius: float, colour: Colour) -> None:
-        """A filled circle."""
+        """Draw a filled circle."""
         x, y = self._at(centre)
         r = radius * self._scale
         self._draw.ellipse([x - r, y - r, x + r, y + r], colour)
 
     def pixels(self) -> np.ndarray:
-        """The picture, uint8 [H, W, 3]."""
+        """Return the image, uint8 [H, W, 3]."""
         return np.array(self._image)
 
 
 def tiles(colours: np.ndarray, width: int = 240) -> np.ndarray:
-    """A board of one colour per cell, uint8 [rows, columns, 3], about `width` pixels wide and with
-    lines between.
+    """Return an image of a board with one colour per cell, uint8 [rows, columns, 3].
+
+    The image is about `width` pixels wide and has lines between the cells.
     """
     side = max(3, width // colours.shape[1])
     picture = colours.repeat(side, axis=0).repeat(side, axis=1)

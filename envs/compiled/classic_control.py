@@ -22,13 +22,14 @@ def _box(high: list[float], low: list[float] | None = None) -> spaces.Box:
 
 
 def wrapped(angle: tf.Tensor) -> tf.Tensor:
-    """The same angle in [-pi, pi)."""
+    """Return `angle` (rad) modulo 2 pi, in [-pi, pi)."""
     return angle - 2 * math.pi * tf.floor((angle + math.pi) / (2 * math.pi))
 
 
 class CartPoleState(NamedTuple):
-    """Each float32 [B]: the cart's place (m) and speed, the pole's angle from upright (rad) and its
-    speed.
+    """Position (m) and speed of the cart, angle from upright (rad) and speed of the pole.
+
+    Each is float32 [B].
     """
 
     x: tf.Tensor
@@ -38,8 +39,15 @@ class CartPoleState(NamedTuple):
 
 
 class CartPole(CompiledEnvironment):
-    """CartPole-v1: push a cart left (0) or right (1) so that its pole stays up. 1 per step; best
-    return 500.
+    """CartPole-v1: push a cart left (0) or right (1) so that its pole stays up.
+
+    The reward is 1 per step, the best return 500.
+
+    The reward is 1 per step, the best return 500.
+
+    The reward is 1 per step, the best return 500.
+
+    1 per step; best return 500.
 
     Barto, Sutton and Anderson 1983, "Neuronlike adaptive elements", with Gymnasium's explicit Euler
     steps.
@@ -65,9 +73,8 @@ class CartPole(CompiledEnvironment):
         force = tf.where(action == 1, 10.0, -10.0)
         cos = tf.cos(theta)
         sin = tf.sin(theta)
-        push = (
-            force + 0.05 * tf.square(theta_dot) * sin
-        ) / 1.1  # total mass 1.1, pole's mass times half length 0.05
+        # The total mass is 1.1, the pole's mass times half its length 0.05.
+        push = (force + 0.05 * tf.square(theta_dot) * sin) / 1.1
         theta_acc = (9.8 * sin - cos * push) / (0.5 * (4.0 / 3.0 - 0.1 * tf.square(cos) / 1.1))
         x_acc = push - 0.05 * theta_acc * cos / 1.1
         new = CartPoleState(
@@ -89,15 +96,16 @@ class CartPole(CompiledEnvironment):
 
 
 class MountainCarState(NamedTuple):
-    """Each float32 [B]: where the car is in its valley, and how fast."""
+    """Position in the valley and velocity of the car, each float32 [B]."""
 
     position: tf.Tensor
     velocity: tf.Tensor
 
 
 class _Valley(CompiledEnvironment):
-    """What both mountain cars share: a valley from -1.2 to 0.6, its slope, its wall, a speed limit
-    of 0.07.
+    """Base of both mountain cars: the valley from -1.2 to 0.6, its slope and left wall.
+
+    Speed is limited to 0.07.
     """
 
     observation_space = _box([0.6, 0.07], [-1.2, -0.07])
@@ -114,8 +122,9 @@ class _Valley(CompiledEnvironment):
     def _rolled(
         self, state: MountainCarState, push: tf.Tensor
     ) -> tuple[MountainCarState, tf.Tensor]:
-        """The state after `push` [B] and a step downhill, and whether the car is at its goal and
-        not rolling back.
+        """Return the state after `push` [B] and a step downhill, and whether the goal is reached.
+
+        The goal counts only for a car that is not rolling back.
         """
         velocity = tf.clip_by_value(
             state.velocity + push - 0.0025 * tf.cos(3.0 * state.position), -0.07, 0.07
@@ -140,8 +149,15 @@ def _height(x: float) -> float:
 
 
 class MountainCar(_Valley):
-    """MountainCar-v0: push a weak car left (0), not (1) or right (2) until it is up the hill. -1
-    per step.
+    """MountainCar-v0: push a weak car left (0), not (1) or right (2) until it is up the hill.
+
+    The reward is -1 per step.
+
+    The reward is -1 per step.
+
+    The reward is -1 per step.
+
+    -1 per step.
 
     200 steps at most; good policies take about 100. Moore 1990, "Efficient memory-based learning
     for robot control", as in Gymnasium.
@@ -160,8 +176,15 @@ class MountainCar(_Valley):
 
 
 class MountainCarContinuous(_Valley):
-    """MountainCarContinuous-v0: the same car under a force from -1 to 1. 100 at the goal, minus 0.1
-    force^2 per step.
+    """MountainCarContinuous-v0: push the weak car uphill with a force from -1 to 1.
+
+    The reward is 100 at the goal, minus 0.1 force^2 per step.
+
+    The reward is 100 at the goal, minus 0.1 force^2 per step.
+
+    The reward is 100 at the goal, minus 0.1 force^2 per step.
+
+    100 at the goal, minus 0.1 force^2 per step.
 
     999 steps at most. As in Gymnasium, except that the reward counts the force as it acts, clipped.
     """
@@ -180,15 +203,22 @@ class MountainCarContinuous(_Valley):
 
 
 class PendulumState(NamedTuple):
-    """Each float32 [B]: angle from upright (rad, not wrapped) and angular speed (rad/s)."""
+    """Angle from upright (rad, not wrapped) and angular speed (rad/s), each float32 [B]."""
 
     theta: tf.Tensor
     theta_dot: tf.Tensor
 
 
 class Pendulum(CompiledEnvironment):
-    """Pendulum-v1: swing a pendulum up and hold it with a torque from -2 to 2. It never terminates;
-    200 steps.
+    """Pendulum-v1: swing a pendulum up and hold it with a torque from -2 to 2.
+
+    It never terminates; episodes have 200 steps.
+
+    It never terminates; episodes have 200 steps.
+
+    It never terminates; episodes have 200 steps.
+
+    It never terminates; 200 steps.
 
     Its reward, -(angle^2 + 0.1 speed^2 + 0.001 torque^2), is that of the state the torque was
     applied in. As in Gymnasium.

@@ -1,5 +1,6 @@
-"""Gymnasium's FrozenLake from any map, in TensorFlow ops: its transition table exactly, slips by
-the same chances.
+"""Gymnasium's FrozenLake from any map, in TensorFlow ops.
+
+Its transition table is the original's exactly; slips have the same probabilities.
 """
 
 from collections.abc import Sequence
@@ -20,23 +21,23 @@ _MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # left, down, right, up, in Gymnasi
 
 
 class FrozenLakeState(NamedTuple):
-    """The cell stood on, int32 [B], counted row by row."""
+    """Cell the agent stands on, int32 [B], counted row by row."""
 
     cell: tf.Tensor
 
 
 class FrozenLake(CompiledEnvironment):
-    """FrozenLake-v1: cross a frozen lake from S to G over F without falling into H; 1 at the goal,
-    which ends it.
+    """FrozenLake-v1: cross a frozen lake from S to G over F without falling into H.
 
-    On slippery ice a move goes where it should with `success_rate`, else to one of the two sides,
-    equally often. Observed as the cell, one-hot, float32 [cells].
+    The reward is 1 at the goal, which ends the episode. On slippery ice a move goes where it should
+    with `success_rate`, else to one of the two sides, equally often. Observed as the cell, one-hot,
+    float32 [cells].
 
     Args:
-        map: rows of equal length, of the letters S, F, H, G. Several S: an episode opens at any of
-          them.
+        map: rows of equal length, of the letters S, F, H, G. With several S an episode opens at any
+          of them.
         slippery: whether moves can fail.
-        success_rate: how often they do not, on slippery ice.
+        success_rate: the probability that they do not, on slippery ice.
         max_episode_steps: truncate episodes there; None: after 100, as Gymnasium's small lake.
 
     Raises:
@@ -66,12 +67,15 @@ class FrozenLake(CompiledEnvironment):
         self._end = (letters == "G") | (letters == "H")
         self._next = self._neighbours()  # [cells, 4]
         side = (1.0 - success_rate) / 2.0 if slippery else 0.0
-        # Of a uniform number: below slips left, from there right
+        # A uniform number below `_left_of` slips left, one from `_right_from` on slips right
         self._left_of = side
         self._right_from = 1.0 - side
 
     def _neighbours(self) -> np.ndarray:
-        """The cell each move leads to from each cell, int32 [cells, 4]; edges stop a move."""
+        """Return the cell that each move leads to from each cell, int32 [cells, 4].
+
+        The edges of the map stop a move.
+        """
         rows, columns = self.map.shape
         row, column = np.divmod(np.arange(rows * columns), columns)
         moved = [
@@ -106,15 +110,13 @@ class FrozenLake(CompiledEnvironment):
 
     @property
     def best_return(self) -> float:
-        """The return of the best policy, which minds how many steps are left, by backward
-        induction.
-        """
+        """Return of the best policy, which minds how many steps are left, by backward induction."""
         chances = np.array(
             [self._left_of, self._right_from - self._left_of, 1.0 - self._right_from]
         )
-        value = np.zeros(self.map.size)  # of standing there with no step left
+        value = np.zeros(self.map.size)  # value of a cell with no step left
         for _ in range(self.max_episode_steps):
-            reached = self._goal + ~self._end * value  # [cells]: of arriving there
+            reached = self._goal + ~self._end * value  # [cells]: value of arriving in a cell
             moves = reached[self._next]  # [cells, 4]
             value = sum(
                 c * np.roll(moves, -turn, axis=1)
@@ -124,11 +126,13 @@ class FrozenLake(CompiledEnvironment):
 
     def render(self, state: FrozenLakeState) -> np.ndarray:
         palette = {"S": GREY, "F": WHITE, "H": BLUE, "G": GREEN}
-        board = np.array([[palette[letter] for letter in row] for row in self.map], np.uint8)
+        board = np.empty((*self.map.shape, 3), np.uint8)
+        for letter, colour in palette.items():
+            board[self.map == letter] = colour
         board.reshape(-1, 3)[state.cell] = RED
-        picture = tiles(board)
-        picture[:: picture.shape[0] // len(board)] = GREY
-        return picture
+        image = tiles(board)
+        image[:: image.shape[0] // len(board)] = GREY
+        return image
 
 
 def _check_map(map: Sequence[str]) -> None:

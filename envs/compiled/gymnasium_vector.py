@@ -1,10 +1,10 @@
-"""Compiled environments for everybody else: Gymnasium's vector API, and its single one.
+"""Compiled environments under Gymnasium's APIs, vector and single.
 
     import envs                                                    # registers them
     vector = gymnasium.make_vec("sparring/CartPole-v1", num_envs=64)
 
-Every vector step is one compiled call. An ended episode's next step opens the next one (Gymnasium's
-NEXT_STEP).
+Every vector step is one compiled call. The step after an episode's end opens the next episode
+(Gymnasium's NEXT_STEP).
 """
 
 import importlib
@@ -23,7 +23,7 @@ from sparring.xla import compilation
 
 
 def _built(environment: str | CompiledEnvironment, kwargs: dict[str, Any]) -> CompiledEnvironment:
-    """The environment itself, or what "module:Class" names, built with `kwargs`."""
+    """Return the environment itself, or the class named by "module:Class", built with `kwargs`."""
     if not isinstance(environment, str):
         return environment
     module, _, name = environment.partition(":")
@@ -39,12 +39,12 @@ def _check_render_mode(render_mode: str | None, env: CompiledEnvironment) -> Non
 
 
 class CompiledVectorEnv(VectorEnv):
-    """`num_envs` compiled environments under Gymnasium's vector API.
+    """Vector of `num_envs` compiled environments under Gymnasium's vector API.
 
     Args:
         environment: a compiled environment, or "module:Class" of one.
-        num_envs: how many.
-        render_mode: None or "rgb_array": `render()` then gives a picture of each.
+        num_envs: the number of environments.
+        render_mode: None or "rgb_array": `render()` then returns an image of each.
         max_episode_steps: truncate episodes there; None: where the class says.
         compile: xla, graph, eager or auto.
         kwargs: for the class.
@@ -81,7 +81,7 @@ class CompiledVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Opens an episode in each environment; without a seed, one that follows from the last."""
+        """Open an episode in each environment; without a seed, with one drawn from `np_random`."""
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(2**32)) if seed is None else seed % 2**32
         self._stepper = stepper = self.compiled_environment.vector(
@@ -92,14 +92,12 @@ class CompiledVectorEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Steps all environments; those that ended last time open an episode instead, with reward
-        0.
-        """
+        """Step all environments; those that ended last time open an episode, with reward 0."""
         seen = self._stepping().step(actions)
         return seen.observation, seen.reward, seen.terminated, seen.truncated, {}
 
     def render(self) -> tuple[Any, ...] | None:
-        """A picture of each environment, uint8 [H, W, 3]; None without render_mode."""
+        """Return an image of each environment, uint8 [H, W, 3]; None without render_mode."""
         if self.render_mode is None:
             return None
         return tuple(self._stepping().picture(index) for index in range(self.num_envs))
@@ -111,10 +109,10 @@ class CompiledVectorEnv(VectorEnv):
 
 
 class CompiledEnv(gym.Env):
-    """One compiled environment under Gymnasium's API, without its time limit, which gymnasium.make
-    adds.
+    """Single compiled environment under Gymnasium's API.
 
-    For tests and tools that know no vectors: a step costs as much as a vector's.
+    It has no time limit, which gymnasium.make adds. It serves tests and tools without support for
+    vectors: a step costs as much as a vector's.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012  Gymnasium's
@@ -153,13 +151,13 @@ class CompiledEnv(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Opens an episode."""
+        """Open an episode."""
         super().reset(seed=seed)
         self._state, observation = self._open(self._keys())
         return observation.numpy()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One step; a Box action may lie outside its bounds."""
+        """Take one step; a Box action may lie outside its bounds."""
         if self._state is None:
             raise gym.error.ResetNeeded("step() before reset()")
         batch = tf.constant(np.asarray(action)[np.newaxis], self._action_spec.dtype)
@@ -169,7 +167,7 @@ class CompiledEnv(gym.Env):
         return observation.numpy()[0], float(reward[0]), bool(terminated[0]), False, {}
 
     def render(self) -> np.ndarray | None:
-        """A picture, uint8 [H, W, 3]; None without render_mode."""
+        """Return an image, uint8 [H, W, 3]; None without render_mode."""
         if self.render_mode is None or self._state is None:
             return None
         return self.compiled_environment.render(

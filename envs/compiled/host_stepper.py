@@ -1,6 +1,4 @@
-"""Compiled environments stepped from the host: one compiled call per vector step, state kept
-between the calls.
-"""
+"""Compiled environments stepped from the host: one compiled call per vector step."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,11 +14,12 @@ from sparring.xla import compilation
 
 
 class Stepper:
-    """B compiled environments with `sparring.envs.gymnasium_bridge.vector.HostVector`'s methods; a
-    restored one goes on exactly.
+    """Vector of B compiled environments with the methods of `HostVector`.
+
+    See `sparring.envs.gymnasium_bridge.vector.HostVector`. A restored vector goes on exactly.
 
     Attributes:
-        observation: [B, ...], what was seen last.
+        observation: [B, ...], the last observations.
     """
 
     def __init__(self, environment: Any, num_envs: int, seed: int, compile: str = "auto") -> None:
@@ -47,16 +46,14 @@ class Stepper:
         self._stream = step_stream(seed)
 
     def reset(self) -> np.ndarray:
-        """Opens the first episode of every environment. Returns the observations [B, ...]."""
+        """Open the first episode of every environment. Returns the observations [B, ...]."""
         self._begin(self._seed, 0)
         *self._flat, observation = self._called(self._reset, first_keys(self._seed, self.num_envs))
         self.observation = observation.numpy()
         return self.observation.copy()
 
     def step(self, actions: np.ndarray) -> Step:
-        """Steps every environment with `actions` [B, ...]; Box actions may lie outside their
-        bounds.
-        """
+        """Step every environment with `actions` [B, ...]; Box actions may exceed their bounds."""
         self._require_reset("step")
         action = tf.constant(actions, self._environment.action_spec(self.num_envs).dtype)
         t = tf.constant(self._steps, tf.int64)
@@ -68,8 +65,9 @@ class Stepper:
         return arrays
 
     def snapshot(self) -> dict[str, Any]:
-        """All that `restore` needs: nested dicts and lists of plain numbers, strings and arrays;
-        call after `reset`.
+        """Return all that `restore` needs: nested dicts and lists of numbers, strings and arrays.
+
+        Call it after `reset`.
         """
         self._require_reset("snapshot")
         state = self._state
@@ -84,8 +82,9 @@ class Stepper:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
-        """Goes on exactly where `snapshot` was taken; no reset is needed. Returns what could not be
-        restored: nothing.
+        """Go on exactly where `snapshot` was taken; no reset is needed.
+
+        Returns the list of environments that could not be restored, which is empty.
 
         Raises:
             UserError: the snapshot is of another environment, another number of them, or another
@@ -118,11 +117,11 @@ class Stepper:
         return []
 
     def render(self) -> np.ndarray | None:
-        """Environment 0 as a picture, uint8 [H, W, 3], or None if it draws nothing."""
+        """Return environment 0 as an image, uint8 [H, W, 3], or None if it draws nothing."""
         return self.picture(0)
 
     def picture(self, index: int) -> np.ndarray | None:
-        """Environment `index` as a picture, uint8 [H, W, 3], or None if it draws nothing."""
+        """Return environment `index` as an image, uint8 [H, W, 3], or None if it draws nothing."""
         self._require_reset("render")
         state = tf.nest.map_structure(lambda tensor: tensor[index].numpy(), self._state.state)
         return self._environment.render(state)
@@ -147,17 +146,16 @@ class Stepper:
             raise RuntimeError(f"{method}() before reset()")
 
     def close(self) -> None:
-        """Nothing is held that would need closing."""
+        """Do nothing: no resource is held."""
 
 
 def _programs(environment: Any, num_envs: int, mode: str) -> tuple[Any, Any]:
-    """Reset and step as functions of flat tensors, kept with the environment: its next vector need
-    not compile them.
+    """Return reset and step as functions of flat tensors, cached on the environment.
 
-    reset: keys -> EnvState's tensors and the observation; step: EnvState's tensors, actions,
-      stream, t -> EnvState's
-    and Step's tensors. Called once a step, they are made for their shapes alone: finding out what
-    nested arguments fit costs TensorFlow more than the step itself.
+    The next vector of the same size and mode need not compile them again. `reset` maps keys to
+    EnvState's tensors and the observation; `step` maps EnvState's tensors, actions, stream and t to
+    EnvState's and Step's tensors. They are traced for fixed flat shapes because matching nested
+    arguments to a trace costs TensorFlow more than the step itself.
     """
     known = environment.__dict__.setdefault("_programs", {})
     if (num_envs, mode) in known:

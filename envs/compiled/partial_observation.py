@@ -1,4 +1,4 @@
-"""Compiled environments of which an agent sees a part, so that it has to remember the rest."""
+"""Compiled environments that show an agent only a part of the observation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,9 @@ from sparring.errors import UserError
 
 
 class Masked(CompiledEnvironment):
-    """`environment` with a vector for observation, of which the numbers at the indices `keep` alone
-    are seen.
+    """Show only the entries `keep` of an environment's observation vector.
+
+    The agent has to remember the rest.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Random numbers one by one, as a state of separate vectors wants them."""
+"""Uniform random numbers as separate vectors, for states made of separate vectors."""
 
 import tensorflow as tf
 
@@ -6,11 +6,10 @@ from sparring.xla import random
 
 
 def uniforms(keys: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """The columns of `random.uniform(keys, count)`, as `count` vectors float32 [B], from keys [B,
-    2].
+    """Return the columns of `random.uniform(keys, count)` as `count` vectors float32 [B].
 
-    Taking a matrix apart makes XLA compute it once for each column; two of these come from one
-    Threefry.
+    `keys` is uint32 [B, 2]. Slicing columns out of a matrix makes XLA compute the matrix once for
+    each column; here one Threefry gives two of the vectors.
     """
     zeros = tf.zeros_like(keys[:, 0])  # [B]
     pairs = [

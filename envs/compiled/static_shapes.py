@@ -1,7 +1,6 @@
-"""What XLA needs of an environment, held while it is traced: the shapes and dtypes of its state
-never change.
+"""Checks that an environment can be compiled: the shapes and dtypes of its state never change.
 
-These run in Python when a step is traced, so a compiled step pays nothing for them.
+The checks run in Python while a step is traced, so a compiled step pays nothing for them.
 """
 
 import re
@@ -21,10 +20,10 @@ HOST_PATH = (
 
 
 def require_initial(environment: Any, state: Any, num_envs: int) -> None:
-    """Every part of what `initial` gave has `num_envs` in front and a shape known now.
+    """Require of `initial` a state with `num_envs` in front and static shapes throughout.
 
     Raises:
-        UserError: which part has not.
+        UserError: a part of the state has no such shape; the message names it.
     """
     for part, tensor in leaves(state):
         _require_static(environment, "initial", part, tensor, num_envs)
@@ -33,11 +32,12 @@ def require_initial(environment: Any, state: Any, num_envs: int) -> None:
 def require_transition(
     environment: Any, before: Any, after: Any, reward: Any, terminated: Any
 ) -> None:
-    """What `transition` gave has the structure, shapes and dtypes of what it got; reward and end
-    are one per member.
+    """Require of `transition` a state of the structure, shapes and dtypes that it was given.
+
+    Reward and end must be float32 and bool [B].
 
     Raises:
-        UserError: what differs, and how.
+        UserError: something differs; the message says what and how.
     """
     name = environment.name
     try:
@@ -70,10 +70,10 @@ def require_transition(
 
 
 def require_observation(environment: Any, observation: Any, num_envs: int) -> None:
-    """What `observe` gave has the observation space's shape, behind the batch, and its dtype.
+    """Require of `observe` the observation space's dtype, and its shape behind the batch.
 
     Raises:
-        UserError: what it has instead.
+        UserError: shape or dtype differ from the space's.
     """
     space = environment.observation_space
     wanted = [num_envs, *space.shape]
@@ -90,7 +90,7 @@ def require_observation(environment: Any, observation: Any, num_envs: int) -> No
 
 
 def leaves(state: Any) -> list[tuple[str, Any]]:
-    """The parts of a state with their names, in tf.nest's order."""
+    """Return the parts of a state with their names, in tf.nest's order."""
     if hasattr(state, "_fields"):
         children = [(f".{field}", getattr(state, field)) for field in state._fields]
     elif isinstance(state, dict):
@@ -99,11 +99,11 @@ def leaves(state: Any) -> list[tuple[str, Any]]:
         children = [(f"[{index}]", child) for index, child in enumerate(state)]
     else:
         return [("state", state)]
-    return [
-        ("state" + at + name[len("state") :], leaf)
-        for at, child in children
-        for name, leaf in leaves(child)
-    ]
+    found = []
+    for at, child in children:
+        for name, leaf in leaves(child):
+            found.append(("state" + at + name[len("state") :], leaf))
+    return found
 
 
 def _require_static(environment: Any, method: str, part: str, tensor: Any, num_envs: int) -> None:
@@ -142,11 +142,10 @@ def _layout(state: Any) -> str:
 
 
 def uncompilable(environment: Any, error: Exception, alone: bool = True) -> UserError | None:
-    """What `error`, raised by a compiled call, says of what XLA cannot compile in the environment;
-    else None.
+    """Return the user's error for an `error` that XLA raised because of the environment, else None.
 
-    `alone`: nothing but the environment was compiled, so that it is to blame though the operation
-    is not named.
+    With `alone` nothing but the environment was compiled, so that it is to blame even though the
+    operation is not named.
     """
     text = str(error)
     if "XLA" not in text and "tf2xla" not in text:
@@ -168,8 +167,9 @@ def uncompilable(environment: Any, error: Exception, alone: bool = True) -> User
 
 
 def _used(environment: Any, operations: list[str]) -> str | None:
-    """Where the environment uses one of these operations (the compiler tells only of the loop it is
-    in), or None.
+    """Return the place where the environment uses one of these operations, "" if unknown.
+
+    The compiler reports only the loop an operation is in. Returns None if none of them is used.
     """
     state = environment.specs(1).state
     keys = tf.TensorSpec([1, 2], tf.uint32)
@@ -188,13 +188,12 @@ def _used(environment: Any, operations: list[str]) -> str | None:
             for inner in graph.as_graph_def().library.function
             for node in inner.node_def
         ):
-            found = (
-                ""  # in a branch or a loop, whose operations do not know where they were written
-            )
+            # In a branch or a loop, whose operations do not know where they were written
+            found = ""
     return found
 
 
 def place(frames: Any) -> str:
-    """The innermost of a stack's frames that is not TensorFlow's own, in brackets."""
+    """Return the innermost frame of a stack that is not TensorFlow's own, in brackets."""
     own = [frame for frame in frames or () if not frame.filename.startswith(LIBRARY)]
     return f" ({own[-1].filename} line {own[-1].lineno})" if own else ""

@@ -1,6 +1,4 @@
-"""How fast a compiled environment steps by itself, under random actions: what `sparring benchmark`
-calls stepping.
-"""
+"""Throughput of a compiled environment under random actions, for `sparring benchmark`."""
 
 import time
 from collections.abc import Sequence
@@ -19,11 +17,10 @@ from sparring.xla import compilation, random
 def stepping(
     cfg: DictConfig, batches: Sequence[int] = (1, 64, 1024, 8192), seconds: float = 2.0
 ) -> dict[str, Any]:
-    """Environment steps per second of `cfg.env` with as many members as `batches` say, random
-    actions included.
+    """Measure the environment steps per second of `cfg.env` at several batch sizes.
 
-    Each batch size is one program, timed for about `seconds`. `steps_per_second` is the best of
-    them.
+    Drawing the random actions is included. Each batch size is one program, timed for about
+    `seconds`. `steps_per_second` in the result is the best of them.
     """
     environment = targets.instantiate(cfg.env)
     mode = compilation.resolve(cfg.compile)
@@ -38,7 +35,7 @@ def _rate(environment: CompiledEnvironment, size: int, mode: str, seconds: float
     state = environment.open(0, size)
     count = 16
     done = 0
-    # Traced and compiled here
+    # The first call traces and compiles
     state, _ = program(state, tf.constant(0, tf.int64), tf.constant(count, tf.int64))
     while True:
         started = time.perf_counter()
@@ -54,8 +51,9 @@ def _rate(environment: CompiledEnvironment, size: int, mode: str, seconds: float
 def _play(
     environment: CompiledEnvironment, state: Any, start: tf.Tensor, steps: tf.Tensor
 ) -> tuple[Any, tf.Tensor]:
-    """`steps` vector steps; the state they lead to, and the sum of the rewards, so that nothing can
-    be left out.
+    """Take `steps` vector steps; return the last state and the sum of the rewards.
+
+    The sum also takes in the observations, so that the compiler can leave nothing out.
     """
     stream = environment.stream(0)
     chance = random.stream(0, "actions")
@@ -79,8 +77,9 @@ def _seen(observation: tf.Tensor) -> tf.Tensor:
 
 
 def random_actions(space: spaces.Space, keys: tf.Tensor) -> tf.Tensor:
-    """Uniform actions [B, ...] of a Discrete, MultiDiscrete or bounded Box space, from
-    keys [B, 2].
+    """Return uniform actions [B, ...] of a Discrete, MultiDiscrete or bounded Box space.
+
+    `keys` is uint32 [B, 2].
     """
     if isinstance(space, spaces.Discrete):
         return tf.cast(random.integers(keys, 1, int(space.n))[:, 0], tf.int32)  # type: ignore[arg-type]

@@ -1,9 +1,7 @@
-"""Small environments with a known best return, which agents learn in seconds: what a test of
-learning needs.
+"""Small environments with a known best return that agents learn in seconds, for tests of learning.
 
-Each asks one thing of an agent: Catch, credit over a few steps; DeepSea, exploration; Memory, a
-  memory; PointMass,
-continuous actions. Each says its best return in `best_return`.
+Each demands one ability: Catch, credit over a few steps; DeepSea, exploration; Memory, memory;
+PointMass, continuous actions. `best_return` holds each one's best return.
 """
 
 from typing import NamedTuple
@@ -33,7 +31,7 @@ def _unit_box(size: int) -> spaces.Box:
 
 
 class CatchState(NamedTuple):
-    """Each int32 [B]: where the ball is, its row counted from the top, and the paddle's column."""
+    """Row of the ball from the top, its column, and the paddle's column, each int32 [B]."""
 
     row: tf.Tensor
     column: tf.Tensor
@@ -41,12 +39,12 @@ class CatchState(NamedTuple):
 
 
 class Catch(CompiledEnvironment):
-    """A ball falls a row per step; a paddle at the bottom moves left (0), stays (1) or moves right
-    (2).
+    """Catch a ball that falls a row per step with a paddle at the bottom.
 
-    1 for a caught ball and -1 for a missed one, at the episode's only end, after rows - 1 steps.
-    Osband et al. 2020, "Behaviour suite for reinforcement learning". Observed as ball and paddle on
-    the board, float32 [rows * columns].
+    Actions move the paddle left (0), not at all (1) or right (2). The reward is 1 for a caught ball
+    and -1 for a missed one, at the episode's only end, after rows - 1 steps. Osband et al. 2020,
+    "Behaviour suite for reinforcement learning". Observed as ball and paddle on the board, float32
+    [rows * columns].
     """
 
     name = "Catch"
@@ -93,25 +91,24 @@ class Catch(CompiledEnvironment):
 
 
 class DeepSeaState(NamedTuple):
-    """Each int32 [B]: the diver's row, from 0 at the surface to `size` at the end, and column."""
+    """Row of the diver, from 0 at the surface to `size` at the end, and column, each int32 [B]."""
 
     row: tf.Tensor
     column: tf.Tensor
 
 
 class DeepSea(CompiledEnvironment):
-    """Dive `size` rows, one per step, a column left or right each: only going right every time
-    finds the treasure.
+    """Dive `size` rows, one per step, a column left or right each; the treasure lies far right.
 
-    A move right costs 0.01 / size, the treasure is 1; random actions find it once in 2^size
-    episodes, and whoever follows the reward he sees never does. Osband et al. 2020, "Behaviour
-    suite for reinforcement learning". Observed as the diver's cell, float32 [size * size], all zero
-    at the end.
+    Only going right every time finds it. A move right costs 0.01 / size, the treasure is 1; random
+    actions find it once in 2^size episodes, and a policy that follows the rewards it meets never
+    does. Osband et al. 2020, "Behaviour suite for reinforcement learning". Observed as the diver's
+    cell, float32 [size * size], all zero at the end.
 
     Args:
         size: rows, columns and steps of an episode.
-        mapping_seed: None: action 1 goes right. A number: which action goes right differs from cell
-            to cell, drawn from this seed, so that no policy can generalise.
+        mapping_seed: None: action 1 goes right. An integer: which action goes right differs from
+          cell to cell, drawn from this seed, so that no policy can generalise.
         max_episode_steps: truncate episodes there.
     """
 
@@ -133,7 +130,7 @@ class DeepSea(CompiledEnvironment):
             if mapping_seed is None
             else np.random.default_rng(mapping_seed).integers(2, size=shape)
         )
-        # The action that goes right
+        # The action that goes right, for each cell
         self.right = np.ones(shape, np.int32) if drawn is None else drawn.astype(np.int32)
 
     def initial(self, keys: tf.Tensor) -> DeepSeaState:
@@ -141,7 +138,7 @@ class DeepSea(CompiledEnvironment):
         return DeepSeaState(zero, zero)
 
     def observe(self, state: DeepSeaState) -> tf.Tensor:
-        # Past the last row: zeros
+        # All zero past the last row
         return tf.one_hot(state.row * self.size + state.column, self.size * self.size)
 
     def transition(
@@ -165,18 +162,18 @@ class DeepSea(CompiledEnvironment):
 
 
 class MemoryState(NamedTuple):
-    """Each int32 [B]: which cue was shown, and the steps since."""
+    """Index of the cue that was shown, and the steps since, each int32 [B]."""
 
     cue: tf.Tensor
     time: tf.Tensor
 
 
 class Memory(CompiledEnvironment):
-    """A cue is shown once; `delay` blank steps later, when asked, the action must name it: 1 if it
-    does, else 0.
+    """Remember a cue for `delay` blank steps and name it when asked.
 
-    An episode is delay + 2 steps. Whoever does not remember gets 1 / choices. Observed as the cue,
-    one-hot, and the question: float32 [choices + 1].
+    The reward is 1 for the right name, else 0. An episode is delay + 2 steps. A policy without
+    memory earns 1 / choices on average. Observed as the cue, one-hot, and the question: float32
+    [choices + 1].
     """
 
     name = "Memory"
@@ -221,21 +218,20 @@ class Memory(CompiledEnvironment):
 
 
 class PointMassState(NamedTuple):
-    """Each float32 [B, 2]."""
+    """Position and velocity on the plane, each float32 [B, 2]."""
 
     position: tf.Tensor
     velocity: tf.Tensor
 
 
 class PointMass(CompiledEnvironment):
-    """A mass on a plane is brought to rest at the origin by a force from -1 to 1 on each axis; 50
-    steps of 0.1 s.
+    """Bring a mass on a plane to rest at the origin by a force from -1 to 1 on each axis.
 
-    It starts at rest within a unit of the origin on each axis; the force accelerates it by up to 2
-    units/s^2. The reward is -(|position reached|^2 + |force|^2), a linear-quadratic regulator whose
-    best controller stays within the bounds, so the best return is known: the Riccati equation gives
-    -3.00786 times the squared distance of the start, whose mean is 2/3 on two axes together. It
-    never terminates. Doing nothing gives -33.3.
+    An episode has 50 steps of 0.1 s. The mass starts at rest within a unit of the origin on each
+    axis; the force accelerates it by up to 2 units/s^2. The reward is -(|position reached|^2 +
+    |force|^2), a linear-quadratic regulator whose best controller stays within the bounds, so the
+    best return is known: the Riccati equation gives -3.00786 times the squared distance of the
+    start, whose mean is 2/3 on two axes together. It never terminates. Doing nothing gives -33.3.
     """
 
     name = "PointMass"

@@ -1,12 +1,11 @@
-"""Any Gymnasium environment, named in a config, checked at once, and stepped many at a time on the
-host.
+"""Bridge to any Gymnasium environment: named in a config, checked at once, stepped on the host.
 
     env = Gymnasium("CartPole-v1")
     vector = env.vector(num_envs=8, seed=0)
     observation = vector.reset()                # [8, 4] float32
     step = vector.step(actions)                 # actions [8]; see Step
 
-No TensorFlow here: a bad environment is refused before TensorFlow loads.
+TensorFlow is not imported here: a bad environment is refused before TensorFlow loads.
 """
 
 import contextlib
@@ -40,7 +39,7 @@ MODES = ("sync", "async", "vector_entry_point")
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to build one environment, in this process or in a worker's."""
+    """Recipe that builds one environment, in this process or in a worker's."""
 
     module: str | None
     spec: EnvSpec
@@ -54,7 +53,7 @@ class _Recipe:
             kwargs.setdefault("render_mode", "rgb_array")
         env = gym.make(self.spec, self.max_episode_steps, disable_env_checker=not checked, **kwargs)
         for wrap in self.wrappers:
-            # Numbers from YAML are float64, and Gymnasium tells of every rounding
+            # Numbers from YAML are float64, and Gymnasium warns of every rounding
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting")
                 env = wrap(env)
@@ -65,7 +64,7 @@ class _Recipe:
         return env
 
     def build_vector(self, num_envs: int, render: bool = False) -> VectorEnv:
-        """The environment's own vectorised version."""
+        """Return the environment's own vectorised version."""
         limit = (
             {} if self.max_episode_steps is None else {"max_episode_steps": self.max_episode_steps}
         )
@@ -76,13 +75,13 @@ class _Recipe:
 
 @dataclass(frozen=True)
 class _Seat:
-    """Builds environment `index` of a vector where it is called: here, or in a worker."""
+    """Factory of environment `index` of a vector, called in this process or in a worker."""
 
     recipe: _Recipe
     index: int
     render: bool
     seed: int
-    home: int  # the process that asked
+    home: int  # id of the process that made the factory
 
     def __call__(self) -> gym.Env:
         if os.getpid() != self.home:
@@ -95,8 +94,9 @@ class _Seat:
 
 
 class Gymnasium:
-    """A registered or importable Gymnasium environment, checked when it is named and built when it
-    is needed.
+    """Registered or importable Gymnasium environment, checked when it is named.
+
+    It is built when it is needed.
 
     Args:
         id: "CartPole-v1"; "module:Name-v0" imports the module first; "module:ClassName" needs no
@@ -114,7 +114,7 @@ class Gymnasium:
           sparring.envs.gymnasium_bridge.spaces).
         action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
         max_episode_steps: steps after which an episode is truncated, or None.
-        renders: whether `vector(..., render=True)` can give pictures.
+        renders: whether `vector(..., render=True)` can give images.
 
     Raises:
         UserError: no such environment, a package it needs is missing, its spaces cannot be served,
@@ -140,12 +140,13 @@ class Gymnasium:
         self._mode = vectorization
         self._replay_limit = replay_limit
         self.name = spec.id.rpartition("/")[2]
-        self._probe_vector() if vectorization == "vector_entry_point" else self._probe()
+        if vectorization == "vector_entry_point":
+            self._probe_vector()
+        else:
+            self._probe()
 
     def _probe(self) -> None:
-        """Builds one environment under Gymnasium's checker, tries it for a step, and keeps what it
-        says of itself.
-        """
+        """Build one environment under Gymnasium's checker, step it once, and keep its metadata."""
         with _explained(self._recipe):
             env = self._recipe.build(checked=True)
         try:
@@ -191,8 +192,9 @@ class Gymnasium:
 
     @property
     def described(self) -> str:
-        """Its name and what makes it differ from others of that name, the same in every process
-        that makes it.
+        """Name of the environment and all that distinguishes it from others of that name.
+
+        It is identical in every process that makes the environment.
         """
         made = {
             "kwargs": self._recipe.kwargs,
@@ -202,8 +204,9 @@ class Gymnasium:
         return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {made}")
 
     def vector(self, num_envs: int, seed: int, render: bool = False) -> HostVector:
-        """`num_envs` environments, the i-th seeded with seed + i; with `render`, the first one can
-        be drawn.
+        """Return `num_envs` environments, the i-th seeded with seed + i.
+
+        With `render`, the first one can be drawn.
         """
         if num_envs < 1:
             raise UserError(
@@ -229,8 +232,9 @@ class Gymnasium:
 
 @contextlib.contextmanager
 def _explained(recipe: _Recipe) -> Iterator[None]:
-    """Turns what building or first trying an environment raises into one line, or into its
-    traceback.
+    """Turn an exception from building or first trying an environment into a UserError.
+
+    A missing package or an unknown argument gives one line, anything else its traceback.
     """
     spec = recipe.spec
     kwargs = recipe.kwargs
@@ -268,8 +272,9 @@ def _check_arguments(
 
 
 def _plain(value: Any) -> Any:
-    """`value` with Hydra's partials, which check their target at every call, turned into plain
-    ones.
+    """Return `value` with Hydra's partials turned into plain ones.
+
+    Hydra's check their target at every call.
     """
     if isinstance(value, functools.partial):
         keywords = {key: _plain(item) for key, item in value.keywords.items()}

@@ -1,6 +1,4 @@
-"""From what a person typed as env.id to a Gymnasium environment specification, or to one line that
-helps.
-"""
+"""Lookup of env.id: a Gymnasium environment specification, or an error that helps."""
 
 import difflib
 import importlib
@@ -32,13 +30,13 @@ _EXTRAS = (
 
 
 def find(env_id: str) -> tuple[str | None, EnvSpec]:
-    """The module to import first (None: nothing) and the specification of `env_id`.
+    """Return the module to import first (None: nothing) and the specification of `env_id`.
 
     `module:Name-v0` imports the module, which registers the name; `module:ClassName` names a class
-    that nobody registered. Without a version, the newest one.
+    that is not registered. Without a version, the newest one is taken.
 
     Raises:
-        UserError: no such module, or no such environment; it names the nearest ones.
+        UserError: no such module, or no such environment; the message names the nearest ones.
     """
     module, _, name = str(env_id).rpartition(":")
     if module:
@@ -67,7 +65,7 @@ def _import(module: str, env_id: str) -> object:
 
 
 def _newest(name: str) -> str:
-    """`name` with its newest version, if it is the name of an environment that has versions."""
+    """Return `name` with its newest version, if it names an environment that has versions."""
     versions = [
         spec
         for spec in gym.registry.values()
@@ -96,8 +94,9 @@ def _unknown(name: str, module: str) -> str:
 
 
 def nearest(name: str, count: int = 3) -> list[str]:
-    """The newest versions of the registered environments whose names look like `name`, likest
-    first.
+    """Return registered environments with names like `name`, in their newest versions.
+
+    The closest match comes first; there are at most `count`.
     """
     newest: dict[str, EnvSpec] = {}
     for spec in gym.registry.values():
@@ -115,7 +114,7 @@ def nearest(name: str, count: int = 3) -> list[str]:
 def missing_package(
     spec: EnvSpec, error: ImportError | gym.error.DependencyNotInstalled
 ) -> UserError:
-    """What to install for an environment that could not import what it needs."""
+    """Return the error that says what to install for an environment that failed to import."""
     entry = str(spec.entry_point or spec.vector_entry_point)
     extra = next((extra for module, extra in _EXTRAS if entry.startswith(module)), None)
     fix = f"pip install 'gymnasium[{extra}]'" if extra else "install it"

@@ -1,11 +1,10 @@
-"""Putting a running environment back where it was, without pickling it: its episode's start, and
-the actions since.
+"""Restoring a running environment without pickling it, by replaying its episode.
 
 Most Gymnasium environments are a function of their random generator and their actions. So the
 parent process keeps, for each environment, the generator's state from before its last reset (or the
-seed of that reset) and what it was asked to do since; a fresh environment given the same is the
-same environment. The record lives with the parent, not in the workers, so that it survives a worker
-that dies: the checkpoint written then still holds every environment.
+seed of that reset) and the actions since; a fresh environment given both reaches an identical
+state. The record lives with the parent, not in the workers, so that it survives a worker that dies:
+the checkpoint written then still holds every environment.
 """
 
 import copy
@@ -24,8 +23,9 @@ FAULT = "sparring_fault"
 
 
 class Start(NamedTuple):
-    """How an episode began: reset(seed=seed), or a reset that went on from a generator's state
-    (None: unknown).
+    """Beginning of an episode: reset(seed=seed), or a reset from a generator's state.
+
+    Both are None if it is unknown.
     """
 
     seed: int | None
@@ -33,11 +33,10 @@ class Start(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """All it takes to play an episode again: `actions` [T, ...], the `rewards` [T] they earned, and
-    whether it ended.
+    """Record from which an episode can be replayed.
 
-    `seed` is that of the environment's last seeded reset; `generator` is None while that reset's
-    episode still runs.
+    `actions` is [T, ...], `rewards` [T]. `seed` is that of the environment's last seeded reset;
+    `generator` is None while that reset's episode still runs.
     """
 
     seed: int
@@ -48,39 +47,38 @@ class Episode(NamedTuple):
 
     @classmethod
     def of(cls, saved: Mapping[str, Any], ended: bool) -> "Episode | None":
-        """The episode that History.snapshot saved, or None if it kept no record of one."""
+        """Return the episode saved by History.snapshot, or None if it kept no record of one."""
         if saved["actions"] is None:
             return None
         return cls(saved["seed"], saved["generator"], saved["actions"], saved["rewards"], ended)
 
 
 class Replayed(NamedTuple):
-    """The environment's own last observation, or why there is none."""
+    """Last observation of a replayed environment, or the problem that prevented it."""
 
     observation: Any
     problem: str | None
 
 
 class Replayable(gym.Wrapper):
-    """The outermost wrapper of every environment, in whatever process it runs.
+    """Outermost wrapper of every environment, in whichever process it runs.
 
-    It tells the parent how each episode began, hands an environment's exception over as text
-    (Gymnasium's own way waits for ever on an exception that cannot be pickled), and plays an
-    episode again when asked.
+    It reports to the parent how each episode began, hands over an environment's exception as text
+    (Gymnasium's own way waits for ever on an exception that cannot be pickled), and replays an
+    episode on request.
     """
 
     def __init__(self, env: gym.Env, index: int):
         super().__init__(env)
         self.index = index
         self.past: Episode | None = None  # set by the parent before `replay`
-        self.due: dict[str, Any] | None = (
-            None  # arguments of a reset that the next step performs instead
-        )
+        # Arguments of a reset that the next step performs instead
+        self.due: dict[str, Any] | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Resets, and says in `info` how the episode began."""
+        """Reset, and report in `info` how the episode began."""
         self.due = None
         start = Start(seed, None if seed is not None else self._generator_state())
         try:
@@ -90,8 +88,9 @@ class Replayable(gym.Wrapper):
         return observation, {**info, START: start}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps; or performs a reset left due by a restore, as NEXT_STEP does: no reward,
-        not done.
+        """Step, or perform a reset that a restore left due, as NEXT_STEP does.
+
+        Such a reset has no reward and ends nothing.
         """
         if self.due is not None:
             arguments = self.due
@@ -104,7 +103,7 @@ class Replayable(gym.Wrapper):
             return empty(self.observation_space), 0.0, False, False, {FAULT: traceback.format_exc()}
 
     def replay(self, limit: float) -> Replayed:
-        """Plays `past` again from its start, for `limit` seconds at most."""
+        """Replay `past` from its start, for `limit` seconds at most."""
         past = self.past
         self.past = None
         if past is None:
@@ -115,7 +114,7 @@ class Replayable(gym.Wrapper):
             return Replayed(None, f"replaying its actions raised {type(fault).__name__}: {fault}")
 
     def _replay(self, past: Episode, deadline: float) -> Replayed:
-        # Also where it began: some keep more from it than np_random
+        # Every replay begins with the seeded reset: some keep more from it than np_random
         observation, _ = self.env.reset(seed=past.seed)
         if past.generator is not None:
             self.env.unwrapped.np_random.bit_generator.state = past.generator
@@ -137,7 +136,7 @@ class Replayable(gym.Wrapper):
         return Replayed(observation, None)
 
     def frame(self) -> Any:
-        """The picture of environment 0 (None of the others), or the exception's text."""
+        """Return the image of environment 0 (None of the others), or the exception's text."""
         if self.index != 0:
             return None
         try:
@@ -154,12 +153,12 @@ class Replayable(gym.Wrapper):
 
 
 def empty(space: gym.Space) -> Any:
-    """One observation of zeros, to stand where there is none."""
+    """Return one observation of zeros, as a placeholder."""
     return next(iterate(batch_space(space, 1), create_empty_array(space, 1)))
 
 
 class History:
-    """What each of B environments was told since its episode began.
+    """Record of the actions that B environments took since their episodes began.
 
     One row of actions per vector step for all of them, dropped once no running episode needs it. At
     most `limit` actions in all are kept: an episode that outgrows that is forgotten, and restarts
@@ -173,37 +172,35 @@ class History:
         self._actions = np.empty((rows, num_envs, *(action_space.shape or ())), action_space.dtype)
         self._rewards = np.empty((rows, num_envs), np.float32)  # [rows, B]
         self._used = 0
-        self._first: list[int | None] = [
-            None
-        ] * num_envs  # the row of each running episode's first action
+        # The row of each running episode's first action
+        self._first: list[int | None] = [None] * num_envs
         self._starts = [Start(None, None)] * num_envs
         self._seeds: list[int | None] = [None] * num_envs
         self._episodes = [0] * num_envs
 
     def propose(self, actions: np.ndarray) -> None:
-        """The actions [B, ...] of the step to come, as the environments will receive them (some
-        change theirs).
+        """Note the actions [B, ...] of the coming step, as the environments will receive them.
+
+        They are copied now, because some environments change theirs.
         """
         if self._used == len(self._actions):
             self._make_room()
         self._actions[self._used] = actions
 
     def confirm(self, rewards: np.ndarray) -> None:
-        """The step is done by all, and paid float32 [B]."""
+        """Note that all environments have taken the step, and their rewards, float32 [B]."""
         self._rewards[self._used] = rewards
         self._used += 1
 
     def begin(self, index: int, start: Start) -> None:
-        """Environment `index` has just been reset."""
+        """Note that environment `index` has just been reset."""
         self._first[index] = self._used
         self._starts[index] = start
         self._seeds[index] = start.seed if start.seed is not None else self._seeds[index]
         self._episodes[index] += 1
 
     def fresh_seed(self, index: int) -> int:
-        """A seed for an episode begun anew: the same at every resume from here, and none that was
-        used before.
-        """
+        """Return an unused seed for a new episode, identical at every resume from here."""
         return int(
             np.random.SeedSequence([self._seeds[index] or 0, self._episodes[index]]).generate_state(
                 1
@@ -211,8 +208,9 @@ class History:
         )
 
     def snapshot(self) -> list[dict[str, Any]]:
-        """Per environment its seed, generator state, actions [T, ...] and rewards [T] of the
-        episode it is in.
+        """Return, per environment, seed, generator state, actions [T, ...] and rewards [T].
+
+        They describe the episode the environment is in.
         """
         return [self._one(index) for index in range(len(self._first))]
 
@@ -230,16 +228,15 @@ class History:
         }
 
     def restore(self, environments: Sequence[Mapping[str, Any]], rebuilt: Sequence[bool]) -> None:
-        """Takes up the record of the environments that stand where they stood; of the others only
-        the seeds.
-        """
+        """Restore the record of the environments that were rebuilt, and the seeds of the others."""
         longest = max(
             [len(e["actions"]) for e, good in zip(environments, rebuilt, strict=True) if good],
             default=0,
         )
         if longest > len(self._actions):
             self._resize(longest)
-        self._used = longest  # the rows end together: the next one is the next step of them all
+        # All episodes end in the same row: the next row is the next step of all
+        self._used = longest
         for index, (saved, good) in enumerate(zip(environments, rebuilt, strict=True)):
             self._seeds[index] = saved["seed"]
             self._episodes[index] = saved["episodes"]
@@ -252,8 +249,8 @@ class History:
                 self._rewards[self._first[index] : longest, index] = saved["rewards"]
 
     def _make_room(self) -> None:
-        """Drops the rows no episode needs, and grows while more than half are needed."""
-        # What still fills half of it then will not fit much longer
+        """Drop the rows that no episode needs, and grow while more than half are needed."""
+        # At the limit, episodes that fill half of the rows are forgotten
         if len(self._actions) >= self._capacity_limit:
             half = self._used - self._capacity_limit // 2
             self._first = [

@@ -1,4 +1,4 @@
-"""What an agent sees of a Gymnasium environment's spaces, and the batched translations both ways.
+"""Translation between a Gymnasium environment's spaces and those of agents, in batches.
 
 An agent meets three kinds of action space (Discrete from 0, MultiDiscrete from 0, Box in float32
 with finite bounds) and one kind of observation space (Box, float32, or uint8 where the environment
@@ -19,10 +19,10 @@ Translate = Callable[[Any], np.ndarray]
 
 
 class BoundAction(gym.ActionWrapper):
-    """Declares finite bounds for an environment whose Box actions have none; the actions pass
-    unchanged.
+    """Declare finite bounds for an environment whose Box actions have none.
 
-    Gymnasium's RescaleAction cannot: it wants an infinite bound to stay infinite.
+    The actions pass unchanged. Gymnasium's RescaleAction cannot do this: it requires an infinite
+    bound to stay infinite.
     """
 
     def __init__(self, env: gym.Env, low: float | Sequence[float], high: float | Sequence[float]):
@@ -40,13 +40,14 @@ class BoundAction(gym.ActionWrapper):
         self.action_space = spaces.Box(low_array, high_array, dtype=inner.dtype)
 
     def action(self, action: np.ndarray) -> np.ndarray:
-        """The action as it came."""
+        """Return the action unchanged."""
         return action
 
 
 class Actions(NamedTuple):
-    """An agent-facing action space, and the way back: [B, ...] from the agent to a fresh [B, ...]
-    batch.
+    """Action space for agents, and the translation of a batch [B, ...] to the environment.
+
+    The translated batch is a fresh array.
     """
 
     space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
@@ -54,16 +55,14 @@ class Actions(NamedTuple):
 
 
 class Observations(NamedTuple):
-    """An agent-facing observation space, and the translation of Gymnasium's batch into a fresh
-    array [B, ...].
-    """
+    """Observation space for agents, and the translation of Gymnasium's batch to a fresh array."""
 
     space: spaces.Box
     to_agent: Translate
 
 
 def adapt_actions(space: gym.Space, name: str) -> Actions:
-    """The agent's side of an environment's action space.
+    """Return the agent's side of an environment's action space.
 
     Discrete and MultiDiscrete count from 0, MultiBinary is a MultiDiscrete of twos, several axes of
     choices become one, Box is float32 (a scalar Box has shape (1,)) and is clipped to the
@@ -130,8 +129,9 @@ def _adapt_box_actions(space: spaces.Box, name: str) -> Actions:
 
 
 def adapt_observations(space: gym.Space, name: str) -> Observations:
-    """The agent's side of an environment's observation space; every array handed over is a fresh
-    copy.
+    """Return the agent's side of an environment's observation space.
+
+    Every translated array is a fresh copy.
 
     Box keeps its shape (a scalar becomes (1,)) as float32, or as uint8 if it is uint8. Everything
     else is one float32 vector laid out as gymnasium.spaces.utils.flatten does: Discrete and
@@ -166,14 +166,16 @@ def _adapt_box_observations(space: spaces.Box) -> Observations:
     )
     agent = spaces.Box(low, high, dtype=dtype)
     if space.shape:
-        # Np.array copies, whatever comes
+        # np.array always copies
         return Observations(agent, lambda raw: np.array(raw, dtype))
     return Observations(agent, lambda raw: np.array(raw, dtype).reshape(-1, 1))
 
 
 class _Part(NamedTuple):
-    """One leaf of an observation space: where it lies, its bounds once flat, and how its batch
-    becomes [B, size].
+    """Leaf of an observation space.
+
+    `path` locates it in the space, `low` and `high` are its bounds once flat, and `flatten` turns
+    its batch into [B, size].
     """
 
     path: tuple[str | int, ...]
@@ -182,14 +184,14 @@ class _Part(NamedTuple):
     flatten: Translate
 
     def pick(self, raw: Any) -> Any:
-        """This leaf of a nested batch."""
+        """Return this leaf of a nested batch."""
         for key in self.path:
             raw = raw[key]
         return raw
 
 
 def _parts(space: gym.Space, path: tuple[str | int, ...], name: str) -> Iterator[_Part]:
-    """The leaves of `space` in Gymnasium's flattening order."""
+    """Yield the leaves of `space` in Gymnasium's flattening order."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         children: Any = (
             space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
@@ -216,8 +218,9 @@ def _parts(space: gym.Space, path: tuple[str | int, ...], name: str) -> Iterator
 
 
 def _one_hot(path: tuple[str | int, ...], counts: np.ndarray, starts: np.ndarray) -> _Part:
-    """Choices with `counts` values from `starts` on, each spread over as many columns as it has
-    values.
+    """Return the part for choices with `counts` values from `starts` on, one-hot.
+
+    Each choice takes as many columns as it has values.
     """
     owner = np.repeat(np.arange(len(counts)), counts)  # [size]: which choice a column belongs to
     # [size]
@@ -239,7 +242,7 @@ def _flat(raw: Any) -> np.ndarray:
 
 
 def _as_float32(bound: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is what such a bound means
+    with np.errstate(over="ignore"):  # bounds beyond float32 become infinite, as they are meant
         return np.asarray(bound).astype(np.float32)
 
 

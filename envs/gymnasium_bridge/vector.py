@@ -1,4 +1,4 @@
-"""B environments stepped together on the host, as agents here want them.
+"""Vector of B environments stepped together on the host.
 
 Resets are Gymnasium's NEXT_STEP: after a step that ended an episode, the next call ignores that
 environment's action and opens its next episode.
@@ -20,7 +20,7 @@ from sparring.errors import UserError
 
 
 class Step(NamedTuple):
-    """One vector step of B environments; every array is the caller's to keep.
+    """Result of one vector step of B environments; every array is the caller's to keep.
 
     `first` marks an environment that was reset by this call: its action was ignored, its reward is
     0, and its observation opens an episode. An episode that could not be restored opens its
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 class HostVector:
-    """B environments stepped together on the host: plain arrays in, plain arrays out.
+    """Vector of B environments on the host: plain arrays in, plain arrays out.
 
     After an EnvironmentFault nothing more can be stepped, but `snapshot` still describes the last
     whole step.
@@ -44,9 +44,8 @@ class HostVector:
     def __init__(self, vector: VectorEnv, name: str, seed: int, replay_limit: float | None):
         self.num_envs = vector.num_envs
         self.name = name
-        self._vector: Any = (
-            vector  # Gymnasium's three kinds share no more than reset, step and close
-        )
+        # Gymnasium's three kinds share no more than reset, step and close
+        self._vector: Any = vector
         self._seed = seed
         self._replay_limit = replay_limit
         self.observation_space, self._to_agent = adapt_observations(
@@ -61,19 +60,19 @@ class HostVector:
         self._observation: np.ndarray | None = None
         self._done = np.zeros(self.num_envs, bool)
         self._steps = 0
-        self._instead: Callable[[], Step] | None = (
-            None  # what the next step does, if it is not a step
-        )
+        # Replaces the next step, if not None
+        self._instead: Callable[[], Step] | None = None
 
     @property
     def observation(self) -> np.ndarray:
-        """The newest observations [B, ...]; after `restore`, those to act on next."""
+        """Latest observations [B, ...]; after `restore`, those to act on next."""
         assert self._observation is not None, "reset() or restore() comes first"
         return self._observation.copy()
 
     def reset(self) -> np.ndarray:
-        """Opens the first episode of every environment; called once. Returns the observations [B,
-        ...].
+        """Open the first episode of every environment; call it once.
+
+        Returns the observations [B, ...].
         """
         return self._reset_all(self._seed)
 
@@ -87,10 +86,10 @@ class HostVector:
         return self._observation.copy()
 
     def step(self, actions: np.ndarray) -> Step:
-        """Steps every environment with `actions` [B, ...] of the agent's action space.
+        """Step every environment with `actions` [B, ...] of the agent's action space.
 
         Box actions may lie outside their bounds: the environment receives them clipped, `actions`
-          is left as it is.
+        is left unchanged.
 
         Raises:
             EnvironmentFault: an environment raised, or its process died.
@@ -118,11 +117,10 @@ class HostVector:
         )
 
     def restart(self, steps: int) -> np.ndarray:
-        """In the place of a vector that was lost after so many steps: the next step opens an
-        episode everywhere.
+        """Replace a vector that was lost after `steps` steps: the next step opens all episodes.
 
-        Their seeds are other than those of the episodes before. Returns what to act on, to no
-          effect: zeros [B, ...].
+        Their seeds differ from those of the episodes before. Returns zeros [B, ...] as
+        observations; actions on them have no effect.
         """
         self._steps = steps
         self._instead = self._restart_step
@@ -131,7 +129,7 @@ class HostVector:
         return self._observation.copy()
 
     def _restart_step(self) -> Step:
-        """All environments open an episode at once, in the place of a step."""
+        """Open an episode in every environment at once, in place of a step."""
         self._instead = None
         observation = self._reset_all(
             int(np.random.SeedSequence([self._seed, self._steps]).generate_state(1)[0] >> 1)
@@ -150,9 +148,7 @@ class HostVector:
                 self._history.begin(index, start)
 
     def _asked(self, ask: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The vector environment's answer; whatever it raises instead becomes an
-        EnvironmentFault.
-        """
+        """Return the vector environment's answer; turn any exception into an EnvironmentFault."""
         try:
             return ask(*args, **kwargs)
         except Exception as fault:
@@ -165,19 +161,20 @@ class HostVector:
             raise self._given_up(f"{self.name}: {text}") from fault
 
     def _given_up(self, text: str) -> EnvironmentFault:
-        """Closes everything, and returns the fault to raise, now and at any later step."""
+        """Close everything, and return the fault to raise, now and at any later step."""
 
         def again() -> Step:
             raise EnvironmentFault(text)
 
         self._instead = again
-        with contextlib.suppress(Exception):  # the fault that led here is the one to hear of
+        with contextlib.suppress(Exception):  # the fault that led here is the one to report
             self.close()
         return EnvironmentFault(text)
 
     def snapshot(self) -> dict[str, Any]:
-        """All that `restore` needs: nested dicts and lists of plain numbers, strings and arrays;
-        call after `reset`.
+        """Return all that `restore` needs: nested dicts and lists of numbers, strings and arrays.
+
+        Call it after `reset`.
         """
         if self._observation is None:
             raise RuntimeError("snapshot() before reset(): there is nothing to keep yet")
@@ -191,11 +188,10 @@ class HostVector:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
-        """Brings every environment back to where it was, by playing its episode again.
+        """Bring every environment back to its saved state by replaying its episode.
 
-        Returns one sentence for each environment that could not be: it opens a new episode at the
-          next step (see
-        Step.first). A vector that restores needs no reset.
+        Returns one sentence for each environment that could not be restored: it opens a new episode
+        at the next step (see Step.first). A vector that restores needs no reset.
 
         Raises:
             UserError: the snapshot is of another environment or another number of them.
@@ -234,9 +230,7 @@ class HostVector:
     def _replay(
         self, environments: Sequence[Mapping[str, Any]], observation: np.ndarray
     ) -> list[str | None]:
-        """Plays every episode again where its environment lives; per environment, why it is not
-        where it was.
-        """
+        """Replay every episode where its environment lives; return each one's problem, or None."""
         past = [
             Episode.of(saved, bool(done))
             for saved, done in zip(environments, self._done, strict=True)
@@ -260,7 +254,10 @@ class HostVector:
         return problems
 
     def _restart_everything(self, environments: Any) -> list[str]:
-        """Nothing can be replayed: one side is an environment's own vectorised version."""
+        """Open new episodes everywhere, because nothing can be replayed.
+
+        Either side is an environment's own vectorised version.
+        """
         why = (
             "its own vectorised version cannot be replayed"
             if self._history is None
@@ -273,7 +270,7 @@ class HostVector:
         ]
 
     def render(self) -> np.ndarray:
-        """Environment 0 as a picture, uint8 [H, W, 3]; the vector was made with render=True."""
+        """Return environment 0 as an image, uint8 [H, W, 3]; needs a vector with render=True."""
         frames = (
             self._vector.render()
             if self._history is None
@@ -290,5 +287,5 @@ class HostVector:
         return np.array(frame, np.uint8)
 
     def close(self) -> None:
-        """Ends the environments and their processes, within seconds, whatever state they are in."""
+        """End the environments and their processes within seconds, whatever state they are in."""
         self._vector.close()

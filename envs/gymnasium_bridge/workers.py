@@ -1,6 +1,4 @@
-"""Environments in processes of their own: Gymnasium's AsyncVectorEnv, started cleanly, ended in
-bounded time.
-"""
+"""Environments in worker processes: AsyncVectorEnv, started cleanly, ended in bounded time."""
 
 import contextlib
 import multiprocessing
@@ -19,18 +17,19 @@ CLOSING_SECONDS = 5.0
 
 
 class EnvironmentFault(UserError):  # noqa: N818 (what failed is the environment, not this program)
-    """An environment failed while it ran: it raised (its own traceback is in the text), or its
-    process died.
+    """Failure of an environment while it ran: it raised, or its process died.
+
+    The text holds the environment's own traceback.
     """
 
 
 class Workers(AsyncVectorEnv):
-    """One process per environment, forked from a clean server process.
+    """Vector with one process per environment, forked from a clean server process.
 
-    Not forked from this process: TensorFlow runs threads here, and a fork copies their locks
-      without the threads that
-    would release them. The server imports Gymnasium once and never TensorFlow, so a worker costs a
-    fork of a small process, where a spawned one would import everything again.
+    The processes are not forked from this one: TensorFlow runs threads here, and a fork copies
+    their locks without the threads that would release them. The server imports Gymnasium once and
+    never TensorFlow, so a worker costs a fork of a small process, whereas a spawned one would
+    import everything again.
 
     Raises:
         EnvironmentFault: a worker died while it built its environment.
@@ -51,7 +50,7 @@ class Workers(AsyncVectorEnv):
             raise EnvironmentFault(text) from broken
 
     def obituary(self) -> str:
-        """Which workers died, and how: "worker 3 died (signal 9)"."""
+        """Return which workers died, and how: "worker 3 died (signal 9)"."""
         # The pipe breaks a little before
         connection.wait([process.sentinel for process in self.processes], timeout=2.0)
         dead = [(i, p.exitcode) for i, p in enumerate(self.processes) if not p.is_alive()]
@@ -63,9 +62,10 @@ class Workers(AsyncVectorEnv):
     def close_extras(
         self, timeout: float | None = None, terminate: bool = False, **kwargs: Any
     ) -> None:
-        """Asks every worker to close, waits CLOSING_SECONDS in all, and kills those that are left.
+        """Ask every worker to close, wait CLOSING_SECONDS in all, and kill the rest.
 
-        Gymnasium's own waits for an answer from each, for ever, and fails on one that is gone.
+        Gymnasium's own method waits for an answer from each, for ever, and fails on one that is
+        gone.
         """
         deadline = time.monotonic() + (
             0.0 if terminate else CLOSING_SECONDS if timeout is None else timeout

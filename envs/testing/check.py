@@ -1,10 +1,12 @@
-"""Is this environment what the compiled loop takes it for? Two lines in anyone's tests say so:
+"""Check of a compiled environment, for two lines in anyone's tests.
 
-from sparring.envs.testing.check import check_environment
-from my_package import MyEnvironment
+    from sparring.envs.testing.check import check_environment
+    from my_package import MyEnvironment
 
-def test_my_environment():
-    check_environment(MyEnvironment())
+    def test_my_environment():
+        check_environment(MyEnvironment())
+
+It raises a UserError that explains the first rule that the environment breaks.
 """
 
 import copy
@@ -32,8 +34,8 @@ from sparring.errors import UserError
 
 BATCH = 6
 COUNT = 256  # steps looked at closely
-LONGEST = 1000  # steps played to see an episode cut
-# Control flow counts as stateful where its branches are, and they are looked into; XLA drops or
+LONGEST = 1000  # steps played to see an episode truncated
+# Control flow counts as stateful if its branches are, which are checked themselves; XLA drops or
 # names the others.
 HARMLESS = {"If", "While", "Case", "StatefulPartitionedCall", "PartitionedCall", "Assert"}
 HARMLESS |= {"PyFunc", "EagerPyFunc", "PrintV2", "StringFormat"}
@@ -42,23 +44,22 @@ HARMLESS |= {"PyFunc", "EagerPyFunc", "PrintV2", "StringFormat"}
 def check_environment(
     env: CompiledEnvironment, steps: int = 200, seed: int = 0, tolerance: float = 1e-4
 ) -> None:
-    """Plays random actions in a small batch, and holds the environment to what every compiled one
-    promises.
+    """Check by random steps in a small batch that an environment keeps the rules of compiled ones.
 
-    Its spaces and what it says of them are true; state, action and keys decide everything; a batch
-    is its members side by side; episodes end, open anew and are cut as they should; eager, graph
-    and XLA agree.
+    Its spaces and attributes are true; state, action and keys decide everything; a batch is its
+    members side by side; episodes end, open anew and are truncated as they should; eager, graph and
+    XLA agree.
 
     Args:
-        env: what to check; it is not changed.
+        env: the environment; it is not changed.
         steps: vector steps to play, of 6 members; as many as the time limit takes are played
           anyway, up to 1000.
         seed: for keys and actions.
-        tolerance: by how much floats from XLA and a graph, or from a batch and its members, may
-          differ, relatively.
+        tolerance: relative difference allowed between floats from XLA and a graph, or from a batch
+          and its members.
 
     Raises:
-        UserError: the first promise that is broken, with an example and what to do.
+        UserError: the first rule that is broken, with an example and the remedy.
     """
     _check_spaces(env)
     graph = Program(env, "graph")
@@ -67,7 +68,7 @@ def check_environment(
     try:
         moves, outcome = play(env, graph, BATCH, longest, seed)
     except tf.errors.OpError as error:
-        # The line before the node's name
+        # The reason is the line before the node's name
         reason = str(error).partition("[[")[0].rstrip().rpartition("\n")[2]
         told = (
             f"{env.name} fails when it is stepped: {reason}. Members that have ended are stepped "
@@ -87,7 +88,7 @@ def check_environment(
     _check_picture(env, some)
 
 
-# ---- what it says of itself ----------------------------------------------------------------------
+# ---- spaces and attributes -----------------------------------------------------------------------
 
 
 def _check_spaces(env: CompiledEnvironment) -> None:
@@ -121,13 +122,13 @@ def _check_spaces(env: CompiledEnvironment) -> None:
 
 
 def _check_operations(env: CompiledEnvironment, graph: Program) -> None:
-    """Static shapes in two batches, and no operation that remembers something or draws from a
-    generator of its own.
+    """Check static shapes in two batches, and that no operation is stateful.
+
+    An operation must not remember anything or draw from a generator of its own.
     """
     try:
-        steps = [
-            graph.graph(count) for count in (1, BATCH)
-        ]  # raises what `initial` and `transition` do wrong
+        # Raises an error where `initial` or `transition` break a rule
+        steps = [graph.graph(count) for count in (1, BATCH)]
         keys = tf.TensorSpec([BATCH, 2], tf.uint32)
         opening = tf.function(
             lambda k: env.observe(env.initial(k)), autograph=False
@@ -159,11 +160,11 @@ def _check_pure(env: CompiledEnvironment, graph: Any) -> None:
 
 
 def _line(graph: Any, name: str) -> str:
-    """Where an operation was written, if it is not inside another's branch."""
+    """Return the line of an operation, or "" if it is inside another's branch."""
     return next((place(op.traceback) for op in graph.get_operations() if op.name == name), "")
 
 
-# ---- what comes of its steps ---------------------------------------------------------------------
+# ---- results of steps ----------------------------------------------------------------------------
 
 
 def _check_values(env: CompiledEnvironment, moves: Moves, outcome: Outcome) -> None:
@@ -202,8 +203,9 @@ def _check_end_by_clock(env: CompiledEnvironment, outcome: Outcome) -> None:
 
 
 def _check_openings(env: CompiledEnvironment, graph: Program, some: Moves) -> None:
-    """After an end comes an opening, whatever the action: its reward is 0, its state `initial`'s,
-    its clock 0.
+    """Check that an opening follows every end, whatever the action.
+
+    Its reward is 0, its state `initial`'s, its clock 0.
     """
     opened = graph(some.within(done=True))
     alone = arrays(env.reset(tf.constant(some.keys)))
@@ -222,9 +224,7 @@ def _check_openings(env: CompiledEnvironment, graph: Program, some: Moves) -> No
 
 
 def _check_ends(env: CompiledEnvironment, graph: Program, some: Moves) -> None:
-    """The task ends an episode in `transition`, the clock in the base class, and neither does the
-    other's work.
-    """
+    """Check that `transition` ends tasks, and the base class alone truncates by the clock."""
     limited = copy.copy(env)
     limited.max_episode_steps = 3
     cut = Program(limited, "graph")
@@ -260,8 +260,9 @@ def _check_repeats(env: CompiledEnvironment, some: Moves) -> None:
 def _check_members(
     env: CompiledEnvironment, graph: Program, some: Moves, then: Outcome, tolerance: float
 ) -> None:
-    """Steps taken in a batch of BATCH are the same in a batch of others, and alone; eager finds the
-    same as a graph.
+    """Check that members' steps do not depend on the batch around them, nor on eager mode.
+
+    Steps in a batch of BATCH must equal those in another batch, alone, and in eager mode.
     """
     few = slice(0, 16)
     alone = joined([graph(some.at([row])) for row in range(16)])

@@ -1,6 +1,4 @@
-"""Taking an environment's steps and laying results side by side: what sparring.envs.testing.check
-is made of.
-"""
+"""Taking an environment's steps and comparing results, for sparring.envs.testing.check."""
 
 import copy
 from collections.abc import Iterator
@@ -17,40 +15,39 @@ from sparring.xla import compilation, random
 
 
 class Moves(NamedTuple):
-    """What goes into N steps: arrays or tensors [N, ...]."""
+    """Inputs of N steps: arrays or tensors [N, ...]."""
 
     state: EnvState
     action: Any
     keys: Any
 
     def at(self, rows: Any) -> "Moves":
-        """Some of them."""
+        """Return the given rows."""
         return tf.nest.map_structure(lambda array: array[rows], self)
 
     def within(self, **changes: Any) -> "Moves":
-        """The same with another `elapsed` or `done` in all of them."""
+        """Return the moves with another `elapsed` or `done` in all rows."""
         return self._replace(
             state=self.state._replace(**{k: np.full(len(self.keys), v) for k, v in changes.items()})
         )
 
 
 class Outcome(NamedTuple):
-    """What comes out of them, [N, ...]."""
+    """Results of N steps, [N, ...]."""
 
     state: EnvState
     step: Step
 
     def at(self, rows: Any) -> "Outcome":
-        """Some of them."""
+        """Return the given rows."""
         return tf.nest.map_structure(lambda array: array[rows], self)
 
 
 class Program:
-    """Takes steps in "graph" or "xla" mode, traced once for each number of them; "eager" takes them
-    as they are.
+    """Take steps in "graph" or "xla" mode, traced once for each batch size, or in "eager" mode.
 
-    Under XLA the step is in a loop, as training has it: a shape that hangs on values compiles
-      outside of one only.
+    Under XLA the step is in a loop, as in training: a shape that depends on values compiles outside
+    of a loop only.
     """
 
     def __init__(self, env: CompiledEnvironment, mode: str) -> None:
@@ -60,15 +57,15 @@ class Program:
         )
 
     def __call__(self, moves: Moves) -> Outcome:
-        """The outcome of moves given as arrays, as arrays."""
+        """Return the outcome of moves given as arrays, as arrays."""
         return arrays(self.tensors(tf.nest.map_structure(tf.convert_to_tensor, moves)))
 
     def tensors(self, moves: Moves) -> Outcome:
-        """The outcome of moves given as tensors, as tensors."""
+        """Return the outcome of moves given as tensors, as tensors."""
         return self._compiled(moves)
 
     def graph(self, count: int) -> Any:
-        """The graph that steps `count` members."""
+        """Return the graph that steps `count` members."""
         keys = tf.TensorSpec([count, 2], tf.uint32)
         moves = Moves(self._env.specs(count), self._env.action_spec(count), keys)
         return self._compiled.get_concrete_function(moves).graph
@@ -93,8 +90,9 @@ class Program:
 def play(
     env: CompiledEnvironment, graph: Program, batch: int, steps: int, seed: int
 ) -> tuple[Moves, Outcome]:
-    """`steps` random steps of `batch` members from the beginning, laid end to end: [steps * batch,
-    ...].
+    """Take `steps` random steps of `batch` members from the beginning.
+
+    Returns moves and outcomes laid end to end: [steps * batch, ...].
     """
     space = copy.deepcopy(env.action_space)
     dtype = env.action_spec(batch).dtype
@@ -114,20 +112,21 @@ def play(
 
 
 def arrays(nest: Any) -> Any:
-    """Its tensors as numpy arrays."""
+    """Return the nest with its tensors as numpy arrays."""
     return tf.nest.map_structure(lambda tensor: tensor.numpy(), nest)
 
 
 def joined(parts: list[Any]) -> Any:
-    """One nest of arrays [N, ...] from many of tensors or arrays, end to end."""
+    """Concatenate nests of tensors or arrays to one nest of arrays [N, ...]."""
     return tf.nest.map_structure(
         lambda *rows: np.concatenate([np.asarray(row) for row in rows]), *parts
     )
 
 
 def chosen(moves: Moves, outcome: Outcome, count: int) -> np.ndarray:
-    """`count` rows to look at closely, in random order: openings and ends, up to half of them, and
-    others.
+    """Return the indices of `count` rows to look at closely, in random order.
+
+    Up to half of them are openings and ends.
     """
     special = np.flatnonzero(moves.state.done | outcome.state.done)[: count // 2]
     rng = np.random.default_rng(0)
@@ -137,8 +136,9 @@ def chosen(moves: Moves, outcome: Outcome, count: int) -> np.ndarray:
 
 
 def unlike(ours: Any, theirs: Any, tolerance: float) -> Iterator[tuple[str, Any, Any]]:
-    """Name and values of a first number that differs, from each part that does; integers and
-    booleans must be equal.
+    """Yield, for each part that differs, its name and the values of the first difference.
+
+    Integers and booleans must be equal, floats within `tolerance`.
     """
     for (name, one), (_, other) in zip(leaves(ours), leaves(theirs), strict=True):
         if one.dtype.kind == "f":

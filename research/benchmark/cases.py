@@ -1,4 +1,4 @@
-"""`sparring benchmark`: the cases of conf/benchmark.yaml, measured.
+"""Measurement of the cases of conf/benchmark.yaml, for `sparring benchmark`.
 
 Every measurement is a process of its own; a case, its peers and another interpreter's run of it
 take turns, so that all see the same machine. The median of the repeats counts.
@@ -20,18 +20,18 @@ from sparring.config import composer, targets
 from sparring.errors import UserError
 
 PEERS = composer.CONF.parent / "tests" / "peers"
-WHERE = "where"  # a measurement's device, precision, strategy and way to compile
+WHERE = "where"  # key of a measurement's device, precision, strategy and compile mode
 Figures = Mapping[str, Any]
 
 
 def composed(case: Mapping[str, Any], overrides: Sequence[str] = ()) -> DictConfig:
-    """The config of a case."""
+    """Return the config of a case."""
     typed = [*case["overrides"], "run.steps=1000000000", "run.name=b", *overrides]
     return composer.Composer(case["config"]).compose(typed)
 
 
 def measure(case: Mapping[str, Any], cfg: DictConfig) -> dict[str, Any]:
-    """One case in this process: what its `measure` finds of its config, and `where` that was."""
+    """Measure one case in this process: its figures, and `where` they were taken."""
     found = targets.instantiate({**case["measure"], "_partial_": True})(cfg)
     from sparring.benchmark import machine as benchmark_machine
 
@@ -39,7 +39,9 @@ def measure(case: Mapping[str, Any], cfg: DictConfig) -> dict[str, Any]:
 
 
 def _compare(name: str, case: Mapping[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
-    overrides = [word for override in chosen.override for word in ("--override", override)]
+    overrides = []
+    for override in chosen.override:
+        overrides += ["--override", override]
     command = ["-m", "sparring", "benchmark", name, "--measure", *overrides]
     ours = []
     also = []
@@ -64,7 +66,7 @@ def _compare(name: str, case: Mapping[str, Any], chosen: argparse.Namespace) -> 
 
 
 def _beside(ours: float, found: Sequence[Figures]) -> dict[str, Any]:
-    """A peer at its better number of threads, and how many times as fast `ours` is."""
+    """Return a peer's figures at its better number of threads, and the ratio of `ours` to them."""
     by_threads = {t: [f["steps_per_second"] for f in found if f["threads"] == t] for t in (1, 2)}
     best = max(statistics.median(rates) for rates in by_threads.values() if rates)
     further = {
@@ -116,17 +118,18 @@ def _write(out: Path, found: Mapping[str, Figures], cases: Mapping[str, Any], re
 
 
 def table(found: Mapping[str, Figures], cases: Mapping[str, Any]) -> str:
-    """The findings as Markdown: a row for each case, and under the table what else was
-    found of it.
-    """
+    """Return the results as Markdown: a row for each case, and further figures below."""
     also = any("also" in r for r in found.values())
     peers = list(dict.fromkeys(peer for case in cases.values() for peer in case.get("peers", {})))
     shown = [peer for peer in peers if any(peer in r.get("peers", {}) for r in found.values())]
     head = ["case", "steps/s or seconds", *(["other interpreter"] if also else [])]
-    head += [word for peer in shown for word in (peer, "ratio")]
+    for peer in shown:
+        head += [peer, "ratio"]
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, r in found.items():
-        beside = [word for peer in shown for word in _ratio(r.get("peers", {}).get(peer))]
+        beside: list[str] = []
+        for peer in shown:
+            beside += _ratio(r.get("peers", {}).get(peer))
         other = [_shown(r["also"]) if "also" in r else "-"] if also else []
         rows.append(
             f"| {' | '.join([f'{name}: ' + cases[name]['about'], _shown(r), *other, *beside])} |"
@@ -155,7 +158,7 @@ def _shown(figures: Figures) -> str:
 
 
 def _details(figures: Figures) -> str:
-    """Every further number, shares as percentages."""
+    """Return every further figure, shares as percentages."""
     said = []
     for key, value in figures.items():
         if key == _main_figure(figures) or not isinstance(value, int | float):

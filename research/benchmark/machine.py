@@ -13,7 +13,7 @@ from sparring.storage import settings
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return processor, cores, and versions of Python and TensorFlow."""
     from importlib import metadata
 
     model = [
@@ -37,9 +37,7 @@ def _lines(path: str) -> list[str]:
 
 
 def described(cfg: DictConfig) -> dict[str, str]:
-    """What a figure of this config was measured on: device, precision, strategy and way to compile,
-    in words.
-    """
+    """Return device, precision, strategy and compile mode of a config, in words."""
     plain = settings.plain(cfg)
     return {
         "device": ", ".join(_devices()),
@@ -50,7 +48,7 @@ def described(cfg: DictConfig) -> dict[str, str]:
 
 
 def _devices() -> Iterator[str]:
-    """Physical GPUs by their names, or the CPU."""
+    """Yield the names of the physical GPUs, or the CPU."""
     gpus = tf.config.list_physical_devices("GPU")
     names = [
         str(tf.config.experimental.get_device_details(gpu).get("device_name", "GPU"))

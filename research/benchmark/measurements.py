@@ -1,4 +1,4 @@
-"""What `sparring benchmark` can measure of a composed config, each in a process of its own."""
+"""Measurements of a composed config for `sparring benchmark`, each in a process of its own."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 
 
 def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
-    """Steps per second over `steps` steps, after one iteration (tracing and compiling) and a
-    warm-up of a tenth.
+    """Measure training steps per second over `steps` steps.
 
-    A trainer with `time_breakdown()` also says which share of an iteration each of its parts takes.
+    One iteration (tracing and compiling) and a warm-up of a tenth come before. For a trainer with
+    `time_breakdown()`, the share of each part of an iteration is measured too.
     """
     from sparring.distribute import cluster
     from sparring.training.experiment import build
@@ -41,7 +41,7 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
         "compile_seconds": compiled - built,
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    # Which would have to keep step in it
+    # Several workers would have to measure in step, so they have no breakdown
     if not cluster.Process.of(cfg.strategy).is_one_of_several:
         found |= {f"share_{part}": share for part, share in trainer.time_breakdown().items()}
     trainer.close()
@@ -49,13 +49,13 @@ def training(cfg: DictConfig, steps: int) -> dict[str, Any]:
 
 
 def beside_keras_fit(cfg: DictConfig, steps: int, turns: int = 5) -> dict[str, Any]:
-    """Examples per second of supervised training, and of Keras' `fit` on the same data with a twin
-    of the same model.
+    """Measure supervised training beside Keras' `fit` on the same data and an equal model.
 
-    Same optimizer, loss, batch size and way to compile, in one process, by turns of `steps`
-    examples after one each to compile and warm up; medians. `fit` is measured as it is, and with 64
-    batches in each of its calls (`steps_per_execution`), which is its best way to train small
-    models; the ratio is to the better of the two.
+    Figures are examples per second. Both have the same optimizer, loss, batch size and compile
+    mode, and take turns of `steps` examples in one process, after one turn each to compile and warm
+    up; medians count. `fit` is measured as it is, and with 64 batches in each of its calls
+    (`steps_per_execution`), which is its best way to train small models; the ratio is to the better
+    of the two.
     """
     from sparring.training.experiment import build
 
@@ -77,7 +77,7 @@ def beside_keras_fit(cfg: DictConfig, steps: int, turns: int = 5) -> dict[str, A
 
 
 def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Callable[[], Any]:
-    """A call of `fit` on `steps` examples."""
+    """Return a call of `fit` on `steps` examples."""
     import tensorflow as tf
 
     from sparring.config import targets
@@ -100,11 +100,10 @@ def _keras_fit(cfg: DictConfig, trainer: Any, steps: int, at_once: int) -> Calla
 
 
 def cold_start(cfg: DictConfig, command: Sequence[str], target: float) -> dict[str, Any]:
-    """Wall seconds of a whole command, from the shell to its end, until the objective reaches
-    `target`.
+    """Measure the wall seconds of a whole command until the objective reaches `target`.
 
-    `command` is what follows `sparring`; a run that ends without reaching the target counts as
-    infinitely long.
+    They include starting the process. `command` is the part after `sparring`; a run that ends
+    without reaching the target counts as infinitely long.
     """
     del cfg
     with tempfile.TemporaryDirectory() as folder:

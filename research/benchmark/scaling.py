@@ -1,6 +1,4 @@
-"""What size costs: steps per second over numbers of environments and widths of network, measured
-and drawn.
-"""
+"""Scaling of training speed with the number of environments and the width of the network."""
 
 import math
 import time
@@ -12,22 +10,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-AXES = {
-    "num_envs": "environments",
-    "units": "units in each layer",
-}  # what is varied, and how a chart names it
+# Varied settings, with their names in a chart
+AXES = {"num_envs": "environments", "units": "units in each layer"}
+# Bounds on the steps of a rollout
 LEAST = 512
-MOST = 16384  # steps in a rollout
+MOST = 16384
 
 
 def scaling(
     cfg: DictConfig, num_envs: Sequence[int], units: Sequence[int], seconds: float = 4.0
 ) -> dict[str, Any]:
-    """Steps per second of training as `cfg` says, with each of `num_envs`, then with each of
-    `units` as its layers'.
+    """Measure the steps per second of `cfg` at each of `num_envs`, then at each width of `units`.
 
-    Every point is a process of its own and takes about `seconds`, compiling aside. A rollout is as
-    many steps long as `cfg` says, but `rollout_steps` keeps its size in bounds. `steps_per_second`
+    Every point is a process of its own and takes about `seconds`, without compiling. A rollout has
+    as many steps as in `cfg`, kept in bounds by `rollout_steps`. `steps_per_second` in the result
     is the best point.
     """
     base = cfg.trainer.rollout_steps
@@ -43,15 +39,18 @@ def scaling(
 
 
 def rollout_steps(num_envs: int, base: int) -> int:
-    """`base`, but more where `num_envs` of that are under 512 steps, and fewer where they are over
-    16 384.
+    """Return `base`, or more or fewer steps to keep a rollout's size in bounds.
+
+    A rollout of all environments has at least 512 steps and, if one step each allows it, at most 16
+    384.
     """
     return max(1, -(-LEAST // num_envs), min(base, MOST // num_envs))
 
 
 def rate(config: Mapping[str, Any], seconds: float) -> float:
-    """Steps per second of training over at least half of `seconds`, after one iteration that traces
-    and compiles.
+    """Measure training steps per second over at least half of `seconds`.
+
+    One iteration, which traces and compiles, comes before.
     """
     from sparring.training.experiment import build
 
@@ -71,16 +70,18 @@ def rate(config: Mapping[str, Any], seconds: float) -> float:
 
 
 def alone(work: Callable[..., float], *arguments: Any) -> float:
-    """`work(*arguments)` in a process of its own, which shares neither memory nor threads with what
-    came before.
+    """Return `work(*arguments)`, computed in a process of its own.
+
+    It shares neither memory nor threads with earlier work.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(work, *arguments).result()
 
 
 def _changed(cfg: DictConfig, change: Mapping[str, Any]) -> Any:
-    """The config as plain values, which another process can take, with `change` before anything
-    refers to it.
+    """Return the config with `change` as plain values, which another process can take.
+
+    The change is made before interpolations are resolved.
     """
     kept = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     OmegaConf.set_struct(kept, False)
@@ -88,7 +89,7 @@ def _changed(cfg: DictConfig, change: Mapping[str, Any]) -> Any:
 
 
 def curves(figures: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
-    """For each axis that a case's figures have points of: (size, steps per second), by size."""
+    """Return (size, steps per second) by size, for each axis with points in the figures."""
     found: dict[str, list[tuple[int, float]]] = {}
     for key, value in figures.items():
         axis, _, size = key.rpartition("_")
@@ -98,8 +99,9 @@ def curves(figures: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
 
 
 def draw(found: Mapping[str, Mapping[str, Any]], file: Path) -> str:
-    """A chart for each axis, a line for each case that has points on it; what became of it, in a
-    line, or nothing.
+    """Draw a chart for each axis, with a line for each case that has points on it.
+
+    Returns a line on the outcome, or "" if there is nothing to draw.
     """
     drawn = {name: points for name, figures in found.items() if (points := curves(figures))}
     if not drawn:

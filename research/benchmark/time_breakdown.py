@@ -1,6 +1,4 @@
-"""Where an iteration's time goes, for `sparring benchmark`: each part as a program of its own
-beside the whole.
-"""
+"""Breakdown of an iteration's time: each part as a program of its own beside the whole."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,9 +8,8 @@ import tensorflow as tf
 
 from sparring.xla import compilation, loops
 
-Part = Callable[
-    [tf.Tensor, tf.Tensor], tf.Tensor
-]  # (number of the iteration, a sum so far) -> the sum with its result
+# (index of the iteration, a sum so far) -> the sum with its result
+Part = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def shares(
@@ -22,11 +19,11 @@ def shares(
     seconds: float,
     rest: str = "rest",
 ) -> dict[str, float]:
-    """Each part's share of the time of an iteration, of which `whole(n)` runs n, and the `rest`.
+    """Measure each part's share of an iteration's time, and the `rest`.
 
-    Every program runs for about `seconds`. The parts may write to the trainer's variables, so it is
-    spoilt afterwards. Parts that XLA fuses with their neighbours in the whole program cost less
-    there: shares are close, not exact.
+    `whole(n)` runs n iterations. Every program runs for about `seconds`. The parts may write to the
+    trainer's variables, so the trainer cannot be used afterwards. Parts that XLA fuses with their
+    neighbours in the whole program cost less there: shares are close, not exact.
     """
     total = _seconds(whole, seconds)
     found = {name: _alone(part, mode, seconds) / total for name, part in parts.items()}
@@ -42,7 +39,7 @@ def _alone(part: Part, mode: str, seconds: float) -> float:
 
 
 def _seconds(run: Callable[[int], Any], seconds: float) -> float:
-    """Seconds of one iteration, from a run of about `seconds`."""
+    """Return the seconds of one iteration, from a run of about `seconds`."""
     run(1)
     count = 1
     while True:

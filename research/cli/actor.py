@@ -1,5 +1,6 @@
-"""`sparring actor RUN`: step environments for a run whose learner is another process, here or on
-another host.
+"""Command `sparring actor RUN`: step environments for a run's learner in another process.
+
+The learner may be on another host.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from sparring.storage.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags and act until the learner ends; returns the exit code."""
+    """Parse the flags and act until the learner ends; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="sparring actor", description="Step environments for a run's learner."
     )
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--address", help="HOST:PORT of the learner; default: as the run's folder says"
     )
-    # NUMBER:GENERATION, from a learner that starts its own
+    # INDEX:GENERATION, given by a learner that starts its own actors
     parser.add_argument("--place", help=argparse.SUPPRESS)
     chosen = parser.parse_args(list(arguments))
     address = chosen.address or _address(chosen.run)

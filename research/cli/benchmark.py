@@ -1,4 +1,4 @@
-"""`sparring benchmark`: measure speed, beside peers where they are installed."""
+"""Command `sparring benchmark`: measure speed, beside peers where they are installed."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ from sparring.processes import signals
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print a table, write benchmark.json and benchmark.md; returns the exit code."""
+    """Measure, print a table, write benchmark.json and benchmark.md; return the exit code."""
     loaded: Any = OmegaConf.to_container(OmegaConf.load(composer.CONF / "benchmark.yaml"))
     cases: dict[str, Any] = loaded["cases"]
     chosen = _parse(arguments, cases)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     with signals.heard_by(_end, signal.SIGTERM):
         for name in chosen.cases or list(cases):
             found[name] = _compare(name, cases[name], chosen)
-            # After each case, as all of them take long
+            # Written after each case, as all of them take long
             _write(chosen.out, found, cases, chosen.repeats)
     print(table(found, cases))
     if drawn := scaling.draw(found, chosen.out / "scaling.png"):
@@ -46,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _end(number: int, frame: Any) -> NoReturn:
-    """End as Ctrl-C would, by an exception: a signal's own way would leave the process that
-    measures behind.
+    """End by an exception, as Ctrl-C would.
+
+    The signal's default action would leave the measuring process behind.
     """
     del frame
     sys.exit(128 + number)

@@ -1,6 +1,4 @@
-"""`sparring evaluate RUN`: measure a run's model again, with as many episodes as wanted, and add it
-to its result.
-"""
+"""Command `sparring evaluate RUN`: evaluate a run's model again and add it to its result."""
 
 import argparse
 import time
@@ -15,7 +13,7 @@ from sparring.training.restored import restored
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags, evaluate, print and record; returns the exit code."""
+    """Parse the flags, evaluate, print and record; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="sparring evaluate", description="Evaluate what a run has learned."
     )
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> list[str]:
-    """Evaluate and add the finding to result.json under "evaluations"; returns it as lines."""
+    """Evaluate, add the scores to result.json under "evaluations", and return them as lines."""
     cfg = RunFolder(folder).read_config()
     if seed is not None:
         cfg.seed = seed

@@ -1,4 +1,4 @@
-"""`sparring export RUN`: write what a run has learned as a SavedModel."""
+"""Command `sparring export RUN`: write a run's model as a SavedModel."""
 
 import argparse
 import json
@@ -14,12 +14,12 @@ from sparring.export.saved_model import FIDELITY, Small, _manifest, _publish, _s
 from sparring.storage.run_folder import RunFolder
 from sparring.training import restored
 
-# Of TensorFlow Lite; see research/export/tflite_onnx.py
+# Formats of TensorFlow Lite; see research/export/tflite_onnx.py
 FORMATS = ("float32", "float16", "dynamic", "int8")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags, export, say where it is; returns the exit code."""
+    """Parse the flags, export, print the folder; return the exit code."""
     chosen = _parse(arguments)
     setup.prepare()
     small = Small(chosen.tflite, chosen.onnx, chosen.inputs, chosen.seeds)
@@ -82,8 +82,10 @@ def _formats(text: str) -> tuple[str, ...]:
 
 
 def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Small()) -> Path:  # noqa: B008
-    """Write the next version of model `name` in `out`; returns its folder. UserError if there is
-    nothing to export.
+    """Write the next version of model `name` in `out`; return its folder.
+
+    Raises:
+        UserError: there is nothing to export, or it cannot be written.
     """
     cfg = RunFolder(run).read_config()
     with restored.restored(run, cfg, checkpoint) as (trainer, step):

@@ -1,4 +1,4 @@
-"""`sparring keys FILE`: add, revoke and list the API keys of a server."""
+"""Command `sparring keys FILE`: add, revoke and list the API keys of a server."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from sparring.serving.api_keys import add, read, revoke
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`sparring keys FILE add|revoke|list [NAME]`."""
+    """Run `sparring keys FILE add|revoke|list [NAME]`; return the exit code."""
     parser = strict(
         argparse.ArgumentParser(prog="sparring keys", description="Who may ask a server of models.")
     )

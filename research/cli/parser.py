@@ -10,8 +10,9 @@ STARTED = time.time()
 
 
 def strict(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """`parser`, but what it refuses is a UserError: one line, where argparse would print its usage
-    too.
+    """Return `parser`, changed to raise a UserError of one line for arguments it refuses.
+
+    argparse would print its usage too.
     """
 
     def refuse(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""`sparring report FOLDER...`: statistics over the seeds of finished runs."""
+"""Command `sparring report FOLDER...`: statistics over the seeds of finished runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ sparring report runs/first --scale scales.yaml  with your worst and best scores:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags, report, print; returns the exit code."""
+    """Parse the flags, report, print; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="sparring report",
         description="Statistics over seeds of all runs in folders: tables, charts, TensorBoard.",

@@ -1,5 +1,6 @@
-"""`sparring rerun RUN`: the same config again in a folder of its own, and whether the numbers are
-the same.
+"""Command `sparring rerun RUN`: run a config again and compare the numbers.
+
+The new run gets a folder of its own.
 """
 
 import argparse
@@ -23,9 +24,7 @@ _COMPARED = ("versions", "machine", "commit", "sparring_commit", "diffs")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, run, compare; the exit code is 0 if every number is the same to the last
-    bit, else 1.
-    """
+    """Parse, run, compare; return 0 if all numbers are equal to the last bit, else 1."""
     parser = argparse.ArgumentParser(
         prog="sparring rerun", description="Run a run again and compare the numbers."
     )
@@ -67,8 +66,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def changes(old: Path) -> list[str]:
-    """What is not as it was when the run began, in lines; UserError if the run doesn't say how that
-    was.
+    """Return what has changed since the run began, in lines.
+
+    Raises:
+        UserError: the run has no provenance.
     """
     starts = provenance.read(old).get("starts", [])
     if not starts:
@@ -92,8 +93,9 @@ def changes(old: Path) -> list[str]:
 
 
 def _pin(old: Path) -> None:
-    """Use as many cores as the run did: on another number XLA and Eigen may add in
-    another order.
+    """Use as many cores as the run did.
+
+    With another number of them XLA and Eigen may add in another order.
     """
     machine = provenance.read(old)["starts"][0].get("machine", {})
     available = cores()
@@ -102,9 +104,7 @@ def _pin(old: Path) -> None:
 
 
 def differences(old: Path, new: Path) -> list[str]:
-    """Every curve that differs, and where first; times are left out. Lines; none if all is the
-    same.
-    """
+    """Return a line for every curve that differs, with its first difference; times are left out."""
     ours, theirs = (read_curves(folder).points for folder in (old, new))
     found = []
     for tag in sorted({*ours, *theirs}):
@@ -117,7 +117,7 @@ def differences(old: Path, new: Path) -> list[str]:
 
 
 def _same(a: dict[int, Any], b: dict[int, Any]) -> bool:
-    """NaN is the same as NaN here."""
+    """Return whether two curves are equal, NaN equalling NaN."""
     return a.keys() == b.keys() and all(
         x == b[k] or (x != x and b[k] != b[k]) for k, x in a.items()
     )

@@ -1,11 +1,13 @@
-"""`sparring search rl agent=ppo env=cartpole`: look for good settings, by Optuna, in a study on
-disk.
+"""Command `sparring search rl agent=ppo env=cartpole`: search for good settings.
+
+Optuna searches, in a study on disk.
 """
 
 import argparse
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ sparring search gan data=ring --trials 30 --pruner halving  a second terminal jo
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags, search, print the best; returns the exit code."""
+    """Parse the flags, search, print the best; return the exit code."""
     chosen = _parse(arguments)
     if chosen.trials < 1 or chosen.seeds < 1:
         raise UserError("--trials and --seeds are at least 1.")
@@ -101,8 +103,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _space(composer: Composer, overrides: Sequence[str]) -> tuple[list[str], Space]:
-    """The overrides without those of the search, and its space: `search=NAME`, else the one named
-    like a choice.
+    """Return the overrides without those of the search, and its space.
+
+    The space is `search=NAME`, else the one named like a choice of the config.
     """
     own = [text for text in overrides if text.startswith(("search=", "search."))]
     base = [text for text in overrides if text not in own]
@@ -123,8 +126,9 @@ def _fixed(overrides: Sequence[str]) -> list[str]:
 
 
 class Search:
-    """Makes jobs of a study's trials and tells it how they end. An observer of the pool that runs
-    them.
+    """Source of jobs for a study's trials, to which it reports their ends.
+
+    It is an observer of the pool that runs them.
     """
 
     def __init__(
@@ -141,13 +145,12 @@ class Search:
         self.base = list(base)
         self.chosen = chosen
         self._trials: dict[int, Any] = {}
-        self._jobs: dict[
-            int, list[Job]
-        ] = {}  # of each trial, by number; the first judges for the pruner
+        # By the trials' numbers; the first job of a trial is the one that the pruner sees
+        self._jobs: dict[int, list[Job]] = {}
         self._ended: dict[int, list[Job]] = {}
 
     def jobs(self, pool: Pool) -> Any:
-        """Every trial's runs, one for each seed, until the study has enough trials."""
+        """Yield every trial's runs, one for each seed, until the study has enough trials."""
         while not pool.stopping and (trial := self.study.next(self.chosen.trials)) is not None:
             number = trial.number
             self._trials[number] = trial
@@ -165,7 +168,7 @@ class Search:
         return self.sweep.job(cfg, cfg.hydra, folder)
 
     def watch(self, job: Job) -> None:
-        """Hand a trial's new evaluations to the pruner, and stop the trial if it says so."""
+        """Report a trial's new evaluations to the pruner, and stop the trial if it decides so."""
         number = _number(job)
         if number not in self._trials or job.verdict or job is not self._jobs[number][0]:
             return  # another seed's failure has ended the trial, or it is pruned already and saving
@@ -182,7 +185,7 @@ class Search:
                 each.send(15)
 
     def ended(self, job: Job) -> None:
-        """Tell the study how a trial came out, once the last of its runs has ended."""
+        """Report a trial's score or state to the study, once the last of its runs has ended."""
         number = _number(job)
         if number not in self._trials:
             return
@@ -204,7 +207,7 @@ class Search:
         del self._trials[trial.number]
 
     def release(self) -> None:
-        """Let go of trials whose runs were stopped: who searches next takes them up."""
+        """Release trials whose runs were stopped, for the next search to take up."""
         for number in list(self._trials):
             self.study.release(self._trials.pop(number).number)
 
@@ -227,7 +230,7 @@ def _score(job: Job) -> float:
 
 
 def _evaluations(job: Job) -> list[tuple[int, float]]:
-    """Step and score of every evaluation so far."""
+    """Return step and score of every evaluation so far."""
     objective = _trainer(job).get("objective")
     steps, values = (
         read_curves(job.folder).of(objective) if objective else (np.array([]), np.array([]))
@@ -237,8 +240,9 @@ def _evaluations(job: Job) -> list[tuple[int, float]]:
 
 
 def conclude(study: Study, root: Path) -> int:
-    """Write trials.csv and best.yaml, an experiment preset; say what was best. Returns the exit
-    code.
+    """Write trials.csv and best.yaml, an experiment preset, and print the best trial.
+
+    Returns the exit code.
     """
     trials = study.study.get_trials(deepcopy=False)
     text = io.StringIO()
@@ -248,8 +252,8 @@ def conclude(study: Study, root: Path) -> int:
         row = [trial.number, trial.state.name.lower(), trial.value]
         writer.writerow([*row, *(trial.params.get(key) for key in study.space.dimensions)])
     atomic.write_text(root / "trials.csv", text.getvalue())
-    states = sorted({trial.state.name for trial in trials})
-    counts = ", ".join(f"{sum(t.state.name == s for t in trials)} {s.lower()}" for s in states)
+    states = Counter(trial.state.name for trial in trials)
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items()))
     print(f"{len(trials)} trials: {counts}\ntrials: {root / 'trials.csv'}")
     best = study.best()
     if best is None:

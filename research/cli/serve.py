@@ -1,4 +1,7 @@
-"""`sparring serve models --port 8501`: exported models over HTTP, as TensorFlow Serving answers."""
+"""Command `sparring serve models --port 8501`: serve exported models over HTTP.
+
+The protocol is TensorFlow Serving's.
+"""
 
 import argparse
 import asyncio
@@ -20,7 +23,7 @@ _log = logging.getLogger("sparring.serve")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse the flags, serve until told to stop; returns the exit code."""
+    """Parse the flags, serve until a signal; return the exit code."""
     chosen = _parse(arguments)
     _check(chosen)
     tls = _tls(chosen)

@@ -15,20 +15,21 @@ from sparring.sweep import hydra_plugins
 
 
 def prepare() -> None:
-    """What commands that read a run's config need: our resolvers, our plugins, and the working
-    folder's packages.
+    """Register resolvers and plugins, and make the working folder's packages importable.
+
+    Commands that read a run's config need it.
     """
     hydra_plugins.register()
     set_resolvers()
-    # A user's package beside their configs, found after everything installed
+    # For a user's package beside their configs, which is found after all installed ones
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
 
 
 def set_resolvers(swept: Sequence[str] | None = None) -> None:
-    """What our configs may say beside Hydra's own.
+    """Register the resolvers of Sparring's configs.
 
-    `${run_name:ppo,cartpole,0}`: a run's name, from what was chosen and the time; a sweep's is from
+    `${run_name:ppo,cartpole,0}`: a run's name, from the choices and the time; a sweep's is from
     what it varies. `${job_name:${hydra.overrides.task},${hydra.job.num}}`: the folder of a sweep's
     job. `${documented:run/default,run}`: the keys of a file in conf/ with their comments, as
     `--help` shows them.
@@ -53,7 +54,10 @@ def set_resolvers(swept: Sequence[str] | None = None) -> None:
 
 
 def documented(name: str, prefix: str = "") -> str:
-    """The commented keys of conf/`name`.yaml, one a line: `run.steps=100000  how long to train`."""
+    """Return the commented keys of conf/`name`.yaml, one a line.
+
+    A line is such as `run.steps=100000  how long to train`.
+    """
     lines = (config_composer.CONF / f"{name}.yaml").read_text().splitlines()
     found = [re.fullmatch(r"(\w+): (.*?)\s+# (.+)", line) for line in lines]
     rows = [(f"{prefix}{m[1]}={'...' if '$' in m[2] else m[2]}", m[3]) for m in found if m]

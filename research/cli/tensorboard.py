@@ -1,4 +1,4 @@
-"""`sparring tensorboard FOLDER`: TensorBoard on this machine alone, with enough pictures kept."""
+"""Command `sparring tensorboard FOLDER`: TensorBoard on this machine alone, with more images."""
 
 import argparse
 import os
@@ -10,18 +10,20 @@ from pathlib import Path
 from sparring.cli.parser import strict
 from sparring.errors import UserError
 
-PICTURES = 200  # steps of a tag whose pictures are kept; TensorBoard's default is ten
+PICTURES = 200  # steps of a tag whose images are kept; TensorBoard's default is ten
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, and become TensorBoard."""
+    """Parse the flags, and replace this process by TensorBoard."""
     command = tensorboard(arguments)
     os.execv(command[0], command)
 
 
 def tensorboard(arguments: Sequence[str]) -> list[str]:
-    """The command that `arguments` ask for. UserError if the folder is not there or others would be
-    let in.
+    """Return the command that `arguments` ask for.
+
+    Raises:
+        UserError: the folder does not exist, or a flag would open TensorBoard to other machines.
     """
     parser = argparse.ArgumentParser(
         prog="sparring tensorboard",
@@ -40,7 +42,7 @@ def tensorboard(arguments: Sequence[str]) -> list[str]:
     if not chosen.folder.is_dir():
         raise UserError(f"{chosen.folder}: there is no such folder.")
     if any(flag.startswith(("--ho", "--bi")) for flag in others):
-        raise UserError(  # TensorBoard takes the beginning of a flag for the flag
+        raise UserError(  # TensorBoard accepts abbreviated flags
             "TensorBoard knows no passwords, so it is opened on this machine alone. From another "
             "one: "
             "ssh -L 6006:localhost:6006 this-machine."
@@ -63,7 +65,7 @@ def tensorboard(arguments: Sequence[str]) -> list[str]:
 
 
 def _free(first: int) -> int:
-    """The first port from `first` on that nobody listens at."""
+    """Return the first port from `first` on that is free."""
     for port in range(first, first + 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

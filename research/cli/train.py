@@ -1,5 +1,6 @@
-"""From a command line to runs: check the config, then let Hydra compose it and run one job or a
-sweep of them.
+"""`sparring rl`, `gan`, `supervised` and `train`: check a config, then have Hydra run it.
+
+Hydra composes the config and runs one job or a sweep of them.
 """
 
 import argparse
@@ -210,7 +211,7 @@ class _Run:
         return value if self.code == 0 else None
 
     def _origin(self) -> dict[str, Any]:
-        """What was typed, and what was chosen of each config group."""
+        """Return the command line, and the option chosen of each config group."""
         hydra_config: Any = HydraConfig.get()
         choices = {
             str(k): v

@@ -1,10 +1,9 @@
-"""Holding the numbers of a config against `limits`, a tree beside them in the config itself.
+"""Check of a config's numbers against `limits`, a tree beside them in the config itself.
 
 A leaf of that tree says what its number may be: `min` and `max` include their bound, `above` and
-  `below` do not;
-`whole` wants an integer; `optional` allows null; `schedule` allows a schedule in the number's
-place, whose `start`, `end` and `then` keep the same limits (and may touch a bound that `above`
-excludes: a rate may end at zero).
+`below` do not; `whole` requires an integer; `optional` allows null; `schedule` allows a schedule in
+the number's place, whose `start`, `end` and `then` keep the same limits (and may touch a bound that
+`above` excludes: a rate may end at zero).
 """
 
 import math
@@ -18,8 +17,9 @@ _WORDS = {*_BOUNDS, "whole", "optional", "schedule"}
 
 
 def check_limits(config: Mapping[str, Any], limits: Mapping[str, Any], prefix: str = "") -> None:
-    """UserError for the first number outside its limits: it names the key, the value and what is
-    allowed.
+    """Raise UserError for the first number outside its limits.
+
+    The message names the key, the value and what is allowed.
     """
     for key, limit in limits.items():
         if not isinstance(config, Mapping) or key not in config:
@@ -37,12 +37,12 @@ def check_limits(config: Mapping[str, Any], limits: Mapping[str, Any], prefix: s
 
 
 def is_limit(node: Any) -> bool:
-    """Whether a node of the tree is a leaf."""
+    """Return whether a node of the tree is a leaf."""
     return isinstance(node, Mapping) and set(node) <= _WORDS
 
 
 def said(limit: Mapping[str, Any]) -> str:
-    """What a leaf allows, in words."""
+    """Return what a leaf allows, in words."""
     bounds = [f"{word} {limit[k]}" for k, word in _BOUNDS.items() if k in limit]
     text = (
         "a "
@@ -70,7 +70,7 @@ def _within(value: Any, limit: Mapping[str, Any]) -> bool:
         return False
     if limit.get("whole") and not isinstance(value, int):
         return False
-    return (  # neither NaN nor an infinity is within bounds
+    return (  # false for NaN and for infinities
         limit.get("min", -math.inf) <= value <= limit.get("max", math.inf)
         and limit.get("above", -math.inf) < value < limit.get("below", math.inf)
     )

@@ -1,8 +1,7 @@
-"""Composing a config and finding its mistakes before anything is built. TensorFlow is not imported
-here.
+"""Composition of a config by Hydra, with its errors as one line that says how to mend them.
 
-Hydra composes; this module says in one line what Hydra refuses, and how to mend it.
-`research/config/validation.py` looks for what Hydra lets pass.
+TensorFlow is not imported here. `research/config/validation.py` looks for mistakes that Hydra
+accepts.
 """
 
 import importlib.util
@@ -29,23 +28,24 @@ from omegaconf.errors import OmegaConfBaseException
 import sparring.conf
 from sparring.errors import UserError, listed, near
 
-_PARTS = ("base", "limits", "benchmark")  # files beside the primary configs that are none
+_PARTS = ("base", "limits", "benchmark")  # files beside the primary configs, not configs themselves
 CONF = Path(next(iter(sparring.conf.__path__)))
 
 
 class Composer:
-    """Composes one primary config with overrides.
+    """Composer of one primary config with overrides.
 
     Args:
-      name: the primary config, such as "rl" for conf/rl.yaml.
-      config_dir: a further folder of config files, or None.
-      overrides: what is on the command line, for its `hydra.searchpath`.
+        name: the primary config, such as "rl" for conf/rl.yaml.
+        config_dir: a further folder of config files, or None.
+        overrides: those of the command line, for its `hydra.searchpath`.
 
     Attributes:
-      places: further folders and packages (`pkg://my_lab.conf`) of config files.
+        places: further folders and packages (`pkg://my_lab.conf`) of config files.
 
     Raises:
-      UserError: no such config, folder or package, or a file in them hides behind one of ours.
+        UserError: no such config, folder or package, or a file in them is hidden by one of
+          Sparring's.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Composer:
     def _open(self) -> None:
         path = create_config_search_path(str(CONF))
         for place in self.places:
-            # After ours
+            # After Sparring's own configs
             path.prepend("command-line", place, anchor=SearchPathQuery(provider="schema"))
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="sparring", config_search_path=path)
-        # It is ours alone: who composes next, Hydra itself included, begins afresh
+        # This instance is private: the next composition, by Hydra itself too, starts afresh
         GlobalHydra.instance().clear()
         self.loader: Any = self.hydra.config_loader
 
     def _own_search_path(self) -> list[str]:
-        """The `hydra.searchpath` that the primary config itself names."""
+        """Return the `hydra.searchpath` that the primary config itself names."""
         try:
             primary = self.loader.repository.load_config(self.name)
         except (yaml.YAMLError, HydraException, OmegaConfBaseException) as error:
@@ -105,7 +105,11 @@ class Composer:
                     )
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        """The overrides as Hydra reads them; UserError if it can't."""
+        """Return the overrides as Hydra reads them.
+
+        Raises:
+            UserError: Hydra cannot read one.
+        """
         parser = OverridesParser.create(self.loader)
         parsed = []
         for text in overrides:
@@ -116,12 +120,14 @@ class Composer:
         return parsed
 
     def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-        """The composed config, with its `hydra` node; UserError in one line for what
-        Hydra refuses.
+        """Return the composed config, with its `hydra` node.
+
+        Raises:
+            UserError: Hydra refuses the config; the message is one line.
         """
         try:
             with warnings.catch_warnings():
-                # Of config folders without an __init__.py
+                # Hydra warns of config folders without an __init__.py
                 warnings.simplefilter("ignore", UserWarning)
                 return self.hydra.compose_config(self.name, list(overrides), mode, from_shell=False)
         except (
@@ -131,12 +137,13 @@ class Composer:
             OmegaConfBaseException,
         ) as error:
             raise UserError(self._explain(error, overrides)) from error
-        except ValueError as error:  # Hydra's for an option that is null or a number
+        except ValueError as error:  # raised by Hydra for an option that is null or a number
             raise UserError(self._no_option(overrides) or str(error)) from error
 
     def help(self, overrides: Sequence[str]) -> str:
-        """What `--help` says: `hydra.help` of the config, filled in; of groups those that the
-        config is made of.
+        """Return the text of `--help`: `hydra.help` of the config, filled in.
+
+        Only groups that the config consists of are listed.
         """
         cfg = self.compose(overrides)
         HydraConfig.instance().set_config(cfg)
@@ -150,15 +157,15 @@ class Composer:
         return "\n".join(line for line in text.splitlines() if line.partition(":")[0] not in others)
 
     def options(self, group: str) -> list[str]:
-        """The options of a config group."""
+        """Return the options of a config group."""
         return list(self.loader.get_group_options(group))
 
     def is_group(self, key: str) -> bool:
-        """Whether `key` names a config group."""
+        """Return whether `key` names a config group."""
         return bool(self.options(key.split("@")[0]))
 
     def groups(self) -> list[str]:
-        """The config groups at the top."""
+        """Return the top-level config groups."""
         found = self.loader.get_group_options("", ObjectType.GROUP)
         return sorted(g for g in found if g != "hydra" and self.options(g))
 
@@ -201,7 +208,7 @@ class Composer:
     def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
         choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]
         known = list(leaves(self.compose(choices))) if choices != list(overrides) else []
-        known += self.groups()  # also those of which the config has no option
+        known += self.groups()  # including those from which the config chooses nothing
         return (
             f"{key}: no such key. {near(key, known)}`--cfg job` lists them all; +{key}=... adds "
             "one."
@@ -209,8 +216,9 @@ class Composer:
 
 
 def _folder(place: str) -> Path | None:
-    """The folder behind a place of configs, a path or `pkg://package.inner`; None if
-    there is none.
+    """Return the folder behind a place of configs, or None if there is none.
+
+    A place is a path or `pkg://package.inner`.
     """
     if not place.startswith("pkg://"):
         folder = Path(place.removeprefix("file://"))
@@ -227,7 +235,7 @@ def _folder(place: str) -> Path | None:
 
 
 def leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    """The dotted names of every key that a person may want to set."""
+    """Yield the dotted names of every key that a user may want to set."""
     for key in cfg:
         name = f"{prefix}{key!s}"
         node = cfg._get_node(key)

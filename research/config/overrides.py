@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def job_name(overrides: Sequence[str], swept: Sequence[str], number: int) -> str:
-    """A short telling name for a job's folder: what the sweep varies, `agent=dqn,seed=0`.
+    """Return a short name for a job's folder from what the sweep varies: `agent=dqn,seed=0`.
 
-    Keys are cut to their last part where that says which; brackets, quotes and signs that folders
-    don't take are left out, and a few letters of a hash tell apart what would then read alike.
+    Keys are cut to their last part where that is unique; brackets, quotes and signs that folders do
+    not take are left out, and a few letters of a hash distinguish names that would then be equal.
     """
     last = [key.rpartition(".")[2] for key in swept]
     parts = []
@@ -25,8 +25,10 @@ def job_name(overrides: Sequence[str], swept: Sequence[str], number: int) -> str
 
 
 def safe(name: str, full: str | None = None) -> str:
-    """`name` in signs that folders take; a few letters of the hash of `full` tell apart what would
-    then read alike.
+    """Return `name` in signs that folders take.
+
+    If signs were replaced, a few letters of the hash of `full` are appended, so that different
+    names stay different.
     """
     clean = re.sub(r"[^A-Za-z0-9_.+=,-]+", "-", name).strip("-.")[:120]
     return (
@@ -37,6 +39,6 @@ def safe(name: str, full: str | None = None) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` as an override's value, whatever signs it holds."""
+    """Return `text` as an override's value, whatever signs it holds."""
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", r"\'")
     return f"'{escaped}'"

@@ -1,7 +1,7 @@
-"""Suites: experiments that stand for a sweep over other experiments, `sparring rl
-experiment=rl_classic`.
+"""Suites: experiments that stand for a sweep over other experiments.
 
-Such a file has a key `suite`, which maps keys to their values as a command line would have them.
+An example is `sparring rl experiment=rl_classic`. Such a file has a key `suite`, which maps keys to
+their values as on a command line.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,9 @@ from sparring.config.composer import Composer
 
 
 def expanded(composer: Composer, overrides: Sequence[str]) -> tuple[list[str], bool]:
-    """The overrides with a suite's own in place of its name, and whether there was one: it is a
-    sweep then.
+    """Return the overrides with a suite expanded, and whether there was one, which makes a sweep.
 
-    What is typed stands, in place of the suite's word on the same key.
+    Typed overrides take precedence over the suite's on the same key.
     """
     parsed = {o.key_or_group: o for o in composer.parse(overrides)}
     chosen = parsed.get("experiment")

@@ -1,10 +1,9 @@
-"""What a config names under `_target_`: whether it may, whether it is there, and whether its
-arguments fit.
+"""Checks of `_target_`s in a config: permitted, existing, and called with arguments that fit.
 
-A config builds what it names, so it must not name just anything. Allowed are Sparring's own
-packages, Keras, TF-Agents and Gymnasium, those listed under the config's `packages` key, and those
-whose config folder the user put on the command line. `check` imports nothing: it reads source
-files. `check_arguments` and `instantiate` import what is named.
+A config builds what it names, so not everything may be named. Allowed are Sparring's own packages,
+Keras, TF-Agents and Gymnasium, those listed under the config's `packages` key, and those whose
+config folder the user put on the command line. `check` imports nothing: it reads source files.
+`check_arguments` and `instantiate` import the targets.
 """
 
 import ast
@@ -28,16 +27,17 @@ from sparring.storage import moved_names
 OURS = ("sparring",)
 ALLOWED = (*OURS, "gymnasium", "tensorflow.keras", "tf_agents")
 _SPECIAL = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
-# Refuse arguments from deep inside
+# Libraries that refuse arguments from deep inside
 _LIBRARIES = ("tensorflow", "keras", "tf_keras", "tf_agents", "gymnasium")
 
 
-# ---- what may be named, and what is there --------------------------------------------------------
+# ---- permitted and existing targets --------------------------------------------------------------
 
 
 def check(config: Mapping[str, Any], packages: Sequence[str]) -> None:
-    """UserError for the first `_target_` outside the allowed packages, or that is not where it
-    says.
+    """Raise UserError for the first `_target_` that may not be named or does not exist.
+
+    Permitted are ALLOWED and `packages`.
     """
     allowed = (*ALLOWED, *packages)
     for key, node in nodes(moved_names.update(config)):
@@ -59,8 +59,9 @@ def check(config: Mapping[str, Any], packages: Sequence[str]) -> None:
 
 
 def named_by(places: Sequence[str]) -> list[str]:
-    """The packages behind places of configs: `pkg://my_lab.conf` and `my_lab/conf` stand for
-    my_lab.
+    """Return the packages behind places of configs.
+
+    `pkg://my_lab.conf` and `my_lab/conf` stand for my_lab.
     """
     found: list[str] = []
     for place in places:
@@ -73,7 +74,7 @@ def named_by(places: Sequence[str]) -> list[str]:
             package = package.parent
         if package != path or (path / "__init__.py").is_file():
             found.append(package.name)
-        else:  # a plain folder beside modules and packages: theirs
+        else:  # a plain folder stands for the modules and packages beside it
             found += [
                 p.stem
                 for p in path.parent.iterdir()
@@ -83,9 +84,7 @@ def named_by(places: Sequence[str]) -> list[str]:
 
 
 def nodes(node: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, mapping) of everything with a `_target_`, what lies at the top of the config before
-    what refers to it.
-    """
+    """Yield (key, mapping) of everything with a `_target_`, upper levels of the config first."""
     found = sorted(_nodes(node, prefix), key=lambda pair: pair[0].count("."))
     yield from found
 
@@ -102,12 +101,13 @@ def _nodes(node: Any, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _missing(target: str) -> str:
-    """Why a dotted path leads nowhere, or "": from source files alone, and by importing only where
-    they don't say.
+    """Return why a dotted path leads nowhere, or "".
+
+    Source files alone are read; a module is imported only where they do not say.
     """
     parts = target.split(".")
     if parts[0] == "tensorflow":
-        return ""  # makes its names as it is imported, which takes seconds
+        return ""  # defines its names during an import of several seconds
     spec, depth = _module(parts)
     rest = parts[depth:]
     if not rest:
@@ -149,8 +149,9 @@ def _failed(error: Exception) -> str:
 
 
 def _module(parts: list[str]) -> tuple[ModuleSpec, int]:
-    """The longest module a dotted path begins with, and how many parts it takes. Imports
-    nothing.
+    """Return the longest module a dotted path begins with, and how many parts it takes.
+
+    Nothing is imported.
     """
     spec = importlib.util.find_spec(parts[0])
     depth = 1
@@ -158,7 +159,7 @@ def _module(parts: list[str]) -> tuple[ModuleSpec, int]:
     while depth < len(parts) and spec.submodule_search_locations is not None:
         name = ".".join(parts[: depth + 1])
         inner = PathFinder.find_spec(name, spec.submodule_search_locations)
-        if inner is None and depth == 1:  # a subpackage that lies elsewhere, as those of sparring
+        if inner is None and depth == 1:  # a subpackage in another folder, as those of sparring
             inner = importlib.util.find_spec(name)
         if inner is None:
             break
@@ -168,8 +169,9 @@ def _module(parts: list[str]) -> tuple[ModuleSpec, int]:
 
 
 def _names(spec: ModuleSpec) -> tuple[set[str], bool]:
-    """What a module's source defines or imports by name at its top level, and whether that must be
-    all.
+    """Return the names a module defines or imports at its top level, and whether these are all.
+
+    They are read from its source.
     """
     try:
         source = Path(spec.origin or "").read_text()
@@ -177,7 +179,7 @@ def _names(spec: ModuleSpec) -> tuple[set[str], bool]:
     except (OSError, SyntaxError, ValueError):
         return set(), False
     names: set[str] = set()
-    # Grows while it is read: what lies in an `if` or a `try` counts too
+    # The list grows while it is read: names inside an `if` or a `try` count too
     for statement in statements:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.add(statement.name)
@@ -201,23 +203,24 @@ def _names(spec: ModuleSpec) -> tuple[set[str], bool]:
 
 
 def check_arguments(config: Any) -> None:
-    """UserError for the first argument in a config that its `_target_` does not take, or lacks.
-    Imports the targets.
+    """Raise UserError for the first argument that a `_target_` does not take, or lacks.
+
+    The targets are imported.
     """
     for key, node in nodes(moved_names.update(config)):
         if node.get("_args_"):
             continue
         try:
             names, all_known = _parameters(_imported(key, str(node["_target_"])))
-        except (TypeError, ValueError):  # builtins may not say
+        except (TypeError, ValueError):  # builtins may have no signature
             continue
         _check_names(key, node, names, all_known)
 
 
 def _parameters(called: Any) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The parameters of a class or function by name, and whether it takes no others.
+    """Return the parameters of a class or function by name, and whether it takes no others.
 
-    A class that hands `**settings` on to its base takes what its base takes.
+    A class that passes `**settings` on to its base takes its base's parameters as well.
     """
     names: dict[str, inspect.Parameter] = {}
     if (
@@ -258,8 +261,9 @@ def _takes(names: Mapping[str, Any]) -> str:
 
 
 def instantiate(node: Any) -> Any:
-    """What a config names, built. A UserError raised on the way arrives as itself, not wrapped in
-    Hydra's.
+    """Build what a config names.
+
+    A UserError raised on the way is passed on as itself, not wrapped in Hydra's.
     """
     moved_names.update_config(node)
     try:
@@ -273,8 +277,10 @@ def instantiate(node: Any) -> Any:
 
 
 def _without_places(error: UserError) -> UserError:
-    """Gin, which TF-Agents' classes are wrapped in, passes errors on with a line for each class
-    they went through.
+    """Return the error without the lines that Gin adds.
+
+    Gin, in which TF-Agents' classes are wrapped, adds a line for each class an error passes
+    through.
     """
     lines = str(error).splitlines()
     plain = [line for line in lines if not line.startswith("  In call to configurable ")]
@@ -288,8 +294,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _explained(node: Any, error: InstantiationException, cause: BaseException) -> Exception:
-    """One line if the config is at fault, else the error itself: a fault in code needs its
-    traceback.
+    """Return a one-line error if the config is at fault, else the error itself.
+
+    A fault in code needs its traceback.
     """
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     at = re.search(r"full_key: (\S+)", str(error))

@@ -1,10 +1,9 @@
-"""Finding what Hydra lets pass in a config, before anything is built and before TensorFlow is
-imported.
+"""Validation of a config before anything is built and before TensorFlow is imported.
 
-Values of another type than their default's, numbers out of range, values left open, keys that
-nothing reads, groups that don't exist, targets that may not be named or are not there, runs to go
-on from that are not there, environments that can't be built. The first mistake is a UserError, one
-line that names the mend.
+It finds mistakes that Hydra accepts: values of another type than their default's, numbers out of
+range, values left open, keys that nothing reads, groups that do not exist, targets that may not be
+named or do not exist, runs to continue that do not exist, environments that cannot be built. The
+first mistake is a UserError, one line that names the remedy.
 """
 
 import itertools
@@ -26,9 +25,8 @@ from sparring.config.composer import CONF, Composer
 from sparring.errors import UserError, listed, near
 from sparring.storage.run_folder import RunFolder
 
-_EVERY_COMBINATION = (
-    24  # of a sweep are checked up to this many; beyond, every value beside the others' first
-)
+# Sweeps of up to this many jobs are checked in every combination
+_EVERY_COMBINATION = 24
 _READ = (
     "run",
     "strategy",
@@ -46,14 +44,14 @@ _READ = (
 
 
 class Command:
-    """What is to be run, with its mistakes found.
+    """Command to run, validated.
 
     Attributes:
-      overrides: as given, with whole floats made ints (`run.steps=1e5` -> `run.steps=100000`).
-      multirun: whether it is a sweep.
-      cfg: the composed config of the run, or of a sweep's first job.
-      swept: the keys that a sweep varies.
-      jobs: how many jobs a sweep has; 0 if its sweeper draws them.
+        overrides: as given, with whole floats made ints (`run.steps=1e5` -> `run.steps=100000`).
+        multirun: whether it is a sweep.
+        cfg: the composed config of the run, or of a sweep's first job.
+        swept: the keys that a sweep varies.
+        jobs: the number of a sweep's jobs; 0 if its sweeper draws them.
     """
 
     def __init__(self, composer: Composer, overrides: Sequence[str], multirun: bool) -> None:
@@ -86,8 +84,9 @@ class Command:
                 self.overrides[i] = f"{key}={','.join(t.partition('=')[2] for t in wanted)}"
 
     def _sweep_in_config(self, master: DictConfig, parsed: list[Override]) -> list[Override]:
-        """What a config sweeps over by itself: `hydra.sweeper.params`, where the command line says
-        nothing else.
+        """Return the sweep that a config defines itself, in `hydra.sweeper.params`.
+
+        Keys that the command line sets are left out.
         """
         given = {o.get_key_element() for o in parsed}
         params = master.hydra.sweeper.get("params") or {}
@@ -106,9 +105,7 @@ class Command:
             )
 
     def _check_job(self, parsed: list[Override], chosen: list[str]) -> DictConfig:
-        """Check one job's config; notes in `_mended` the floats that are meant to be
-        whole numbers.
-        """
+        """Check one job's config; note in `_mended` the floats that are meant to be integers."""
         groups = [
             text
             for o, text in zip(parsed, chosen, strict=True)
@@ -138,7 +135,7 @@ class Command:
 
 
 def check_composed(cfg: DictConfig, places: Sequence[str] = ()) -> None:
-    """Find mistakes in a composed config, wherever its values came from."""
+    """Find mistakes in a composed config, whatever the origin of its values."""
     if "hydra" in cfg:
         HydraConfig.instance().set_config(cfg)
     job = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
@@ -174,8 +171,9 @@ def _resolved(job: DictConfig) -> dict[str, Any]:
 
 
 def _check_read(raw: Any) -> None:
-    """Top-level keys that nothing refers to have no effect: they are misspelt. One that is null
-    says so itself.
+    """Refuse top-level keys that nothing refers to, as they are misspelt.
+
+    A key whose value is null is accepted.
     """
     text = str(raw)
     for key in raw:
@@ -191,8 +189,9 @@ def _check_read(raw: Any) -> None:
 
 
 def _check_left_over(raw: Any) -> None:
-    """Settings of what is not chosen, such as an experiment's for a penalty that the command line
-    leaves out.
+    """Refuse settings of parts that are not chosen.
+
+    An example is an experiment's settings for a penalty that the command line leaves out.
     """
     for key, things in raw.items():
         if key in _READ or not isinstance(things, dict) or "_target_" in things:
@@ -232,10 +231,10 @@ def _build_first(configs: Sequence[DictConfig]) -> None:
 
 
 def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:
-    """The overrides of the jobs to look at: all of a small sweep, else every value beside the
-    others' first.
+    """Yield the overrides of the jobs to check.
 
-    Limits are bounds, so of a range of numbers its ends are enough.
+    These are all jobs of a small sweep, else every value with the first ones of the others. Limits
+    are bounds, so of a range of numbers its ends are enough.
     """
     ranges = [o.is_sweep_override() and o.value_type is ValueType.RANGE_SWEEP for o in parsed]
     values = [
@@ -251,8 +250,9 @@ def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list
 
 
 def _values(override: Override, listed_out: bool) -> list[str]:
-    """What an override stands for: one value or several; the two ends of a range that a sweeper
-    draws from.
+    """Return the values an override stands for, as overrides.
+
+    For a range that a sweeper draws from, these are its two ends.
     """
     text = override.input_line or ""
     key = override.get_key_element()
@@ -276,8 +276,10 @@ def _values(override: Override, listed_out: bool) -> list[str]:
 
 
 def _check_type(defaults: DictConfig, override: Override, text: str) -> str:
-    """`text`, whole floats for ints made whole; UserError if the value is not of its default's
-    type.
+    """Return `text`, with a whole float made an integer where the default is one.
+
+    Raises:
+        UserError: the value is not of its default's type.
     """
     key = override.key_or_group
     value = override.value()
@@ -289,37 +291,36 @@ def _check_type(defaults: DictConfig, override: Override, text: str) -> str:
         return text
     value = getattr(value, "text", value)  # a quoted string
     if isinstance(value, str) and "${" in value:
-        return text  # known once it is resolved
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, bool):
-        wanted = "true or false"
-        fits = isinstance(value, bool)
-    elif isinstance(default, int):
-        if isinstance(value, float) and value.is_integer():
-            return f"{text.partition('=')[0]}={int(value)}"
-        wanted = "a whole number"
-        fits = isinstance(value, int) and number
-    elif isinstance(default, float) or is_limit(limit):
-        wanted = "a number"
-        fits = number or value is None or isinstance(value, dict)
-    elif OmegaConf.is_list(default):
-        wanted = "a list, such as [64,64]"
-        fits = _like(value, default)
-    elif OmegaConf.is_dict(default):
-        wanted = "a mapping, such as {a:1}"
-        fits = isinstance(value, dict)
-    elif isinstance(default, str):
-        wanted = "text"
-        fits = not isinstance(value, list | dict | None)
-    else:
-        return text
+        return text  # its type is known once it is resolved
+    whole = isinstance(default, int) and not isinstance(default, bool)
+    if whole and isinstance(value, float) and value.is_integer():
+        return f"{text.partition('=')[0]}={int(value)}"
+    wanted, fits = _wanted(value, default, is_limit(limit))
     if not fits:
         raise UserError(f"{text}: {key} is {wanted} (its default is {_short(default)}).")
     return text
 
 
+def _wanted(value: Any, default: Any, limited: bool) -> tuple[str, bool]:
+    """Return the type that a default asks for, in words, and whether `value` is of it."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        return "true or false", isinstance(value, bool)
+    if isinstance(default, int):
+        return "a whole number", isinstance(value, int) and number
+    if isinstance(default, float) or limited:
+        return "a number", number or value is None or isinstance(value, dict)
+    if OmegaConf.is_list(default):
+        return "a list, such as [64,64]", _like(value, default)
+    if OmegaConf.is_dict(default):
+        return "a mapping, such as {a:1}", isinstance(value, dict)
+    if isinstance(default, str):
+        return "text", not isinstance(value, list | dict | None)
+    return "anything", True
+
+
 def _like(value: Any, default: Any) -> bool:
-    """Whether `value` is a list, of whole numbers if the default is."""
+    """Return whether `value` is a list, of whole numbers if the default is."""
     if not isinstance(value, list):
         return False
     whole = len(default) > 0 and all(isinstance(x, int) for x in default)

@@ -1,4 +1,4 @@
-"""Data sets in arrays: scikit-learn's digits, and .npz files of one's own."""
+"""Data sets in arrays: scikit-learn's digits, and the user's .npz files."""
 
 import logging
 import zipfile
@@ -20,15 +20,21 @@ def digits(
     per_class: int | None = None,
     shifts: int = 0,
 ) -> Arrays:
-    """The 1 797 handwritten digits that come with scikit-learn: 8x8x1 in [-1, 1], 10 classes
-    (Alpaydin, Kaynak 1998).
+    """Return scikit-learn's 1 797 handwritten digits: 8x8x1 in [-1, 1], 10 classes.
 
-    The split is the same in every run; `seed` fixes the order of the batches. `only` some digits,
-    as classes in that order. `per_class`: so many training examples of each, drawn by the seed; the
-    test split stays as it is. `shifts`: training examples also moved by up to so many pixels up or
-    down and left or right.
+    Alpaydin and Kaynak 1998. The split is identical in every run; `seed` fixes the order of the
+    batches.
+
+    Args:
+        seed: for the order of the batches, and for `per_class`.
+        test_fraction: the share of examples that is kept for testing.
+        only: digits to keep, as classes in that order; None: all.
+        per_class: the number of training examples of each class, drawn by the seed; the test split
+          is unchanged.
+        shifts: training examples are also moved by up to this many pixels up or down and left or
+          right.
     """
-    from sklearn.datasets import load_digits  # a second of imports
+    from sklearn.datasets import load_digits  # takes a second to import
 
     found = load_digits()
     # [N, 8, 8, 1], of 17 grey levels
@@ -49,13 +55,17 @@ def digits(
 
 
 def _shifted(images: np.ndarray, by: int) -> np.ndarray:
-    """Images [N, H, W, C] moved by up to `by` pixels both ways, dark behind: [N * (2 by + 1)^2, H,
-    W, C].
+    """Return images [N, H, W, C] moved by up to `by` pixels both ways, with dark borders.
+
+    The result is [N * (2 by + 1)^2, H, W, C].
     """
     _, height, width, _ = images.shape
     padded = np.pad(images, [(0, 0), (by, by), (by, by), (0, 0)], constant_values=-1.0)
-    places = [(y, x) for y in range(2 * by + 1) for x in range(2 * by + 1)]
-    return np.concatenate([padded[:, y : y + height, x : x + width] for y, x in places])
+    moved = []
+    for y in range(2 * by + 1):
+        for x in range(2 * by + 1):
+            moved.append(padded[:, y : y + height, x : x + width])
+    return np.concatenate(moved)
 
 
 def npz(
@@ -69,15 +79,17 @@ def npz(
     high: float = 1.0,
     test_fraction: float = 0.1,
 ) -> Arrays:
-    """Examples from a file of numpy's `savez`; nothing in it is unpickled.
+    """Return examples from a file of numpy's `savez`; nothing in it is unpickled.
 
     `images` and `labels` name its arrays: images uint8 or float [N, H, W] or [N, H, W, C], or
-    vectors [N, F]; labels whole numbers [N], or null for none. `test_images`, `test_labels` name
-    the test split's; without them `test_fraction` of the examples, the same in every run, are kept
-    for testing. Float images from `low` to `high` are scaled to [-1, 1]; vectors stay as they are.
+    vectors [N, F]; labels integers [N], or null for none. `test_images`, `test_labels` name those
+    of the test split; without them `test_fraction` of the examples, identical in every run, are
+    kept for testing. Float images from `low` to `high` are scaled to [-1, 1]; vectors are
+    unchanged.
 
-    Raises UserError for a file that is missing or no .npz, for an array that is not there or holds
-    Python objects, and for what `Arrays` refuses.
+    Raises:
+        UserError: the file is missing or no .npz, an array does not exist or holds Python objects,
+          or `Arrays` refuses the examples.
     """
     source = f"data.path={path}"
     if (test_images is None or labels is None) != (test_labels is None):
@@ -132,8 +144,9 @@ def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
 
 
 def _images(array: np.ndarray, low: float, high: float, source: str) -> np.ndarray:
-    """Float images scaled from [low, high] to [-1, 1]; others as they are. What is wrong is told by
-    the file's rows.
+    """Return float images scaled from [low, high] to [-1, 1], others unchanged.
+
+    Errors give values as they are in the file.
     """
     if array.ndim == 3:
         array = array[..., np.newaxis]  # grey
@@ -143,7 +156,7 @@ def _images(array: np.ndarray, low: float, high: float, source: str) -> np.ndarr
     if array.ndim != 4:
         return array
     array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
-    # 0.1 in the array's type lies beside 0.1
+    # Bounds are compared in the array's own type, in which 0.1 is another number
     bottom = array.dtype.type(low)
     top = array.dtype.type(high)
     least = array.min()

@@ -1,7 +1,7 @@
-"""Data to learn from: which examples a batch consists of, and how they come to the device.
+"""Data sets: the order of examples in batches, and their way to the device.
 
 A batch is a function of (seed, position) alone, so a run that is killed and resumed at batch k gets
-the batches it would have got: nothing of the order needs saving but k.
+the batches it would have got: of the order nothing needs saving but k.
 """
 
 import functools
@@ -14,48 +14,45 @@ import tensorflow as tf
 from sparring.errors import UserError
 
 SPLITS = ("train", "test")
-CHANNELS = (1, 3, 4)  # grey, RGB, RGB with alpha: what an image may have
+CHANNELS = (1, 3, 4)  # of an image: grey, RGB, RGB with alpha
 
 
 class Data(Protocol):
-    """What a trainer learns from. Images are float32 in [-1, 1]."""
+    """Protocol of data that a trainer learns from. Images are float32 in [-1, 1]."""
 
     shape: tuple[int, ...]  # of one example, such as (2,) or (32, 32, 3)
-    classes: int  # how many; 0: there are no labels
-    count: int  # training examples; 0: endless, each drawn anew
+    classes: int  # number of classes; 0: there are no labels
+    count: int  # number of training examples; 0: endless, each drawn anew
 
     def plan(self, first: int, steps: int, size: int) -> np.ndarray:
-        """Which examples the batches number first, first + 1, ... consist of: int64 [steps, size],
-        on the host.
+        """Return the rows of the batches first, first + 1, ...: int64 [steps, size], on the host.
 
-        Every example once an epoch. Batches run on across the end of an epoch, so that all have the
-        same size and none is dropped: the one at the border holds the last examples of one epoch
-        and the first of the next.
+        Every example occurs once an epoch. Batches run on across the end of an epoch, so that all
+        have the same size and none is dropped: the one at the border holds the last examples of one
+        epoch and the first of the next.
         """
 
     def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The examples float32 [B, *shape] and labels int64 [B] of `rows` int64 [B], in a compiled
-        step.
+        """Return examples float32 [B, *shape] and labels int64 [B] of `rows`, in a compiled step.
 
-        Labels are zero if there are no classes. What is drawn anew is drawn from `keys`, uint32 [B,
-        2], one each.
+        `rows` is int64 [B]. Labels are zero if there are no classes. Random numbers are drawn from
+        `keys`, uint32 [B, 2], one for each example.
         """
 
     def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The examples float32 [N, *shape] and labels int64 [N] of "train" or "test", on the host.
+        """Return examples float32 [N, *shape] and labels int64 [N] of a split, on the host.
 
-        `limit`: that many of them, chosen at random but always the same; None: all (of endless
-        data, a stated number).
+        `split` is "train" or "test". `limit`: that many of them, chosen at random but identically
+        every time; None: all (of endless data, a fixed number).
         """
 
 
 def check(
     data: Data, batch_size: int, labelled: bool = False, key: str = "trainer.batch_size"
 ) -> None:
-    """UserError if `data` cannot fill a batch, or has no labels though a conditional model needs
-    them (`labelled`).
+    """Raise UserError if `data` cannot fill a batch, or has no labels that are needed.
 
-    `key` is where the batch's size is set.
+    `labelled` says that a conditional model needs labels; `key` is the setting of the batch's size.
     """
     if 0 < data.count < batch_size:
         raise UserError(
@@ -71,27 +68,25 @@ def check(
 
 
 def permutation(count: int, seed: int, epoch: int = 0) -> np.ndarray:
-    """A random order of 0 .. count - 1, int64 [count], from (seed, epoch).
+    """Return a random order of 0 .. count - 1, int64 [count], from (seed, epoch).
 
-    The order of Philox's words, whose stream is fixed for good; `Generator.permutation` may differ
-    between versions of numpy.
+    The order sorts Philox's words, whose stream is fixed for good; `Generator.permutation` may
+    differ between versions of numpy.
     """
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
     return np.argsort(words, kind="stable")
 
 
 class Order:
-    """The order in which `count` examples come: a new permutation every epoch, from
-    (seed, epoch).
-    """
+    """Order of `count` examples: a new permutation every epoch, from (seed, epoch)."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
-        # Batches come in order, and one at most lies across an epoch's end
+        # Two epochs are cached: batches come in order, and one may lie across an epoch's end
         self._epoch = functools.lru_cache(maxsize=2)(functools.partial(permutation, count, seed))
 
     def plan(self, first: int, steps: int, size: int) -> np.ndarray:
-        """As `Data.plan`."""
+        """Return the rows of batches, as `Data.plan` does."""
         start = first * size
         stop = (first + steps) * size
         rows = np.empty(stop - start, np.int64)
@@ -105,10 +100,10 @@ class Order:
 
 
 class Pairs:
-    """Inputs in memory and what is to be said of each, its target, with a train and a test split.
+    """Inputs in memory with a target for each, in a train and a test split.
 
-    It keeps to `Data`, but that inputs may be of any shape and type (numbers, ids int64) and a
-    target anything that has a shape: a class int64 [], a vector, a box. `seed` fixes the order of
+    It implements `Data`, except that inputs may have any shape and dtype (numbers, ids int64) and a
+    target is anything with a shape: a class int64 [], a vector, a box. `seed` fixes the order of
     the batches.
     """
 
@@ -126,34 +121,34 @@ class Pairs:
 
     @property
     def kept(self) -> np.dtype:
-        """The type that inputs are kept in: uint8 for what is scaled when it is taken."""
+        """Dtype in which inputs are stored: uint8 for images that are scaled when taken."""
         return self._inputs["train"].dtype
 
     def plan(self, first: int, steps: int, size: int) -> np.ndarray:
-        """As `Data.plan`."""
+        """Return the rows of batches, as `Data.plan` does."""
         return self._order.plan(first, steps, size)
 
     def restored(self, outputs: tf.Tensor) -> tf.Tensor:
-        """What a model says [B, ...] of targets that are numbers, in the targets' own units."""
+        """Return a model's outputs [B, ...] for numeric targets in the targets' own units."""
         return outputs
 
     def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The inputs [B, *shape] and targets [B, ...] of `rows` int64 [B]; nothing is drawn."""
+        """Return inputs [B, *shape] and targets [B, ...] of `rows` int64 [B]; nothing is drawn."""
         inputs, targets = self._on_device
         return scaled(tf.gather(inputs, rows)), tf.gather(targets, rows)
 
     @functools.cached_property
     def _on_device(self) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.init_scope():  # else they would become constants of the graph that is being traced
+        with tf.init_scope():  # otherwise they would be constants of the graph that is being traced
             return tf.constant(self._inputs["train"]), tf.constant(self._targets["train"])
 
     def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Data.examples`: the inputs and targets of a split, on the host."""
+        """Return the inputs and targets of a split, on the host, as `Data.examples` does."""
         rows = self.rows(split, limit)
         return unit(self._inputs[split][rows]), self._targets[split][rows]
 
     def rows(self, split: str, limit: int | None = None) -> np.ndarray:
-        """Which of a split's examples `examples` gives, int64 [N]."""
+        """Return the rows of a split that `examples` returns, int64 [N]."""
         count = len(self._targets[known(split)])
         return (
             np.arange(count)
@@ -163,16 +158,16 @@ class Pairs:
 
 
 class Arrays(Pairs):
-    """Examples in memory, with a train and a test split; satisfies `Data`.
+    """Examples in memory with optional labels, in a train and a test split; implements `Data`.
 
     Examples are uint8 images [N, H, W, C], kept as bytes and scaled to [-1, 1] when taken; float
     images [N, H, W, C] within [-1, 1]; or float vectors [N, F] of any range. `labels` are integers
-    [N] in [0, classes), or None in both splits. `names`, if given, are the classes' names.
+    [N] in [0, classes), or None in both splits. `names`, if given, are the classes' names. `source`
+    begins error messages, such as "data.path=my.npz".
 
-    Raises UserError for what cannot be learned from: no examples, other shapes than these, values
-      that are not finite
-    or out of range, labels that do not fit. `source` is what a message begins with, such as
-    "data.path=my.npz".
+    Raises:
+        UserError: there are no examples, they have other shapes than these, values are not finite
+          or out of range, or labels do not fit.
     """
 
     def __init__(
@@ -205,14 +200,18 @@ class Arrays(Pairs):
 
 
 def known(split: str) -> str:
-    """The split's name, if there is such a split."""
+    """Return `split` if there is such a split.
+
+    Raises:
+        UserError: there is none.
+    """
     if split not in SPLITS:
         raise UserError(f"split={split}: there are {' and '.join(SPLITS)}.")
     return split
 
 
 def scaled(examples: tf.Tensor) -> tf.Tensor:
-    """Bytes to float32 in [-1, 1]; floats as they are."""
+    """Return bytes as float32 in [-1, 1], floats unchanged."""
     return (
         tf.cast(examples, tf.float32) * np.float32(1 / 127.5) - 1.0
         if examples.dtype == tf.uint8
@@ -221,24 +220,24 @@ def scaled(examples: tf.Tensor) -> tf.Tensor:
 
 
 def unit(examples: np.ndarray) -> np.ndarray:
-    """`scaled` on the host: the same numbers."""
+    """Return what `scaled` does, computed on the host with equal results."""
     if examples.dtype != np.uint8:
         return examples
     return examples.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1.0)
 
 
 def pixels(examples: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as bytes: the inverse of `unit`, for pictures."""
+    """Return images in [-1, 1] as bytes: the inverse of `unit`, for images."""
     return np.clip(np.rint((examples + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def split_off(
     count: int, test_fraction: float, source: str, labels: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Which of `count` examples are for training and which for testing, int64, each in its order;
-    always the same.
+    """Return the training and the test rows of `count` examples, int64, each ascending.
 
-    With labels [count], the test split has its share of every class, to within one example.
+    They are identical in every run. With labels [count], the test split has its share of every
+    class, to within one example.
     """
     test = round(count * test_fraction)
     if not 0 < test < count:
@@ -250,15 +249,15 @@ def split_off(
     shuffled = permutation(count, 0)
     by_class = shuffled if labels is None else shuffled[np.argsort(labels[shuffled], kind="stable")]
     chosen = np.zeros(count, bool)
-    chosen[by_class[((np.arange(test) + 0.5) * count / test).astype(np.int64)]] = (
-        True  # evenly along the classes
-    )
+    evenly = ((np.arange(test) + 0.5) * count / test).astype(np.int64)
+    chosen[by_class[evenly]] = True
     return {"train": np.flatnonzero(~chosen), "test": np.flatnonzero(chosen)}
 
 
 def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: int) -> np.ndarray:
-    """Which examples are of the classes `only`, at most `per_class` of each, drawn by `seed`:
-    int64, in their order.
+    """Return the rows of the classes `only`, at most `per_class` of each, int64, ascending.
+
+    The rows kept of a class are drawn by `seed`.
     """
     rows = np.flatnonzero(np.isin(labels, only))
     if per_class is None:
@@ -270,7 +269,11 @@ def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: in
 
 
 def classes_of(only: Sequence[int] | None, count: int) -> list[int]:
-    """The classes that data is to have, of `count` that there are: `only` these, or all."""
+    """Return the classes to keep of `count` existing ones: those in `only`, or all.
+
+    Raises:
+        UserError: `only` is not at least two different existing classes.
+    """
     found = list(range(count)) if only is None else [int(c) for c in only]
     if len(found) < 2 or len(set(found)) < len(found) or not set(found) <= set(range(count)):
         raise UserError(f"data.only={found}: two classes of 0 to {count - 1} at least, each once.")
@@ -309,8 +312,9 @@ def _check_examples(examples: np.ndarray, source: str) -> None:
 
 
 def check_finite(examples: np.ndarray, source: str) -> None:
-    """UserError if some of the floats [N, ...] are no numbers, naming the first example that holds
-    one, from 0.
+    """Raise UserError if some of the floats [N, ...] are not finite.
+
+    The message gives the index of the first example with one, from 0.
     """
     bad = np.flatnonzero(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1))
     if len(bad):
@@ -321,7 +325,11 @@ def check_finite(examples: np.ndarray, source: str) -> None:
 
 
 def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:
-    """Labels int64 [count]; UserError if they are not one whole number each."""
+    """Return labels as int64 [count].
+
+    Raises:
+        UserError: they are not one integer for each example.
+    """
     labels = np.asarray(labels)
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise UserError(
@@ -333,7 +341,7 @@ def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:
 
 
 def check_range(labels: np.ndarray, classes: int, source: str) -> None:
-    """UserError if a label is no class."""
+    """Raise UserError if a label is not in [0, classes)."""
     if labels.min() < 0 or labels.max() >= classes:
         raise UserError(
             f"{source}: labels run from {labels.min()} to {labels.max()}, though there are "

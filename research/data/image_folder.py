@@ -1,6 +1,7 @@
-"""Folders of png and jpeg images as data, with folders as classes."""
+"""Data sets from folders of png and jpeg images, with subfolders as classes."""
 
 import collections
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,8 @@ _log = logging.getLogger("sparring")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 RESIZES = ("crop", "stretch")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_CHANNELS = {
-    "1": 1,
-    "L": 1,
-    "P": 3,
-    "RGB": 3,
-    "RGBA": 4,
-}  # of Pillow's modes with eight bits a channel
+# Channels for Pillow's modes with at most eight bits a channel
+_CHANNELS = {"1": 1, "L": 1, "P": 3, "RGB": 3, "RGBA": 4}
 
 
 def folder(
@@ -34,21 +30,24 @@ def folder(
     damaged_limit: int = 10,
     test_fraction: float = 0.1,
 ) -> Arrays:
-    """The images of a folder, held in memory as bytes [N, H, W, C].
+    """Return the images of a folder, held in memory as bytes [N, H, W, C].
 
     If it has the folders `train` and `test`, these are the splits; else `test_fraction` of the
-    images, the same in every run, are kept for testing. Within a split, folders are classes, named
+    images, identical in every run, are kept for testing. Within a split, folders are classes, named
     in alphabetical order; images that lie in it directly have no labels.
 
-    `size` [height, width], or one number for both: "crop" scales until the shorter way fits and
-    keeps the centre, "stretch" scales both ways; bicubic and antialiased (Parmar et al. 2022, "On
-    aliased resizing and surprising subtleties in GAN evaluation"). Without a size all images must
-    be equally large. `channels`: convert all images to 1 (grey), 3 (RGB) or 4 (RGBA); null: as they
-    are, which must be the same for all. Pictures a camera turned are turned upright.
+    `size` is [height, width], or one integer for both: "crop" scales until the shorter side fits
+    and keeps the centre, "stretch" scales both sides; bicubic and antialiased (Parmar et al. 2022,
+    "On aliased resizing and surprising subtleties in GAN evaluation"). Without a size all images
+    must be equally large. `channels`: convert all images to 1 (grey), 3 (RGB) or 4 (RGBA); null:
+    keep the files' channels, which must be equal for all. Images that a camera rotated are turned
+    upright.
 
     Files that cannot be read are named in the log and left out, up to `damaged_limit` of them.
-    Raises UserError beyond it, for a folder without images, images of unequal size or channels, or
-    images beside class folders.
+
+    Raises:
+        UserError: more files are damaged, the folder has no images, images differ in size or
+          channels, or some lie beside class folders.
     """
     source = f"data.path={path}"
     root = Path(path)
@@ -58,24 +57,22 @@ def folder(
         raise UserError(f"{source}: there is no such folder.")
     parted = all((root / s).is_dir() for s in SPLITS)
     files = {s: _files(root / s, source) for s in SPLITS} if parted else {"": _files(root, source)}
-    names = sorted({c for found in files.values() for _, c in found})
+    names = sorted({c for _, c in itertools.chain(*files.values())})
     if "" in names and len(names) > 1:
         raise UserError(
             f"{source}: one of its splits has class folders, the other has none: give both or "
             "neither."
         )
     images = _Reader(size, resize, channels, damaged_limit, source).read(
-        [f for fs in files.values() for f, _ in fs]
+        [f for f, _ in itertools.chain(*files.values())]
     )
-    kept = {
-        s: [(images[f], names.index(c)) for f, c in found if f in images]
-        for s, found in files.items()
-    }
+    kept = {}
+    for split, found in files.items():
+        kept[split] = [(images[f], names.index(c)) for f, c in found if f in images]
     if not parted:
-        rows = split_off(
-            len(kept[""]), test_fraction, source, np.array([label for _, label in kept[""]])
-        )
-        kept = {s: [kept[""][i] for i in r] for s, r in rows.items()}
+        whole = kept[""]
+        rows = split_off(len(whole), test_fraction, source, np.array([label for _, label in whole]))
+        kept = {s: [whole[i] for i in r] for s, r in rows.items()}
     if not all(kept[s] for s in SPLITS):
         raise UserError(f"{source}: one of its splits has no readable image.")
     examples = {s: np.stack([image for image, _ in kept[s]]) for s in SPLITS}
@@ -101,8 +98,9 @@ def _check_settings(size: Sequence[int] | None, resize: str, channels: int | Non
 
 
 def _files(root: Path, source: str) -> list[tuple[Path, str]]:
-    """(file, class) of every image in a split's folder; the class is "" if they lie in it
-    directly.
+    """Return (file, class) of every image in a split's folder.
+
+    The class is "" if the images lie in it directly.
     """
     found = sorted(
         p
@@ -123,7 +121,7 @@ def _files(root: Path, source: str) -> list[tuple[Path, str]]:
 
 
 class _Reader:
-    """Reads image files to bytes [H, W, C] of one shape, as `folder` says."""
+    """Reader of image files to bytes [H, W, C] of one shape, with the settings of `folder`."""
 
     def __init__(
         self,
@@ -140,10 +138,10 @@ class _Reader:
         self.source = source
 
     def read(self, files: Sequence[Path]) -> Mapping[Path, np.ndarray]:
-        """The images of the files that can be read."""
+        """Return the images of the files that can be read."""
         images: dict[Path, np.ndarray] = {}
         damaged: list[str] = []
-        with ThreadPoolExecutor() as pool:  # decoding holds no interpreter lock
+        with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
             for file, image in zip(files, pool.map(self._read, files), strict=True):
                 if isinstance(image, str):
                     damaged.append(f"{file} ({image})")
@@ -162,7 +160,7 @@ class _Reader:
         return images
 
     def _read(self, file: Path) -> np.ndarray | str:
-        """One image, or why it cannot be read."""
+        """Return one image, or the reason why it cannot be read."""
         try:
             with Image.open(file, formats=["PNG", "JPEG"]) as image:
                 image.load()
@@ -199,9 +197,8 @@ class _Reader:
         first, *others = collections.Counter(i.shape for i in images.values())
         if not others:
             return
-        one, other = (
-            next(f for f, i in images.items() if i.shape == s) for s in (first, others[0])
-        )
+        one = next(f for f, i in images.items() if i.shape == first)
+        other = next(f for f, i in images.items() if i.shape == others[0])
         if first[2] != others[0][2]:
             raise UserError(
                 f"{self.source}: {one} has {first[2]} channels, {other} has {others[0][2]}: set "

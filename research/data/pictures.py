@@ -1,4 +1,4 @@
-"""Conversion of examples to uint8 pictures."""
+"""Conversion of examples to uint8 images."""
 
 import numpy as np
 from PIL import Image
@@ -7,13 +7,14 @@ from sparring.data.dataset import pixels
 
 
 def colours(image: np.ndarray) -> Image.Image:
-    """Bytes [h, w, C], C of 1, 3 or 4, as a picture in colours."""
+    """Return bytes [h, w, C], C of 1, 3 or 4, as a Pillow image in RGB."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).convert("RGB")
 
 
 def levels(images: np.ndarray) -> np.ndarray:
-    """Images [N, h, w, C] in [-1, 1] as bytes with a number of channels that a picture may have: 1,
-    3 or 4.
+    """Return images [N, h, w, C] in [-1, 1] as bytes with 1, 3 or 4 channels.
+
+    Two channels get an empty third one; of more than four the first three are kept.
     """
     cells = pixels(np.asarray(images, np.float32))
     channels = cells.shape[-1]
@@ -23,8 +24,9 @@ def levels(images: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Images [N, h, w, C] in [-1, 1] -> uint8 [N, H, W, 3 or 4], of 16 pixels a side or more, about
-    64 at most.
+    """Return images [N, h, w, C] in [-1, 1] as small ones, uint8 [N, H, W, 3 or 4].
+
+    A side has 16 pixels or more, about 64 at most.
     """
     cells = levels(images)
     cells = cells.repeat(3, axis=-1) if cells.shape[-1] == 1 else cells

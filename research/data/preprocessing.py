@@ -1,6 +1,4 @@
-"""What a model is given once it has left its run: pixels, texts, numbers in their own units; and
-how they become what the model is shown.
-"""
+"""Preprocessing that leaves a run with its model: pixels, texts and numbers in their own units."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,21 +11,21 @@ from sparring.data import dataset
 
 
 def same(values: Any) -> Any:
-    """As they are."""
+    """Return `values` unchanged."""
     return values
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """An input as people have it.
+    """Input as users have it, and its translation to the model's input.
 
     Args:
-      name: of the input.
-      spec: its shape, without the batch, and dtype.
-      prepare: tensors of it [B, ...] -> what the model is shown, each member's from its own alone.
-      undo: the inverse, on arrays; None if there is none.
-      limit: of ids, how many there are, 0 to `limit` - 1; of others None.
-      resources: tables that `prepare` looks up.
+        name: of the input.
+        spec: its shape, without the batch, and dtype.
+        prepare: tensors of it [B, ...] -> the model's input, each member's from its own alone.
+        undo: the inverse, on arrays; None if there is none.
+        limit: of ids, how many there are, 0 to `limit` - 1; of others None.
+        resources: tables that `prepare` looks up.
     """
 
     name: str
@@ -40,22 +38,25 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Units:
-    """How numbers [..., K] in their own units were scaled: less `mean` [K], over `spread` [K]."""
+    """Scaling of numbers [..., K] in their own units: minus `mean` [K], divided by `spread` [K].
+
+    `spread` is the standard deviation.
+    """
 
     mean: np.ndarray
     spread: np.ndarray
 
     def scaled(self, values: tf.Tensor) -> tf.Tensor:
-        """In units of the spread, float32."""
+        """Return values in units of the standard deviation, float32."""
         return (values - self.mean.astype(np.float32)) / self.spread.astype(np.float32)
 
     def unscaled(self, values: Any) -> Any:
-        """In their own units, float32; tensors or arrays."""
+        """Return values in their own units, float32; tensors or arrays."""
         return values * self.spread.astype(np.float32) + self.mean.astype(np.float32)
 
 
 def raw(data: Any) -> InputSpec:
-    """What stands for an input of `data`: its own `raw`, or what it shows the model."""
+    """Return the specification of raw inputs of `data`: its own `raw`, or the model's input."""
     found = getattr(data, "raw", None)
     if found is not None:
         return found
@@ -64,7 +65,7 @@ def raw(data: Any) -> InputSpec:
 
 
 def plain(shape: Sequence[int], dtype: np.dtype) -> InputSpec:
-    """Images as pixels (bytes, if they are kept so), other numbers as they are."""
+    """Return the specification of images as pixels (if stored as bytes), or of plain numbers."""
     spec = tf.TensorSpec(shape, tf.as_dtype(dtype))
     name = "images" if len(shape) == 3 else "inputs"
     if dtype == np.uint8:

@@ -1,6 +1,4 @@
-"""Coloured shapes drawn by formula: images whose class, colour, place and size are known
-exactly.
-"""
+"""Coloured shapes drawn by formula, whose class, colour, position and size are known exactly."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -54,14 +52,13 @@ _BACKGROUND = 64  # greys from black up to this
 
 
 class Shapes(Arrays):
-    """Images [N, size, size, 3] of one shape each on a dark ground; the class is shape *
-    len(COLOURS) + colour.
+    """Images [N, size, size, 3] of one shape each on a dark background.
 
-    Shape, colour, place, extent and the ground's grey are drawn independently and evenly, the shape
-    lying wholly inside the image; edges are antialiased. The images are the same in every run;
-    `seed` fixes the order of the batches. `train` and `test` say how many are drawn; `only` some
-    classes are kept, as classes in that order, and of each at most `per_class` training images,
-    drawn by the seed.
+    The class is shape * len(COLOURS) + colour. Shape, colour, position, extent and the background's
+    grey are drawn independently and uniformly, the shape lying wholly inside the image; edges are
+    antialiased. The images are identical in every run; `seed` fixes the order of the batches.
+    `train` and `test` are the numbers of images drawn. `only` keeps some classes, as classes in
+    that order, and `per_class` limits the training images of each, drawn by the seed.
     """
 
     def __init__(
@@ -96,17 +93,16 @@ class Shapes(Arrays):
         )
 
     def boxes(self, split: str, limit: int | None = None) -> np.ndarray:
-        """Top, left, bottom and right edge of each shape as a share of the image, float32 [N, 4],
-        in [0, 1].
+        """Return the top, left, bottom and right edges as shares of the image, float32 [N, 4].
 
-        They belong to the examples that `examples(split, limit)` gives, in that order.
+        They belong to the examples that `examples(split, limit)` returns, in that order.
         """
         return self._boxes[known(split)][self.rows(split, limit)]
 
 
 def _draw(count: int, size: int, stream: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images uint8 [N, size, size, 3], labels int64 [N] and boxes float32 [N, 4]."""
-    # A row each: shape, colour, extent, x, y, ground
+    """Return images uint8 [N, size, size, 3], labels int64 [N] and boxes float32 [N, 4]."""
+    # Rows: shape, colour, extent, x, y, background
     u = host_random.uniform(count * 6, 0x5A4B, stream).reshape(6, count)
     shape = (u[0] * len(SHAPES)).astype(np.int64)
     colour = (u[1] * len(COLOURS)).astype(np.int64)
@@ -116,7 +112,7 @@ def _draw(count: int, size: int, stream: int) -> tuple[np.ndarray, np.ndarray, n
     paint = np.array(list(COLOURS.values()), np.float32)[colour]  # [N, 3]
     images = np.empty((count, size, size, 3), np.uint8)
     at = np.arange(size) + 0.5  # centres of pixels
-    # A bounded piece at a time
+    # In parts, to bound the memory
     for rows in np.array_split(np.arange(count), max(1, count * size * size // 2**20)):
         cover = _cover(
             shape[rows],
@@ -131,8 +127,9 @@ def _draw(count: int, size: int, stream: int) -> tuple[np.ndarray, np.ndarray, n
 
 
 def _cover(shape: np.ndarray, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """The share of each pixel that lies in the shape, [N, size, size], from its centre's distance
-    to the edge.
+    """Return the share of each pixel that lies in the shape, [N, size, size].
+
+    It follows from the distance of the pixel's centre to the edge.
     """
     cover = np.empty((len(r), y.shape[1], x.shape[2]), np.float32)
     for index, distance in enumerate(SHAPES.values()):
@@ -142,9 +139,7 @@ def _cover(shape: np.ndarray, x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np
 
 
 class Boxes(Pairs):
-    """The images of `Shapes`, uint8 [N, size, size, 3], and as target where the shape is: its box,
-    float32 [N, 4].
-    """
+    """Images of `Shapes`, uint8 [N, size, size, 3], with a box as target, float32 [N, 4]."""
 
     boxed = True
 

@@ -1,4 +1,4 @@
-"""Tables: rows of numbers, some of which are to be told from the others."""
+"""Tables: rows of numbers, some of which are predicted from the others."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from sparring.errors import UserError
 def linear(
     seed: int, train: int = 1000, test: int = 200, features: int = 8, noise: float = 0.1
 ) -> Pairs:
-    """Normal inputs [N, features], and targets [N, 1] that are linear in them but for normal noise
-    of that spread.
+    """Return normal inputs [N, features] with targets [N, 1] that are linear in them plus noise.
 
-    The table is the same in every run; `seed` fixes the order of the batches.
+    `noise` is the standard deviation of the normal noise. The table is identical in every run;
+    `seed` fixes the order of the batches.
     """
     count = train + test
     x = host_random.normal(count * features, 1).reshape(count, features)
@@ -35,9 +35,7 @@ def linear(
 
 
 class Table(Pairs):
-    """Rows of numbers: inputs [N, F] and targets [N, K], both scaled from the units that their
-    columns are in.
-    """
+    """Rows of numbers: inputs [N, F] and targets [N, K], both scaled from their columns' units."""
 
     def __init__(
         self,
@@ -55,17 +53,19 @@ class Table(Pairs):
         )
 
     def restored(self, outputs: tf.Tensor) -> tf.Tensor:
-        """In the units of the targets' columns."""
+        """Return outputs in the units of the targets' columns."""
         return self._targets_units.unscaled(outputs)
 
 
 def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0.1) -> Table:
-    """A .csv file with a head: the columns `targets` are told from all the others, every one of
-    them numbers.
+    """Return a .csv file with a header, whose columns `targets` are predicted from all others.
 
-    Inputs and targets are scaled to mean 0 and spread 1 over the train split. Raises UserError for
-    a file that is missing, not UTF-8 or no table, a column that is not there, and a cell that is no
-    finite number, with its line.
+    Every column is numeric. Inputs and targets are scaled to mean 0 and standard deviation 1 over
+    the train split.
+
+    Raises:
+        UserError: the file is missing, not UTF-8 or no table, a column does not exist, or a cell is
+          no finite number; the message gives its line.
     """
     source = f"data.path={path}"
     head, rows = _read(Path(path), source)
@@ -96,7 +96,11 @@ def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0
 
 
 def read_text(path: Path, source: str) -> str:
-    """A file's text; UserError if there is none or it is not UTF-8, with the line."""
+    """Return the text of a UTF-8 file.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8; the message gives the line.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:

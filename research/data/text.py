@@ -1,4 +1,4 @@
-"""Texts and their classes: generated ones, files of one's own, and how a text becomes ids.
+"""Text classification data: generated reviews, the user's files, and tokenisation.
 
 Texts are tokenised on the host, once, before training: strings have no place in a compiled step.
 """
@@ -16,8 +16,9 @@ from sparring.data.preprocessing import InputSpec
 from sparring.data.tabular import read_text
 from sparring.errors import UserError
 
+# Ids of padding and of words outside the vocabulary
 NOTHING = 0
-UNKNOWN = 1  # ids that are no word's
+UNKNOWN = 1
 _PUNCTUATION = r"""[!"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~']"""
 _NOUNS = ("film", "plot", "music", "ending", "cast", "script", "camera", "story", "hero", "joke")
 _VERBS = ("was", "seemed", "felt", "is", "looked")
@@ -27,14 +28,15 @@ _BAD = ("bad", "poor", "silly", "boring", "dull", "awful", "clumsy", "weak")
 
 
 class Tokeniser:
-    """Texts [B] -> ids int64 [B, length]: lower case, without punctuation, at white space; as
-    Keras' TextVectorization.
+    """Tokeniser by words: texts [B] -> ids int64 [B, length].
 
-    Plain operations and one table, so that it leaves with a model, for where there is no Keras.
+    Lower case, without punctuation, split at white space, as Keras' TextVectorization does. It
+    consists of plain operations and one table, so that it can be exported with a model, to places
+    without Keras.
 
     Args:
-      words: those that are known; the first has the id 2.
-      length: of every text, cut or filled up.
+        words: the known words; the first has the id 2.
+        length: of every text, which is cut or padded to it.
     """
 
     def __init__(self, words: Sequence[str], length: int) -> None:
@@ -53,11 +55,10 @@ class Tokeniser:
 
 
 class Texts(Pairs):
-    """Texts as ids int64 [N, length] (0: nothing, 1: a word that is not in the vocabulary) and
-    their classes [N].
+    """Texts as ids int64 [N, length], and their classes [N].
 
-    The vocabulary is the `vocabulary` most frequent words of the train split, as Keras'
-    TextVectorization counts them.
+    The id 0 is padding, 1 a word that is not in the vocabulary. The vocabulary is the `vocabulary`
+    most frequent words of the train split, as Keras' TextVectorization counts them.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Texts(Pairs):
             )
         counted = tf.keras.layers.TextVectorization(vocabulary)
         counted.adapt(list(texts["train"]))
-        # The first are nothing and the unknown
+        # The first two entries are padding and the unknown word
         self.tokeniser = Tokeniser(counted.get_vocabulary()[2:], length)
         self.classes = len(names)
         self.names = tuple(names)
@@ -100,11 +101,11 @@ class Texts(Pairs):
 def reviews(
     seed: int, vocabulary: int = 100, length: int = 16, train: int = 4000, test: int = 1000
 ) -> Texts:
-    """Reviews of films made by a grammar: "the plot was not very clever but the music seemed fine".
+    """Return film reviews by a grammar: "the plot was not very clever but the music seemed fine".
 
-    The last clause decides whether a review is good or bad, and "not" turns its clause round: a bag
-    of words does not tell. Both classes are equally frequent. Reviews are the same in every run;
-    `seed` fixes the order of the batches.
+    The last clause decides whether a review is good or bad, and "not" reverses its clause: a bag of
+    words cannot tell. Both classes are equally frequent. Reviews are identical in every run; `seed`
+    fixes the order of the batches.
     """
     if min(train, test) < 1:
         raise UserError(f"data.train={train}, data.test={test}: 1 at least.")
@@ -115,7 +116,7 @@ def reviews(
 
 
 def _reviews(count: int, stream: int) -> tuple[list[str], np.ndarray]:
-    # A clause: noun, verb, not, degree, which, word
+    # Numbers of a clause: noun, verb, negation, degree, good or bad, word
     u = host_random.uniform(count * 2 * 6, 31, stream).reshape(count, 2, 6)
     texts = []
     labels = np.zeros(count, np.int64)
@@ -147,10 +148,13 @@ def _clause(u: np.ndarray) -> tuple[str, int]:
 def lines(
     path: str, seed: int, vocabulary: int = 10000, length: int = 64, test_fraction: float = 0.1
 ) -> Texts:
-    """A text file, a line for each text: its class, a tab, the text. UTF-8.
+    """Return a UTF-8 text file with a line for each text: its class, a tab, the text.
 
-    The test split is the same in every run and has its share of every class. Raises UserError for a
-    file that is missing or not UTF-8, and for a line without a tab, each with its number.
+    The test split is identical in every run and has its share of every class.
+
+    Raises:
+        UserError: the file is missing or not UTF-8, or a line has no tab; the message gives the
+          line.
     """
     source = f"data.path={path}"
     found: list[tuple[str, str]] = []
@@ -172,11 +176,11 @@ def lines(
 
 
 def wordpieces(text: str, vocabulary: Mapping[str, int], length: int) -> np.ndarray:
-    """A text as BERT is given it: [CLS], its word pieces, [SEP], then padding 0; int64 [length]
-    (Devlin et al. 2018).
+    """Return a text as BERT's input: [CLS], word pieces, [SEP], then padding 0; int64 [length].
 
-    Lower case; each word is the longest piece of the vocabulary that it begins with, then the
-    longest that goes on ("##..."), and so on; a word that cannot be had so is [UNK].
+    Devlin et al. 2018. Lower case; each word is split into the longest piece of the vocabulary that
+    it begins with, then the longest that continues it ("##..."), and so on; a word that cannot be
+    split so is [UNK].
     """
     pieces = ["[CLS]"]
     for word in re.findall(r"\w+|[^\w\s]", text.lower()):

@@ -1,6 +1,4 @@
-"""How a folder of exported models is laid out: `models/<name>/<version>/`, as TensorFlow Serving
-reads it.
-"""
+"""Layout of a folder of models: `models/<name>/<version>/`, as TensorFlow Serving reads it."""
 
 import re
 from pathlib import Path
@@ -9,7 +7,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions of a model, ascending: its folders whose names are numbers."""
+    """Return the versions of a model, ascending: its folders whose names are integers."""
     if not folder.is_dir():
         return []
     return sorted(

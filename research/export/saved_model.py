@@ -1,10 +1,11 @@
-"""`sparring export RUN --name cart --out models`: what a run has learned, as a folder that
-TensorFlow Serving reads.
+"""Export of a run's model as a folder that TensorFlow Serving reads, for `sparring export`.
+
+`sparring export RUN --name cart --out models` writes
 
     models/cart/1/saved_model.pb, variables/, manifest.json
 
-A version is written beside its place and renamed, so that a server that watches the folder sees it
-whole or not at all.
+A version is written beside its final place and renamed, so that a server that watches the folder
+sees all of it or nothing.
 """
 
 import json
@@ -28,8 +29,9 @@ _SCRATCH = ".scratch-"
 
 
 class Small(NamedTuple):
-    """What is made for small devices: TensorFlow Lite formats, ONNX; how many inputs and seeds they
-    are judged by.
+    """Exports for small devices: TensorFlow Lite formats and ONNX.
+
+    `inputs` and `seeds` say how many are used to measure their fidelity.
     """
 
     formats: Sequence[str] = ()
@@ -54,14 +56,15 @@ def _scratch(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"{folder}: no folder can be made there: {error.strerror}.") from error
     scratch = folder / f"{_SCRATCH}{os.getpid()}"
-    # Of a killed export, as numbers of processes come again in containers
+    # A killed export may have left it, as process ids repeat in containers
     shutil.rmtree(scratch, ignore_errors=True)
     return scratch
 
 
 def _publish(scratch: Path, folder: Path, content: dict[str, Any]) -> Path:
-    """Seal the finished folder and give it the next number; another export may take a number at the
-    same time.
+    """Seal the finished folder and move it to the next version.
+
+    Another export may take that version at the same time.
     """
     from sparring.storage import manifest
 
@@ -82,7 +85,7 @@ def _publish(scratch: Path, folder: Path, content: dict[str, Any]) -> Path:
 def _manifest(
     run: Path, cfg: DictConfig, name: str, checkpoint: str, step: int, exported: Any, module: Any
 ) -> dict[str, Any]:
-    """Where the model is from, and what it takes and gives."""
+    """Return the model's origin, metrics and signatures."""
     result = RunFolder(run).read_result()
     ours = provenance.versions()
     return {
@@ -105,16 +108,17 @@ def _manifest(
         },
         "notes": dict(exported.notes),
         "signatures": {
-            key: {
-                "about": signature.about,
-                "inputs": {n: _described(t, [None, *t.shape]) for n, t in signature.inputs.items()},
-                "outputs": {
-                    n: _described(t, t.shape)
-                    for n, t in module.signatures[key].structured_outputs.items()
-                },
-            }
+            key: _signature(signature, module.signatures[key].structured_outputs)
             for key, signature in exported.signatures.items()
         },
+    }
+
+
+def _signature(signature: Any, outputs: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "about": signature.about,
+        "inputs": {n: _described(t, [None, *t.shape]) for n, t in signature.inputs.items()},
+        "outputs": {n: _described(t, t.shape) for n, t in outputs.items()},
     }
 
 

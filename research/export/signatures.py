@@ -1,9 +1,8 @@
-"""What a trainer gives away when its run is over: named functions of named tensors, and how to try
-them out.
+"""Signatures of a trained model: named functions of named tensors, and calls of them on arrays.
 
 `trainer.export()` returns an `Export`. `research/export/saved_model.py` writes it as a SavedModel
-that needs none of our code, and `research/export/tflite_onnx.py` shrinks one of its functions and
-holds the result against the original.
+that needs none of this package's code, and `research/export/tflite_onnx.py` converts one of its
+functions and compares the result with the original.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,25 +12,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-DEFAULT = (
-    "serving_default"  # TensorFlow Serving's name for the signature of a request that names none
-)
+# TensorFlow Serving's name for the signature of a request that names none
+DEFAULT = "serving_default"
 
 _PART = 250
 
+# Named arrays [B, ...], and functions from these to others
 Arrays = Mapping[str, np.ndarray]
-Function = Callable[
-    [Arrays], dict[str, np.ndarray]
-]  # named arrays [B, ...] to named arrays [B, ...]
+Function = Callable[[Arrays], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A function to be called from elsewhere.
+    """Function for callers outside of this package.
 
     `call(**inputs)` takes tensors [B, *shape] by name and returns tensors [B, ...] by name, for any
-    B, each member's from its own inputs alone. `inputs` says shape (without the batch) and dtype of
-    each, `about` what it is.
+    B, each member's from its own inputs alone. `inputs` gives shape (without the batch) and dtype
+    of each, `about` a description.
     """
 
     call: Callable[..., dict[str, tf.Tensor]]
@@ -39,7 +36,7 @@ class Signature:
     about: str
 
     def trace(self) -> Any:
-        """The concrete function, with the batch dimension free, as a plain graph."""
+        """Return the concrete function, with the batch dimension free, as a plain graph."""
         specs = {
             n: tf.TensorSpec([None, *s.shape], s.dtype, name=n) for n, s in self.inputs.items()
         }
@@ -48,17 +45,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class Export:
-    """What a trained model can be asked.
+    """Exported functions of a trained model.
 
     Args:
-      signatures: by name; the first is also the one of requests that name none.
-      edge: the name of the signature that is worth shrinking for small devices.
-      samples: count -> that many inputs of `edge`, as they occur in the run: what a quantized
-        function is fitted to.
-      judge: (function in the place of `edge`, seed) -> scores of it, such as an evaluated return.
-      notes: what else the manifest should say, as plain values.
-      resources: tables that the signatures look up.
-      drawn: whether `judge` says something else under another seed.
+        signatures: by name; the first is also the default one.
+        edge: the name of the signature that is converted for small devices.
+        samples: count -> that many inputs of `edge`, as they occur in the run, to which a quantized
+          function is fitted.
+        judge: (function in the place of `edge`, seed) -> its scores, such as an evaluated return.
+        notes: further content of the manifest, as plain values.
+        resources: tables that the signatures look up.
+        drawn: whether the scores of `judge` depend on the seed.
     """
 
     signatures: Mapping[str, Signature]
@@ -70,19 +67,20 @@ class Export:
     drawn: bool = True
 
     def module(self) -> "Exported":
-        """The signatures traced, over the variables they read."""
+        """Return the signatures traced, with the variables they read."""
         return Exported(
             {name: signature.trace() for name, signature in self.signatures.items()}, self.resources
         )
 
 
 class Exported:
-    """Concrete functions by name, and a module of the variables they read: no Keras layer, no class
-    of ours.
+    """Concrete functions by name, and a module of the variables they read.
+
+    It holds no Keras layer and no class of this package.
 
     Attributes:
-      signatures: by name, the first one also by TensorFlow Serving's name for the default.
-      module: what the variables and tables belong to.
+        signatures: by name, the first one also under TensorFlow Serving's name for the default.
+        module: the owner of variables and tables.
     """
 
     def __init__(self, functions: Mapping[str, Any], resources: Sequence[Any] = ()) -> None:
@@ -97,12 +95,12 @@ class Exported:
         tf.saved_model.save(self.module, folder, signatures=dict(self.signatures))
 
     def function(self, name: str) -> Function:
-        """A signature on arrays."""
+        """Return a signature on arrays."""
         return on_arrays(self.signatures[name])
 
 
 def on_arrays(concrete: Any) -> Function:
-    """A concrete function of named tensors, called with and returning arrays."""
+    """Return a concrete function of named tensors as a function of named arrays."""
 
     def call(inputs: Arrays) -> dict[str, np.ndarray]:
         outputs = concrete(**{name: tf.constant(value) for name, value in inputs.items()})
@@ -112,7 +110,7 @@ def on_arrays(concrete: Any) -> Function:
 
 
 def in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
-    """What `function` makes of arrays [N, ...], a few hundred members at a time."""
+    """Return `function` of arrays [N, ...], computed a few hundred members at a time."""
     count = len(next(iter(inputs.values())))
     parts = [
         function({n: a[i : i + _PART] for n, a in inputs.items()}) for i in range(0, count, _PART)
@@ -121,5 +119,5 @@ def in_parts(function: Function, inputs: Arrays) -> dict[str, np.ndarray]:
 
 
 def seed_spec() -> tf.TensorSpec:
-    """The input from which a member's random numbers follow."""
+    """Return the specification of the seed from which a member's random numbers follow."""
     return tf.TensorSpec([], tf.int64)

@@ -1,11 +1,10 @@
-"""What is exported for small devices: TensorFlow Lite in four formats, ONNX, and how far each is
-from the original.
+"""Export for small devices, TensorFlow Lite in four formats and ONNX, with fidelity reports.
 
 The formats of TensorFlow Lite:
-  float32  the same arithmetic by other kernels
-  float16  weights in half precision, arithmetic in float32
-  dynamic  kernels in int8, activations quantized as they come
-  int8     kernels and activations in int8, fitted to inputs of the run; float32 at its ends
+    float32  the same arithmetic by other kernels
+    float16  weights in half precision, arithmetic in float32
+    dynamic  kernels in int8, activations quantized at run time
+    int8     kernels and activations in int8, fitted to inputs of the run; float32 at its ends
 """
 
 import contextlib
@@ -28,15 +27,16 @@ from sparring.errors import UserError
 from sparring.export.signatures import Arrays, Export, Exported, Function, in_parts
 
 _FITTED = 500  # inputs that int8 is fitted to
-_CALLS = 500  # of which a latency is the median
+_CALLS = 500  # calls to measure a latency
 
 
 def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[str, Any]:
-    """Write the files into the version's folder; returns the fidelity report. `wanted` is a
-    `sparring.export.saved_model.Small`.
+    """Write the files into the version's folder, and return the fidelity report.
+
+    `wanted` is a `sparring.export.saved_model.Small`.
     """
     drawn = export.samples(_FITTED + wanted.inputs)
-    count = len(next(iter(drawn.values())))  # fewer, of a run that has no more
+    count = len(next(iter(drawn.values())))  # may be fewer
     first = min(_FITTED, count // 2)
     fitted = {name: array[:first] for name, array in drawn.items()}
     fresh = {name: array[first:] for name, array in drawn.items()}
@@ -49,7 +49,7 @@ def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[s
     if wanted.onnx:
         path = folder / "onnx" / f"{export.edge}.onnx"
         _keep(path, to_onnx(export))
-        # As TensorFlow flattens them
+        # Outputs are sorted, as TensorFlow flattens them
         made["onnx"] = (path, in_onnxruntime(path, sorted(signature.structured_outputs)))
     original = module.function(export.edge)
     seeds = wanted.seeds if export.drawn else min(wanted.seeds, 1)
@@ -67,7 +67,7 @@ def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[s
 
 
 def _size(content: bytes) -> dict[str, int]:
-    """In bytes, and what gzip makes of it, which is where a pruned model's zeros go."""
+    """Return the size in bytes, plain and gzipped; gzip shows what pruning saves."""
     return {"bytes": len(content), "gzip_bytes": len(gzip.compress(content, mtime=0))}
 
 
@@ -77,8 +77,10 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def convert(signature: Any, module: Exported, kind: str, fitted: Arrays) -> bytes:
-    """A signature as a TensorFlow Lite file; UserError naming the operation that has no such
-    kernel.
+    """Return a signature as a TensorFlow Lite file.
+
+    Raises:
+        UserError: it does not convert; the message names the operation without such a kernel.
     """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([signature], module.module)
     if kind != "float32":
@@ -99,8 +101,9 @@ def convert(signature: Any, module: Exported, kind: str, fitted: Arrays) -> byte
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Converters tell the terminal of every operation, in Python and in C++; what is wrong they
-    raise.
+    """Silence converters, which report every operation in Python and in C++.
+
+    Errors are raised all the same.
     """
     loggers = [
         (logger, logger.level) for logger in map(logging.getLogger, ("tensorflow", "tf2onnx"))
@@ -127,10 +130,11 @@ def _one_by_one(inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
 
 
 def interpreted(content: bytes) -> Function:
-    """A TensorFlow Lite file as a function of arrays; any batch, for which the interpreter is
-    resized.
+    """Return a TensorFlow Lite file as a function of arrays, for any batch.
+
+    The interpreter is resized to the batch.
     """
-    # TensorFlow tells of this class's end, but both of ours have it
+    # TensorFlow announces the removal of this class, but both supported versions have it
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
         interpreter = tf.lite.Interpreter(model_content=content, num_threads=1)
@@ -140,8 +144,9 @@ def interpreted(content: bytes) -> Function:
 
 
 def to_onnx(export: Export) -> bytes:
-    """What an export has for the edge, as an ONNX file. An output with an input's name, like a
-    state, ends in _out.
+    """Return the edge signature of an export as an ONNX file.
+
+    An output with an input's name, such as a state, gets the suffix _out.
     """
     tf2onnx = _needed("tf2onnx")
     wanted = export.signatures[export.edge]
@@ -161,7 +166,7 @@ def to_onnx(export: Export) -> bytes:
 
 
 def in_onnxruntime(path: Path, outputs: list[str]) -> Function:
-    """An ONNX file as a function of arrays, run by onnxruntime."""
+    """Return an ONNX file as a function of arrays, run by onnxruntime."""
     session = _needed("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def call(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -180,12 +185,13 @@ def _needed(name: str) -> ModuleType:
 
 
 class Fidelity:
-    """How far a function is from the original it was made of.
+    """Comparison of functions with the original they were made from.
 
     Args:
-      original: on arrays.
-      inputs: drawn from the run, the same for every function.
-      judge: (function, seed) -> scores, called with seeds 0, 1, ...
+        original: on arrays.
+        inputs: drawn from the run, and used for every function.
+        judge: (function, seed) -> scores, called with seeds 0, 1, ...
+        seeds: how many.
     """
 
     def __init__(
@@ -201,7 +207,7 @@ class Fidelity:
         self._expected = in_parts(original, inputs)
 
     def of(self, function: Function) -> dict[str, Any]:
-        """Errors, agreement of what is chosen, scores, seconds."""
+        """Return errors, agreement of discrete outputs, scores, and latency."""
         found = in_parts(function, self._inputs)
         errors = {}
         agreement = {}
@@ -219,21 +225,16 @@ class Fidelity:
         }
 
     def judged(self, function: Function) -> dict[str, Any]:
-        """Every score by seed, and its mean."""
+        """Return every score by seed, and its mean."""
         scores = [self._judge(function, seed) for seed in range(self._seeds)]
-        names = scores[0] if scores else {}
-        return {
-            "scores": {
-                n: {
-                    "mean": float(np.mean([s[n] for s in scores])),
-                    "by_seed": [s[n] for s in scores],
-                }
-                for n in names
-            }
-        }
+        found = {}
+        for name in scores[0] if scores else {}:
+            by_seed = [score[name] for score in scores]
+            found[name] = {"mean": float(np.mean(by_seed)), "by_seed": by_seed}
+        return {"scores": found}
 
     def latency(self, function: Function) -> dict[str, float]:
-        """Milliseconds of a call with one member: the median and the 99th percentile."""
+        """Return the median and the 99th percentile of a one-member call's milliseconds."""
         one = {name: array[:1] for name, array in self._inputs.items()}
         function(one)
         seconds = []
@@ -246,7 +247,7 @@ class Fidelity:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """The report as a table."""
+    """Yield the report as lines of a table."""
     rows = {"original": report["original"], **report["formats"]}
     yield f"{report['signature']}, on {report['inputs']} inputs from the run:"
     for kind, row in rows.items():

@@ -1,4 +1,4 @@
-"""Convolutional networks for small boards and pictures."""
+"""Convolutional networks for small boards and images."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,11 @@ from sparring.networks.mlp import MLP, fresh
 
 
 class PatchConvolution(tf.keras.layers.Layer):
-    """A convolution without padding as patches and one matrix product: [B, H, W, C] -> [B, H', W',
-    filters].
+    """Convolution without padding, computed from patches: [B, H, W, C] -> [B, H', W', filters].
 
-    It computes what tf.nn.conv2d does, from a kernel kept as a matrix [size * size * C, filters],
-    rows ordered by patch row, patch column, channel. On a CPU XLA compiles matrix products well and
-    convolutions badly; the patches take size * size times the input's memory.
+    It equals tf.nn.conv2d, as one matrix product with a kernel kept as a matrix [size * size * C,
+    filters], rows ordered by patch row, patch column, channel. On a CPU XLA compiles matrix
+    products well and convolutions badly; the patches take size * size times the input's memory.
     """
 
     def __init__(
@@ -42,15 +41,15 @@ class PatchConvolution(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def patches(self, inputs: tf.Tensor) -> tf.Tensor:
-        """[B, H, W, C] -> [B, H', W', size * size * C]."""
-        spans = [
-            [(at, at + self.stride * (count - 1) + 1) for at in range(self.size)]
-            for count in (self.rows, self.columns)
-        ]
+        """Extract patches: [B, H, W, C] -> [B, H', W', size * size * C]."""
         step = self.stride
-        return tf.concat(
-            [inputs[:, a:b:step, c:d:step] for a, b in spans[0] for c, d in spans[1]], axis=-1
-        )
+        height = step * (self.rows - 1) + 1
+        width = step * (self.columns - 1) + 1
+        found = []
+        for top in range(self.size):
+            for left in range(self.size):
+                found.append(inputs[:, top : top + height : step, left : left + width : step])
+        return tf.concat(found, axis=-1)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         patches = self.patches(inputs)
@@ -59,16 +58,15 @@ class PatchConvolution(tf.keras.layers.Layer):
 
 
 class CNN(tf.keras.layers.Layer):
-    """Convolutions, each followed by `activation`, then dense layers of `units`: [B, H, W, C] ->
-    [B, units[-1]].
+    """Convolutions and then dense layers of `units`: [B, H, W, C] -> [B, units[-1]].
 
     The defaults are MinAtar's network (Young and Tian 2019, section 4): 16 filters of 3 x 3, then
     128 units. The initialisation is orthogonal with gain sqrt(2) and zero biases, as the MLP's.
 
     Args:
         filters: filters of each convolution.
-        kernel_sizes: how many cells wide and high each one looks.
-        strides: cells from one look to the next.
+        kernel_sizes: width and height of each convolution's kernels.
+        strides: strides of each convolution.
         units: of the dense layers.
         activation: after every layer.
         convolution: "patches" for a matrix product of patches, "conv2d" for TensorFlow's own

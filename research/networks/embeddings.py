@@ -1,20 +1,20 @@
-"""Networks that read ids: words of a text, or anything else that is counted through."""
+"""Networks over integer ids: words of a text, or any other tokens."""
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-PADDING = 0  # the id of nothing, which fills a text up to the length of all
+PADDING = 0  # the id that fills texts up to a common length
 
 
 class Embedded(tf.keras.layers.Layer):
-    """Ids [B, T] -> a learned vector for each [B, T, dimension] -> the torso's features [B, F].
+    """Torso over learned vectors of ids: [B, T] -> [B, T, dimension] -> features [B, F].
 
     Args:
-      torso: a factory of a layer called with (vectors [B, T, dimension], mask=bool [B, T]); the
-        mask is false where there is padding, the id 0.
-      vocabulary: how many ids there are.
-      dimension: numbers of a vector.
+        torso: a factory of a layer called with (vectors [B, T, dimension], mask=bool [B, T]); the
+          mask is false where there is padding, the id 0.
+        vocabulary: the number of ids.
+        dimension: the length of a vector.
     """
 
     def __init__(
@@ -29,9 +29,7 @@ class Embedded(tf.keras.layers.Layer):
 
 
 class Bag(tf.keras.layers.Layer):
-    """The mean of the vectors, [B, T, D] -> [B, D]: a text as a bag of words, whose order
-    is lost.
-    """
+    """Mean of the vectors, [B, T, D] -> [B, D]: a text as a bag of words, whose order is lost."""
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         weights = tf.cast(mask, inputs.dtype)[..., tf.newaxis]  # [B, T, 1]

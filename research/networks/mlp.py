@@ -8,20 +8,20 @@ import tensorflow as tf
 def fresh(
     initializer: tf.keras.initializers.Initializer | str,
 ) -> tf.keras.initializers.Initializer:
-    """A new initializer of the same settings: one unseeded Keras initializer gives every layer the
-    same numbers.
+    """Return a new initializer of the same settings.
+
+    One unseeded Keras initializer gives every layer the same numbers.
     """
     initializer = tf.keras.initializers.get(initializer)
     return type(initializer).from_config(initializer.get_config())
 
 
 class MLP(tf.keras.layers.Layer):
-    """Dense layers of `units`, each followed by `activation`: [B, ...] -> [B, units[-1]]; inputs
-    are flattened.
+    """Dense layers of `units`, each followed by `activation`: [B, ...] -> [B, units[-1]].
 
-    The default initialisation is orthogonal with gain sqrt(2) and zero biases, as in the PPO
-    baselines (Huang et al. 2022, "The 37 implementation details of proximal policy optimization",
-    detail 2).
+    Inputs are flattened. The default initialisation is orthogonal with gain sqrt(2) and zero
+    biases, as in the PPO baselines (Huang et al. 2022, "The 37 implementation details of proximal
+    policy optimization", detail 2).
     """
 
     def __init__(

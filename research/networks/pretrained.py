@@ -1,4 +1,4 @@
-"""Networks that come trained: the backbones of tf.keras.applications as encoders of images."""
+"""Pretrained networks: the backbones of tf.keras.applications as encoders of images."""
 
 import logging
 import sys
@@ -15,28 +15,27 @@ IMAGENET = "imagenet"
 
 
 class Pretrained(tf.keras.layers.Layer):
-    """A backbone of `tf.keras.applications` without its head: images [B, H, W, C] -> features [B,
-    F].
+    """Backbone of `tf.keras.applications` without its head: [B, H, W, C] -> features [B, F].
 
-    Images are brought to the range and the order of colours that the backbone was trained with, by
-    Keras' own `preprocess_input` for it; grey ones are shown as three equal colours.
+    Images are brought to the range and the channel order that the backbone was trained with, by
+    Keras' own `preprocess_input` for it; grey ones are repeated to three channels.
 
     Args:
-      backbone: the name of a class there: VGG16, ResNet50, InceptionV3, MobileNetV2,
-        EfficientNetB0, ...
-      weights: a path or an address of an .h5 file of weights without the head; "imagenet" for those
-        that Keras keeps in ~/.keras/models, or fetches there; None for random ones, which the log
-        says.
-      sha256: what the file's checksum is to be; an address needs one.
-      size: [height, width] that images are resized to (bilinear); None: as they are.
-      low, high: what the images' values run from and to: -1 and 1 in supervised training and GANs,
-        0 and 1 for agents.
-      trainable: whether its weights train; `stages` may freeze them as well.
-      fixed_statistics: whether batch normalisation stays at the statistics it came with, even where
-        it trains. One that is frozen does in any case.
-      pooling: "avg" or "max" over places; None: all places, as one vector.
-      units: of dense layers behind it.
-      settings: further arguments of the backbone's class, such as {alpha: 0.35} of MobileNetV2.
+        backbone: the name of a class there: VGG16, ResNet50, InceptionV3, MobileNetV2,
+          EfficientNetB0, ...
+        weights: a path or an address of an .h5 file of weights without the head; "imagenet" for
+          those that Keras keeps in ~/.keras/models, or fetches there; None for random ones, which
+          the log reports.
+        sha256: the expected checksum of the file; an address needs one.
+        size: [height, width] that images are resized to (bilinear); None: unchanged.
+        low, high: the range of the images' values: -1 and 1 in supervised training and GANs, 0 and
+          1 for agents.
+        trainable: whether its weights train; `stages` may freeze them as well.
+        fixed_statistics: whether batch normalization keeps its pretrained statistics even where it
+          trains. A frozen one does in any case.
+        pooling: "avg" or "max" over positions; None: all positions, as one vector.
+        units: of dense layers behind it.
+        settings: further arguments of the backbone's class, such as {alpha: 0.35} of MobileNetV2.
     """
 
     def __init__(
@@ -71,9 +70,8 @@ class Pretrained(tf.keras.layers.Layer):
         height, width = self._sides(tf.TensorShape(input_shape))
         self.network = self._make((height, width, 3))
         self.network.trainable = self._trains
-        self.blocks = {
-            layer.name: layer for layer in self.network.layers if layer.weights
-        }  # weights by layers' names
+        # Tracks the weights by their layers' names
+        self.blocks = {layer.name: layer for layer in self.network.layers if layer.weights}
         super().build(input_shape)
 
     def _sides(self, shape: tf.TensorShape) -> tuple[int, int]:
@@ -102,10 +100,9 @@ class Pretrained(tf.keras.layers.Layer):
     def _from_keras(self, shape: tuple[int, int, int]) -> tf.keras.Model:
         try:
             return self._network_of(shape, IMAGENET)
-        except (
-            Exception
-        ) as error:  # no file and no network, a file that is none, weights of another network
-            # Unless it is the images' size that is wrong, which Keras raises alike
+        # No file and no network, a broken file, weights of another network
+        except Exception as error:
+            # If the images' size is wrong, which raises the same from Keras, this reports it
             self._random_network(shape)
             raise UserError(
                 f"weights=imagenet: Keras has no weights for {self.backbone} that can be used in "
@@ -113,7 +110,7 @@ class Pretrained(tf.keras.layers.Layer):
             ) from error
 
     def _random_network(self, shape: tuple[int, int, int]) -> tf.keras.Model:
-        """With random weights."""
+        """Return the network with random weights."""
         try:
             return self._network_of(shape, None)
         except ValueError as error:
@@ -146,7 +143,7 @@ class Pretrained(tf.keras.layers.Layer):
 def application(
     name: str,
 ) -> tuple[Callable[..., tf.keras.Model], Callable[[tf.Tensor], tf.Tensor]]:
-    """A backbone's class in `tf.keras.applications` and its way to prepare images of 0 to 255."""
+    """Return a class of `tf.keras.applications` and its preprocessing of images of 0 to 255."""
     made = getattr(tf.keras.applications, name, None)
     if not callable(made):
         known = [

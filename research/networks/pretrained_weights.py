@@ -1,5 +1,4 @@
-"""Where weights of a backbone come from: a file, an address or the Keras cache. Never from nowhere
-without a word.
+"""Weights of a backbone: from a file, an address or the Keras cache.
 
 Only arrays are read. A whole model in an .h5 file would have Keras execute what its layers hold;
 here the network is built from its name, and the file gives weights alone.
@@ -19,11 +18,13 @@ _log = logging.getLogger("sparring")
 
 
 def locate(weights: str, sha256: str | None) -> Path:
-    """The file behind a path or an address, whose SHA-256 is as given.
+    """Return the file behind a path or an address, after a check of its SHA-256.
 
-    An address (https, http or file) needs one; what was fetched is kept where Keras keeps its own,
-    ~/.keras/models. Raises UserError for a file that is not there, cannot be fetched or is another
-    than the checksum says.
+    An address (https, http or file) needs a checksum; fetched files are kept in Keras' own cache,
+    ~/.keras/models.
+
+    Raises:
+        UserError: the file does not exist, cannot be fetched, or has another checksum.
     """
     if "://" in weights:
         if sha256 is None:
@@ -60,12 +61,13 @@ def _fetched(address: str, sha256: str) -> Path:
 
 
 def load(model: tf.keras.Model, path: Path) -> None:
-    """Assign the weights in an .h5 file, written by `save_weights` or `save`, to the layers they
-    have the names of.
+    """Assign weights of an .h5 file to the layers of the same names.
 
-    Raises UserError that lists what does not fit: layers that are missing on either side, or of
-      another shape; nothing
-    has been assigned then.
+    The file is written by `save_weights` or `save`.
+
+    Raises:
+        UserError: layers are missing on either side, or have other shapes; all are listed, and
+          nothing is assigned.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -79,9 +81,8 @@ def load(model: tf.keras.Model, path: Path) -> None:
     faults = [f"only in the file: {n}" for n in found if n not in here]
     faults += [f"not in the file: {n}" for n in here if n not in found]
     for name in here.keys() & found.keys():
-        ours, theirs = (
-            [tuple(a.shape) for a in arrays] for arrays in (here[name].weights, found[name])
-        )
+        ours = [tuple(weight.shape) for weight in here[name].weights]
+        theirs = [array.shape for array in found[name]]
         if ours != theirs:
             faults.append(f"differs: {name} is {theirs} in the file, {ours} here")
     if faults:
@@ -94,12 +95,14 @@ def load(model: tf.keras.Model, path: Path) -> None:
 
 
 def _layers(group: h5py.Group) -> dict[str, list[np.ndarray]]:
-    """Arrays by layer, of a file in Keras' HDF5 format."""
-    names = [_text(n) for n in group.attrs["layer_names"]]
-    found = {
-        n: [np.asarray(group[n][_text(w)]) for w in group[n].attrs["weight_names"]] for n in names
-    }
-    return {n: arrays for n, arrays in found.items() if arrays}
+    """Return arrays by layer, from a file in Keras' HDF5 format."""
+    found = {}
+    for name in map(_text, group.attrs["layer_names"]):
+        layer = group[name]
+        arrays = [np.asarray(layer[_text(weight)]) for weight in layer.attrs["weight_names"]]
+        if arrays:
+            found[name] = arrays
+    return found
 
 
 def _text(name: bytes | str) -> str:

@@ -1,4 +1,4 @@
-"""Recurrent networks: LSTM and GRU over sequences, and step by step."""
+"""Recurrent networks: LSTM and GRU over whole sequences or step by step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,19 +8,18 @@ import tensorflow as tf
 from sparring.errors import UserError
 
 CELLS = {"lstm": tf.keras.layers.LSTMCell, "gru": tf.keras.layers.GRUCell}
-State = list[list[tf.Tensor]]  # for each layer what its cell remembers, each [B, units]
+State = list[list[tf.Tensor]]  # for each layer the tensors of its cell's state, each [B, units]
 
 
 class RNN(tf.keras.layers.Layer):
-    """Layers of recurrent cells: sequences [B, T, F] -> what the last layer says of the last step,
-    [B, units[-1]].
+    """Stacked recurrent cells: sequences [B, T, F] -> output at the last step [B, units[-1]].
 
-    A sequence is gone through in one loop of the compiled program. `step` goes on by one step from
-    a state, for what acts while the sequence is still to come.
+    The sequence is processed in one loop of the compiled program. `step` advances a state by one
+    step, for acting while the sequence is still to come.
 
     Args:
-      cell: "lstm" (Hochreiter and Schmidhuber 1997) or "gru" (Cho et al. 2014).
-      units: of each layer.
+        cell: "lstm" (Hochreiter and Schmidhuber 1997) or "gru" (Cho et al. 2014).
+        units: of each layer.
     """
 
     def __init__(self, cell: str = "lstm", units: Sequence[int] = (64,)) -> None:
@@ -46,13 +45,14 @@ class RNN(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def start(self, batch: tf.Tensor | int) -> State:
-        """The state before the first step of `batch` sequences: zeros."""
+        """Return the state before the first step of `batch` sequences: zeros."""
         sizes = [tf.nest.flatten(cell.state_size) for cell in self.cells]
         return [[tf.zeros([batch, n]) for n in layer] for layer in sizes]
 
     def step(self, inputs: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """One step: inputs [B, F] and a state -> what the last layer says [B, units[-1]], and the
-        next state.
+        """Take one step from inputs [B, F] and a state.
+
+        Returns the last layer's output [B, units[-1]], and the next state.
         """
         following: State = []
         for cell, before in zip(self.cells, state, strict=True):
@@ -61,24 +61,30 @@ class RNN(tf.keras.layers.Layer):
         return inputs, following
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
-        """`mask` bool [B, T]: false for steps that are passed over, such as the padding
-        of a text.
+        """Process sequences [B, T, F] to the last layer's output at the last step.
+
+        `mask` bool [B, T] is false for steps to skip, such as the padding of a text.
         """
         length = inputs.shape[1]
         state = self.start(tf.shape(inputs)[0])
         by_time = tf.transpose(inputs, [1, 0, 2])  # [T, B, F]
-        says = tf.zeros([tf.shape(inputs)[0], self.cells[-1].units])
+        output = tf.zeros([tf.shape(inputs)[0], self.cells[-1].units])
 
-        def body(t: tf.Tensor, says: tf.Tensor, state: State) -> Any:
-            said, after = self.step(by_time[t], state)
+        def body(t: tf.Tensor, output: tf.Tensor, state: State) -> Any:
+            new_output, new_state = self.step(by_time[t], state)
             if mask is not None:
                 counts = mask[:, t, tf.newaxis]  # [B, 1]
-                said, after = tf.nest.map_structure(
-                    lambda new, old: tf.where(counts, new, old), (said, after), (says, state)
+                new_output, new_state = tf.nest.map_structure(
+                    lambda new, old: tf.where(counts, new, old),
+                    (new_output, new_state),
+                    (output, state),
                 )
-            return t + 1, said, after
+            return t + 1, new_output, new_state
 
-        _, says, _ = tf.while_loop(
-            lambda t, *_: t < length, body, (tf.constant(0), says, state), maximum_iterations=length
+        _, output, _ = tf.while_loop(
+            lambda t, *_: t < length,
+            body,
+            (tf.constant(0), output, state),
+            maximum_iterations=length,
         )
-        return tf.ensure_shape(says, [inputs.shape[0], self.cells[-1].units])
+        return tf.ensure_shape(output, [inputs.shape[0], self.cells[-1].units])

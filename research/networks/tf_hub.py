@@ -1,4 +1,4 @@
-"""Text encoders from TensorFlow Hub, such as BERT: a SavedModel in a folder of one's own."""
+"""Text encoders from TensorFlow Hub, such as BERT, as a SavedModel in a local folder."""
 
 from pathlib import Path
 
@@ -11,18 +11,17 @@ _INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 
 
 class HubEncoder(tf.keras.layers.Layer):
-    """A BERT-like encoder: ids of word pieces [B, T] (0: padding) -> what it says of the whole
-    text, [B, F].
+    """BERT-like encoder: ids of word pieces [B, T] (0: padding) -> features of the text [B, F].
 
     It is called as TensorFlow Hub's BERTs are, with a mapping of `input_word_ids`, `input_mask` and
-    `input_type_ids`, all int32 [B, T], and answers with a mapping. A SavedModel is a program: give
-    a folder that you trust. Addresses are refused, since nothing would hold what they answer to a
-    checksum; compile=graph unless XLA can compile all of it.
+    `input_type_ids`, all int32 [B, T], and returns a mapping. A SavedModel is a program: give a
+    folder that you trust. Addresses are refused, since nothing would check their content against a
+    checksum; use compile=graph unless XLA can compile all of it.
 
     Args:
-      path: the folder, with its saved_model.pb.
-      output: which of its answers, such as "pooled_output".
-      trainable: whether its weights train.
+        path: the folder, with its saved_model.pb.
+        output: the key of the output to use, such as "pooled_output".
+        trainable: whether its weights train.
     """
 
     def __init__(self, path: str, output: str = "pooled_output", trainable: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Which weights train when, and at what rate: freezing by name, and unfreezing in stages."""
+"""Fine-tuning: freezing weights by name, and unfreezing them in stages."""
 
 import itertools
 import math
@@ -16,13 +16,13 @@ from sparring.storage import variable_names
 
 
 class Stage:
-    """A part of a run.
+    """Part of a run in which more weights begin to train.
 
     Args:
-      train: regular expressions of names of weights, such as "head/.*"; those they match whole
-        begin to train here.
-      at: the share of the run at which it begins.
-      learning_rate: of all that trains in it, a number or a schedule; None: the optimizer's own.
+        train: regular expressions of names of weights, such as "head/.*"; those they match whole
+          begin to train here.
+        at: the share of the run at which the stage begins.
+        learning_rate: of all that trains in it, a number or a schedule; None: the optimizer's own.
     """
 
     def __init__(
@@ -35,9 +35,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Active:
-    """A stage with the weights that train in it: an optimizer for what each stage so far has
-    unfrozen.
-    """
+    """Stage with the weights that train in it, one optimizer for each stage's weights so far."""
 
     optimizers: Sequence[Scheduled]
     first: int  # the iteration it begins with
@@ -48,8 +46,10 @@ class Active:
 
 
 def matching(patterns: Iterable[str], names: Sequence[str], key: str) -> list[str]:
-    """The names that at least one of the patterns matches whole; UserError for a pattern that
-    matches none.
+    """Return the names that at least one of the patterns matches whole.
+
+    Raises:
+        UserError: a pattern is no regular expression, or matches none of the names.
     """
     found: set[str] = set()
     for pattern in patterns:
@@ -72,7 +72,7 @@ def plan(
     stages: Mapping[str, Stage],
     iterations: int,
 ) -> list[Active]:
-    """The stages of a run of `iterations`; without any, one in which everything trains.
+    """Return the stages of a run of `iterations`; without any, one in which everything trains.
 
     Weights that begin to train later have an optimizer of their own, with the first one's settings:
     its moments and its count of steps begin with them, as Adam's correction for the start asks.
@@ -110,7 +110,7 @@ def _check(stages: Mapping[str, Stage]) -> None:
 def _groups(
     names: Mapping[str, tf.Variable], stages: Mapping[str, Stage]
 ) -> list[list[tf.Variable]]:
-    """What each stage unfreezes that none before it did."""
+    """Return the weights that each stage unfreezes and none before it did."""
     groups = []
     taken = set[str]()
     for key, stage in stages.items():
@@ -125,8 +125,9 @@ def _groups(
 
 
 def still(network: tf.keras.layers.Layer, weights: Iterable[tf.Variable]) -> None:
-    """Have batch normalisation that has none of its own among `weights` run, and stay, at the
-    statistics it has.
+    """Put batch-norm layers whose parameters are not in `weights` into inference mode.
+
+    They use and keep the statistics they have. Layers without parameters are left training.
     """
     active = {id(v) for v in weights}
     for layer in _normalisations(network):
@@ -135,9 +136,7 @@ def still(network: tf.keras.layers.Layer, weights: Iterable[tf.Variable]) -> Non
 
 
 def coupled(network: tf.keras.layers.Layer) -> bool:
-    """Whether batch normalisation in it has one example's output depend on the others of
-    its batch.
-    """
+    """Return whether batch normalization makes an output depend on the rest of its batch."""
     return any(layer.trainable for layer in _normalisations(network))
 
 
@@ -148,9 +147,7 @@ def _normalisations(network: tf.keras.layers.Layer) -> Iterator[tf.keras.layers.
 
 
 def synchronise(network: tf.keras.layers.Layer) -> None:
-    """Of several replicas, batch normalisation in a network goes by the statistics of all their
-    shares of a batch.
-    """
+    """Make batch normalization use the statistics of all replicas' shares of a batch."""
     for layer in _normalisations(network) if replicas.num_replicas() > 1 else ():
         layer.synchronized = True
-        layer.fused = False  # as if it had been made so
+        layer.fused = False  # as Keras sets it for a layer made with synchronized=True

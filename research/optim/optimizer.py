@@ -1,6 +1,4 @@
-"""A Keras optimizer with a learning rate that follows the run's progress, and the norms of what it
-does.
-"""
+"""Keras optimizer with a learning rate that follows the run's progress."""
 
 from collections.abc import Sequence
 
@@ -12,19 +10,18 @@ from sparring.optim.schedules import Schedule, as_schedule
 
 
 def another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
-    """A Keras optimizer of the same settings, without slots."""
+    """Return a Keras optimizer of the same settings, without slots."""
     return type(keras).from_config(keras.get_config())
 
 
 class Scheduled:
-    """A Keras optimizer whose learning rate is a number or a schedule (`sparring.optim.schedules`),
-    times another if given.
+    """Keras optimizer whose learning rate is a number or a schedule, times another if given.
 
-    Gradients are summed over replicas, and then clipped by the Keras optimizer itself
-    (`global_clipnorm`). `build` fixes the order of its slots to the order of `variables`: TF-Agents
-    would order them by Keras' generated names, which differ between processes, and a restored
-    checkpoint would then swap moments silently. `prune`, if given, says after every update which
-    weights are zero (`sparring.optim.pruning`).
+    Schedules are those of `sparring.optim.schedules`. Gradients are summed over replicas, and then
+    clipped by the Keras optimizer itself (`global_clipnorm`). `build` fixes the order of its slots
+    to the order of `variables`: TF-Agents would order them by Keras' generated names, which differ
+    between processes, and a restored checkpoint would then swap moments silently. `prune`, if
+    given, decides after every update which weights are zero (`sparring.optim.pruning`).
     """
 
     def __init__(
@@ -44,16 +41,15 @@ class Scheduled:
         self.prune = prune
 
     def build(self, variables: Sequence[tf.Variable]) -> None:
-        """Make the slots of `variables` now, in this order."""
+        """Create the slots of `variables` now, in this order."""
         self.variables = list(variables)
         self.keras.build(self.variables)
 
     def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Apply gradients (one per built variable); return the global norms of the gradient and of
-        the change made.
+        """Apply gradients (one per built variable); return global norms of gradient and change.
 
-        Of several replicas, each gives the gradient of its share of the loss. Of variables that are
-        frozen neither norm counts, and nothing of theirs moves.
+        With several replicas, each gives the gradient of its share of the loss. Frozen variables
+        count in neither norm and do not change.
         """
         gradients = replicas.all_reduce_sum(list(gradients))
         self.keras.learning_rate.assign(self.learning_rate(progress))
@@ -75,12 +71,12 @@ class Scheduled:
 
 
 def freeze(variable: tf.Variable) -> None:
-    """From now on no `Scheduled` moves it, in whatever is traced hereafter."""
+    """Exclude a variable from all updates by `Scheduled` in programs traced from now on."""
     variable._held_fast = True
 
 
 def is_frozen(variable: tf.Variable) -> bool:
-    """Whether `freeze` was called on it."""
+    """Return whether `freeze` was called on a variable."""
     return getattr(variable, "_held_fast", False)
 
 

@@ -1,5 +1,6 @@
-"""What layers compute in. Weights, their updates, losses and everything outside of layers are
-float32 always.
+"""Precision of the computation in layers.
+
+Weights, their updates, losses and everything outside of layers are float32 always.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def check(name: str, key: str) -> None:
-    """UserError, with the config's `key`, for a precision that there is not."""
+    """Raise UserError, with the config's `key`, if there is no such precision."""
     if name not in POLICIES:
         raise UserError(
             f"{key}={name}: choose one of {', '.join(POLICIES)}. float16 would need loss scaling, "
@@ -24,7 +25,7 @@ def check(name: str, key: str) -> None:
 
 @contextlib.contextmanager
 def computing_in(name: str) -> Iterator[None]:
-    """Layers made inside compute in this precision."""
+    """Make layers that are created inside the context compute in this precision."""
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(POLICIES[name])
     try:

@@ -1,5 +1,6 @@
-"""Pruning: the smallest weights of every kernel become zero, more of them as the run goes on, and
-stay zero.
+"""Magnitude pruning during training.
+
+The smallest weights of every kernel become zero, more of them as the run goes on, and stay zero.
 """
 
 import tensorflow as tf
@@ -8,21 +9,21 @@ from sparring.errors import UserError
 
 
 class Magnitude:
-    """Magnitude pruning by the schedule of Zhu and Gupta (2017, "To prune, or not to prune",
-    section 3, equation 1).
+    """Magnitude pruning by the schedule of Zhu and Gupta.
 
-    Of each kernel (what has two dimensions or more) the share s of its weights is zero, at the
-    progress p of the run
+    Zhu and Gupta 2017, "To prune, or not to prune", section 3, equation 1. In each kernel (a
+    variable of two dimensions or more) the share s of the weights is zero at the progress p of the
+    run,
 
         s = sparsity * (1 - (1 - (p - begin) / (end - begin))^3)
 
-    and what is left goes on learning. A weight that has become zero is held there: zero itself is
-      the mask, so that a
-    checkpoint needs no other, and a run resumes to the bit; so a kernel that is made of zeros stays
-    so from `begin` on. Which weights are the smallest is looked up at every `every`th update, as
-    sorting a large kernel takes longer than its update.
+    and the others go on learning. A weight that has become zero is held there: zero itself is the
+    mask, so that a checkpoint needs no other, and a run resumes to the bit; a kernel that is made
+    of zeros therefore stays so from `begin` on. The smallest weights are determined at every
+    `every`th update, as sorting a large kernel takes longer than its update.
 
-    Raises UserError for a sparsity outside (0, 1), or a schedule that is none.
+    Raises:
+        UserError: the sparsity is outside (0, 1), or the schedule is invalid.
     """
 
     def __init__(
@@ -45,15 +46,16 @@ class Magnitude:
         self.every = int(every)
 
     def share(self, progress: tf.Tensor) -> tf.Tensor:
-        """How many of the weights are zero, 0 to `sparsity`."""
+        """Return the share of weights that are zero, 0 to `sparsity`."""
         gone = tf.clip_by_value((progress - self.begin) / (self.end - self.begin), 0.0, 1.0)
         return self.sparsity * (1.0 - (1.0 - gone) ** 3)
 
     def kept(
         self, value: tf.Tensor, before: tf.Tensor, progress: tf.Tensor, update: tf.Tensor
     ) -> tf.Tensor:
-        """A kernel's values after an update, pruned; `before` are those before it, `update` is its
-        number.
+        """Return a kernel's values after an update, pruned.
+
+        `before` are the values before the update, `update` is its index.
         """
         if value.shape.rank < 2:
             return value
@@ -65,8 +67,8 @@ class Magnitude:
             count = tf.cast(
                 tf.round(self.share(progress) * float(held.shape.num_elements())), tf.int64
             )
-            # Gathered, not sliced: where a slice begins is a constant to XLA, which compiles anew
-            # for each progress.
+            # Gathered, not sliced: to XLA the beginning of a slice is a constant, for each value of
+            # which it would compile anew.
             limit = tf.where(count > 0, tf.gather(smallest, tf.maximum(count - 1, 0)), -1.0)
             return tf.where(size > limit, held, tf.zeros_like(held))
 

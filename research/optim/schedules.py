@@ -1,8 +1,8 @@
 """Values that change as a run progresses: learning rates, exploration, clip ranges.
 
 A schedule is a callable from progress, a float32 scalar in [0, 1] (the share of `run.steps` that is
-done), to a float32 scalar. It is evaluated inside the compiled step. Anything callable serves; a
-plain number is a constant.
+done), to a float32 scalar. It is evaluated inside the compiled step. Any callable of that kind
+serves; a plain number is a constant.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,7 @@ Schedule = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Linear:
-    """From `start` to `end` in a straight line over the first `fraction` of the run; `end` from
-    there on.
-    """
+    """Linear schedule from `start` to `end` over the first `fraction` of the run, then `end`."""
 
     def __init__(self, start: float, end: float, fraction: float = 1.0) -> None:
         self.start = float(start)
@@ -30,8 +28,9 @@ class Linear:
 
 
 class Cosine:
-    """From `start` to `end` along half a cosine over the first `fraction` of the run (SGDR,
-    Loshchilov 2016, eq. 5).
+    """Half a cosine from `start` to `end` over the first `fraction` of the run, then `end`.
+
+    SGDR, Loshchilov 2016, eq. 5.
     """
 
     def __init__(self, start: float, end: float = 0.0, fraction: float = 1.0) -> None:
@@ -45,8 +44,9 @@ class Cosine:
 
 
 class Warmup:
-    """Rise linearly from zero over the first `fraction` of the run, then follow `then`, whose
-    progress starts there.
+    """Linear rise from zero over the first `fraction` of the run, then `then`.
+
+    The progress of `then` starts at the end of the rise.
     """
 
     def __init__(self, then: Schedule | float, fraction: float) -> None:
@@ -64,7 +64,7 @@ class Warmup:
 
 
 def as_schedule(value: Schedule | float) -> Schedule:
-    """`value` itself if it is callable, else the schedule that always returns it."""
+    """Return `value` itself if it is callable, else the schedule that always returns it."""
     if callable(value):
         return value
     number = float(value)

@@ -1,7 +1,7 @@
-"""What this machine can give to jobs, cores and memory, and what a job takes of it, as Linux says.
+"""Cores and memory of this machine, and what a job takes of them, as Linux reports it.
 
-A job leads a session (setsid). What it starts is of that session, in whatever process groups, and
-stays so without it.
+A job leads a session (setsid). Every process it starts belongs to that session, in whatever process
+group, and still does after the job has ended.
 """
 
 import contextlib
@@ -14,14 +14,12 @@ _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_
 
 
 def cores() -> list[int]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     return sorted(os.sched_getaffinity(0))
 
 
 def memory() -> float:
-    """Megabytes of memory that this machine, or the container that we are in, has; infinity if
-    nobody says.
-    """
+    """Return the memory of this machine or container in megabytes; infinity if unknown."""
     found = [float("inf"), _field(Path("/proc/meminfo"), "MemTotal:") / 1024]
     for path in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):
@@ -30,13 +28,14 @@ def memory() -> float:
 
 
 def killed_for_memory() -> int:
-    """How many processes the kernel has ended for lack of memory since the machine started."""
+    """Return how many processes the kernel has killed for lack of memory since boot."""
     return int(_field(Path("/proc/vmstat"), "oom_kill"))
 
 
 def taken(session: int) -> float:
-    """Megabytes that a session's processes take together; memory that several share is counted
-    once.
+    """Return the megabytes that a session's processes take together.
+
+    Memory that several of them share is counted once.
     """
     return sum(
         (_field(place / "smaps_rollup", "Pss:") or _field(place / "status", "VmRSS:")) / 1024
@@ -45,7 +44,7 @@ def taken(session: int) -> float:
 
 
 def end(session: int, seconds: float = 5.0) -> None:
-    """Kill what is left of a session, and return when it is gone; after so many seconds at most."""
+    """Kill what is left of a session, and return when it is gone or after `seconds`."""
     deadline = time.monotonic() + seconds
     while (left := processes(session)) and time.monotonic() < deadline:
         for number in left:
@@ -55,10 +54,10 @@ def end(session: int, seconds: float = 5.0) -> None:
 
 
 def processes(session: int) -> list[int]:
-    """The processes of a session that have not ended."""
+    """Return the processes of a session that have not ended."""
     found = []
     for place in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):  # it has gone meanwhile
+        with contextlib.suppress(OSError, ValueError):  # the process may end meanwhile
             if place.name.isdigit():
                 state, _, _, own = (place / "stat").read_text().rpartition(")")[2].split()[:4]
                 if int(own) == session and state != "Z":
@@ -67,7 +66,7 @@ def processes(session: int) -> list[int]:
 
 
 def _field(path: Path, name: str) -> float:
-    """The number after a name in a file of /proc; 0 if it is not there."""
+    """Return the number after a name in a file of /proc; 0 if it is not there."""
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text().splitlines():
             if line.startswith(name):
@@ -76,9 +75,13 @@ def _field(path: Path, name: str) -> float:
 
 
 def shares(jobs: int, cores_each: int | None) -> list[list[int]]:
-    """The cores of each of so many jobs at a time: as many as asked for, or a fair share; none
-    twice if it can be.
+    """Return the cores of each of `jobs` simultaneous jobs.
+
+    Each gets as many as asked for, or a fair share; no core is given twice if there are enough.
     """
     available = cores()
     size = min(cores_each or max(1, len(available) // jobs), len(available))
-    return [[available[(i * size + k) % len(available)] for k in range(size)] for i in range(jobs)]
+    found = []
+    for first in range(0, jobs * size, size):
+        found.append([available[k % len(available)] for k in range(first, first + size)])
+    return found

@@ -11,17 +11,15 @@ _listening: list["Interrupt"] = []
 
 
 def asked() -> bool:
-    """Whether a signal has asked for the end of this process' run."""
+    """Return whether a signal has asked for the end of this process' run."""
     return any(interrupt.asked for interrupt in _listening)
 
 
 @contextlib.contextmanager
 def heard_by(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[None]:
-    """`handler(number, frame)` hears these signals while the context lasts; then they are given
-    back as they were.
-    """
+    """Handle signals by `handler(number, frame)` while the context lasts, then restore them."""
     old = {}
-    # Not the main thread, as under some launchers: signals are not ours to take
+    # Outside the main thread, as under some launchers, signals cannot be handled
     with contextlib.suppress(ValueError):
         for number in numbers:
             old[number] = signal.signal(number, handler)
@@ -33,20 +31,18 @@ def heard_by(handler: Callable[[int, Any], None], *numbers: int) -> Iterator[Non
 
 
 class StoppedError(Exception):
-    """Raised by a trainer that gives up waiting for somebody who may never come, because the end
-    was asked for.
-    """
+    """Raised by a trainer that stops waiting for another process because the end was requested."""
 
 
 class Interrupt:
-    """`asked` is true once a signal has asked for the end."""
+    """Listener for SIGINT and SIGTERM; `asked` is true once one has arrived."""
 
     def __init__(self) -> None:
         self.asked = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear the two signals while the context lasts."""
+        """Handle the two signals while the context lasts."""
         _listening.append(self)
         try:
             with heard_by(self._heard, signal.SIGINT, signal.SIGTERM):

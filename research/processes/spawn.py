@@ -14,5 +14,8 @@ _PROGRAM = (
 
 
 def program(arguments: Sequence[str]) -> list[str]:
-    """The process that runs `sparring arguments...`, and hears SIGTERM if this one is killed."""
+    """Return the command line that runs `sparring arguments...`.
+
+    The process receives SIGTERM if this one is killed.
+    """
     return [sys.executable, "-P", "-c", _PROGRAM, str(os.getpid()), *arguments]

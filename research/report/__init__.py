@@ -1,1 +1,1 @@
-"""`sparring report`: what runs over seeds come to, as tables, charts and TensorBoard pages."""
+"""Reports of runs over seeds, for `sparring report`: tables, charts and TensorBoard pages."""

@@ -1,6 +1,4 @@
-"""From groups of runs to numbers: estimates with intervals for each task, over tasks, and of
-methods in pairs.
-"""
+"""Analysis of groups of runs: estimates with intervals for tasks, over tasks, and in pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from sparring.report.groups import Group
 from sparring.report.statistics import Bootstrap
 
 THRESHOLDS = np.linspace(0.0, 1.0, 101)  # of performance profiles
-_ALL_PAIRS = 5  # methods whose every pair is compared; of more, each with the baseline
+_ALL_PAIRS = 5  # up to so many methods are compared in all pairs, more with a baseline only
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic and the ends of its interval."""
+    """Value of a statistic and the ends of its interval."""
 
     value: float
     low: float
@@ -30,16 +28,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method beside another. `probability` is that a run of ours is better; `differences` are
-    ours minus theirs.
+    """Comparison of one method with another.
+
+    `probability` is that of one of our runs being better; `differences` are ours minus theirs.
     """
 
     ours: str
     theirs: str
     probability: Estimate
-    differences: Mapping[
-        str, tuple[np.ndarray, Estimate]
-    ]  # task -> of every seed that both have, and their mean
+    # Task -> differences of every seed that both have, and the estimate of their mean
+    differences: Mapping[str, tuple[np.ndarray, Estimate]]
 
 
 AGGREGATES: dict[str, Callable[..., np.ndarray]] = {
@@ -51,20 +49,19 @@ AGGREGATES: dict[str, Callable[..., np.ndarray]] = {
 
 
 class Analysis:
-    """What the groups come to.
+    """Analysis of methods on tasks.
 
     Args:
-      groups: methods on tasks.
-      maximize: whether a larger score is better.
-      bootstrap: for the intervals.
-      scale: task -> (worst, best): scores that become 0 and 1 before tasks are put together. A task
-        that it lacks, and every task without one, is scaled by the worst and the best of its own
-        runs.
-      baseline: the method that others are compared with; None compares every pair, up to five
-        methods.
+        groups: methods on tasks.
+        maximize: whether a larger score is better.
+        bootstrap: for the intervals.
+        scale: task -> (worst, best): scores that become 0 and 1 before tasks are aggregated. A task
+          that it lacks is scaled by the worst and the best of its own runs.
+        baseline: the method that others are compared with; None compares every pair, up to five
+          methods.
 
     Raises:
-      UserError: no method of that name.
+        UserError: no method of that name.
     """
 
     def __init__(
@@ -89,33 +86,34 @@ class Analysis:
             )
 
     def group(self, method: str, task: str) -> Group | None:
-        """The runs of a method on a task."""
+        """Return the runs of a method on a task, or None."""
         return self._by_name.get((method, task))
 
     def scores(self, method: str, task: str) -> dict[int, float]:
-        """Seed -> score of the runs that count."""
+        """Return seed -> score of the runs that count."""
         group = self.group(method, task)
         return group.scores() if group else {}
 
     def estimate(self, method: str, task: str) -> Estimate:
-        """The interquartile mean of a method's scores on a task, in the score's own unit."""
+        """Return the interquartile mean of a method's scores on a task, in the score's own unit."""
         values = [np.array(list(self.scores(method, task).values()))]
         return self._estimate(statistics.interquartile_mean, values)
 
     @cached_property
     def common(self) -> list[str]:
-        """The tasks on which every method that has any score has one: what aggregates are over."""
+        """Tasks on which every method with any score has one: those of the aggregates."""
         return [t for t in self.tasks if all(self.scores(m, t) for m in self.compared)]
 
     @cached_property
     def compared(self) -> list[str]:
-        """The methods with any score."""
+        """Methods with any score."""
         return [m for m in self.methods if any(self.scores(m, t) for t in self.tasks)]
 
     @property
     def scalable(self) -> bool:
-        """Whether normalised scores say anything: one method, scaled by its own runs alone, has
-        nothing beside it.
+        """Whether normalised scores are meaningful.
+
+        They are not for a single method scaled by its own runs alone.
         """
         return bool(self.common) and (
             len(self.compared) > 1 or all(task in self.given for task in self.common)
@@ -123,7 +121,7 @@ class Analysis:
 
     @cached_property
     def scale(self) -> dict[str, tuple[float, float]]:
-        """Task -> (worst, best), given or found."""
+        """Worst and best score of each task, given or found."""
         return {
             task: self._scale(task)
             for task in self.tasks
@@ -138,7 +136,7 @@ class Analysis:
         return (min(values), max(values)) if self.maximize else (max(values), min(values))
 
     def normalized(self, method: str) -> list[np.ndarray]:
-        """A method's scores on each common task, 0 the scale's worst and 1 its best: [N] each."""
+        """Return a method's scores on each common task, scaled to 0 and 1: [N] each."""
         found = []
         for task in self.common:
             worst, best = self.scale[task]
@@ -149,11 +147,11 @@ class Analysis:
         return found
 
     def aggregates(self, method: str) -> dict[str, Estimate]:
-        """The four aggregates of normalised scores over the common tasks."""
+        """Return the four aggregates of normalised scores over the common tasks."""
         return {name: self._estimate(f, self.normalized(method)) for name, f in AGGREGATES.items()}
 
     def profile(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The performance profile over `THRESHOLDS`, and the ends of its interval: [101] each."""
+        """Return the performance profile over `THRESHOLDS` and its interval's ends: [101] each."""
         tasks = self.normalized(method)
 
         def share(drawn: Sequence[np.ndarray]) -> np.ndarray:
@@ -163,7 +161,7 @@ class Analysis:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Every pair of methods, or each beside the baseline."""
+        """Comparisons of every pair of methods, or of each with the baseline."""
         if len(self.compared) < 2 or not self.common:
             return []
         pairs: list[tuple[str, str]] = list(combinations(self.compared, 2))

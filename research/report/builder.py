@@ -1,5 +1,6 @@
-"""`sparring report FOLDER...`: discover runs, group them by what varied, put them together over
-seeds, write.
+"""Builder of reports, for `sparring report FOLDER...`.
+
+It discovers runs, groups them by what varied, aggregates over seeds, and writes.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from sparring.tensorboard.event_reader import Curves, read_curves
 
 
 def report(chosen: argparse.Namespace) -> str:
-    """Write the report; returns what the terminal is told. `chosen` holds the flags of `main`."""
+    """Write the report; return the text for the terminal. `chosen` holds the flags of `main`."""
     found = discovery.find(chosen.folders)
     tag, runs = _with_tag(found.runs, chosen.tag)
     known, maximize = _direction(runs, chosen.minimize, by_objective=chosen.tag is None)
@@ -42,8 +43,10 @@ def report(chosen: argparse.Namespace) -> str:
 
 
 def _with_tag(runs: Sequence[Run], tag: str | None) -> tuple[str, list[Run]]:
-    """The runs with the scores to report. UserError if they have several objectives and none was
-    named.
+    """Return the tag of the score to report, and the runs with that score.
+
+    Raises:
+        UserError: the runs have several objectives and no tag was given, or no run has the tag.
     """
     objectives = sorted({run.objective for run in runs if run.objective})
     if tag is None and len(objectives) > 1:
@@ -66,7 +69,7 @@ def _rescored(run: Run, tag: str) -> Run:
 
 
 def _direction(runs: Sequence[Run], minimize: bool, by_objective: bool) -> tuple[bool, bool]:
-    """Whether the direction is known, and whether larger is better."""
+    """Return whether the direction is known, and whether larger is better."""
     said = {run.maximize for run in runs if run.maximize is not None} if by_objective else set()
     if minimize or len(said) != 1:
         return minimize, not minimize

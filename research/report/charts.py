@@ -1,6 +1,4 @@
-"""The report's charts: curves with bands, aggregates with intervals, profiles, probabilities of
-improvement.
-"""
+"""Charts of a report: curves with bands, aggregates, profiles, probabilities of improvement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +24,7 @@ _SMALL = 8  # points of a font
 
 @dataclass(frozen=True)
 class Band:
-    """A group's curve: the interquartile mean over its runs and the ends of its interval,
-    [T] each.
-    """
+    """Curve of a group: interquartile mean over its runs and its interval's ends, [T] each."""
 
     steps: np.ndarray
     middle: np.ndarray
@@ -37,8 +33,9 @@ class Band:
 
 
 def band(group: Group, curves: Mapping[Path, Curves], tag: str, analysis: Analysis) -> Band | None:
-    """The curve of the runs that count; None without a point. A run that ended early keeps its last
-    value.
+    """Return the curve of the runs that count; None without a point.
+
+    A run that ended early keeps its last value.
     """
     lines = [curves[run.folder].of(tag) for run in group.counted]
     lines = [line for line in lines if len(line[0])]
@@ -52,8 +49,9 @@ def band(group: Group, curves: Mapping[Path, Curves], tag: str, analysis: Analys
 
 
 def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Figure:
-    """A panel for each task: a band for each method over a thin line for each run, dotted if it
-    does not count.
+    """Return learning curves, a panel for each task.
+
+    There is a band for each method over a thin line for each run, dotted if it does not count.
     """
     figure, panels = _panels(len(analysis.tasks))
     for axes, task in zip(panels, analysis.tasks, strict=True):
@@ -85,7 +83,7 @@ def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Fig
 
 
 def aggregates(analysis: Analysis) -> Figure:
-    """A panel for each aggregate: a bar from low to high for each method."""
+    """Return a panel for each aggregate, with a bar from low to high for each method."""
     found = {method: analysis.aggregates(method) for method in analysis.compared}
     figure = Figure(figsize=(10, 1.0 + 0.4 * len(found)), layout="constrained")
     for axes, name in zip(
@@ -100,7 +98,7 @@ def aggregates(analysis: Analysis) -> Figure:
 
 
 def profiles(analysis: Analysis) -> Figure:
-    """The share of runs above each normalised score."""
+    """Return a chart of the share of runs above each normalised score."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     _tidy(axes)
@@ -117,7 +115,7 @@ def profiles(analysis: Analysis) -> Figure:
 
 
 def improvement(analysis: Analysis) -> Figure:
-    """A bar for each pair of methods, and the line of no difference."""
+    """Return a bar for each pair of methods, and the line of no difference."""
     bars = {f"{pair.ours} over {pair.theirs}": pair.probability for pair in analysis.comparisons}
     figure = Figure(figsize=(7, 1.0 + 0.4 * len(bars)), layout="constrained")
     axes = figure.subplots()
@@ -129,7 +127,7 @@ def improvement(analysis: Analysis) -> Figure:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """A chart as a picture, uint8 [H, W, 3]."""
+    """Return a chart as an image, uint8 [H, W, 3]."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -137,7 +135,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def _bars(axes: Axes, estimates: Mapping[str, Estimate], colored: Sequence[str]) -> None:
     _tidy(axes)
-    axes.use_sticky_edges = False  # else a bar's end would lie on the edge of the panel
+    axes.use_sticky_edges = False  # keeps a bar's end off the edge of the panel
     colors = dict(zip(colored, _colors(colored), strict=True))
     names = list(reversed(list(estimates)))
     for place, name in enumerate(names):

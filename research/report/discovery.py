@@ -1,5 +1,6 @@
-"""Finding the runs under a folder, whatever state they are in: finished, stopped, failed, killed,
-damaged, planned.
+"""Discovery of runs under a folder, whatever state they are in.
+
+They may be finished, stopped, failed, killed, damaged or planned.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from sparring.storage.run_folder import RunFolder
 from sparring.sweep.job import ENDED_WELL as ENDED
 from sparring.tensorboard.hparams import DECLARATION
 
-FOLDER = "report"  # where a report is kept; not searched for runs
+FOLDER = "report"  # folder of a report, not searched for runs
 _INNER = {"checkpoints", "best", FOLDER}  # folders of a run that hold no runs
 _NOT_SETTINGS = (
     "run",
@@ -36,12 +37,12 @@ _NOT_SETTINGS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `score` is the objective's last value; `settings` its config, flat, without what
-    only names it.
+    """Run found in a folder.
 
-    `status` is result.json's, or `running`, `killed` (it began and never said how it ended),
-    `planned` (a sweep's that has not begun), `twin` (another of its sweep over again) or `damaged`.
-    `problem` says why it does not count.
+    `score` is the objective's last value; `settings` its config, flat, without keys that only name
+    it. `status` is result.json's, or `running`, `killed` (it began and left no outcome), `planned`
+    (a sweep's job that has not begun), `twin` (a repetition of another run of its sweep) or
+    `damaged`. `problem` says why it does not count.
     """
 
     folder: Path
@@ -62,23 +63,23 @@ class Run:
 
     @property
     def counts(self) -> bool:
-        """Whether it came to its end and has a score."""
+        """Whether it was completed and has a score."""
         return self.status in ENDED and self.score is not None
 
 
 @dataclass
 class Found:
-    """What a search came upon: runs, and files that look like a run's and are not, each with the
-    reason.
-    """
+    """Result of a search: runs, and files that only look like a run's, each with the reason."""
 
     runs: list[Run] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
 
 def find(folders: Sequence[Path]) -> Found:
-    """Every run in the folders and below. UserError if a folder is not there, or there is no run in
-    any.
+    """Return every run in the folders and below.
+
+    Raises:
+        UserError: a folder does not exist, or there is no run in any.
     """
     found = Found()
     for named in folders:
@@ -96,8 +97,9 @@ def find(folders: Sequence[Path]) -> Found:
 
 
 def _without_twins(runs: Sequence[Run]) -> list[Run]:
-    """The runs, those that are another of their sweep over again (`sparring rerun`) marked: a seed
-    counts once.
+    """Return the runs, with repetitions of another one (`sparring rerun`) marked.
+
+    A seed counts once.
     """
     seen: dict[str, Run] = {}
     marked = []
@@ -142,9 +144,7 @@ def _look(place: Path, root: Path, found: Found) -> None:
 
 
 def _sweep(place: Path, root: Path) -> str:
-    """The name of the sweep that a run is of: the folder it lies in, seen from the folder that was
-    named.
-    """
+    """Return the name of a run's sweep: its parent folder, relative to the given one's parent."""
     return str(place.parent.relative_to(root.parent)) if place != root else root.name
 
 
@@ -191,7 +191,7 @@ def _status(place: Path, result: Mapping[str, Any], problem: str) -> str:
 
 
 def _locked(place: Path) -> bool:
-    """Whether a process is training there (`record.logged` keeps a lock)."""
+    """Return whether a process is training there (`run_folder.logged` holds a lock)."""
     try:
         descriptor = os.open(place, os.O_RDONLY)
     except OSError:
@@ -208,7 +208,7 @@ def _locked(place: Path) -> bool:
 
 
 def _planned(folder: Path, runs: Sequence[Run]) -> list[Run]:
-    """The jobs of sweeps in the folder that left no run."""
+    """Return the jobs of sweeps in the folder that left no run."""
     begun = {run.folder for run in runs}
     plans = [folder / run_folder.SWEEP, *folder.glob(f"*/{run_folder.SWEEP}")]
     found = []
@@ -226,7 +226,7 @@ def _planned(folder: Path, runs: Sequence[Run]) -> list[Run]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None: result.json writes NaN and infinities as text."""
+    """Return a finite number, or None: result.json has NaN and infinities as text."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 

@@ -1,11 +1,10 @@
-"""What varied: runs into methods and tasks, each with the shortest name that tells it from the
-others.
+"""Groups of runs: methods and tasks, named by what varied.
 
-A task is what runs are compared on (an environment, a data set): the parts of the config that its
-`tasks` names, called by their id, else by what was chosen, else by their class. All else that
-varied, the seed left out, makes a method. A setting that follows from another's choice, such as the
-replay buffer's size from agent=dqn, or a learning rate tuned for each environment from the
-environment, is no part of a name.
+Each gets the shortest name that distinguishes it from the others. A task is what runs are compared
+on (an environment, a data set): the parts of the config that its `tasks` names, called by their id,
+else by the chosen option, else by their class. All else that varied, except the seed, makes a
+method. A setting that follows from another's choice, such as the replay buffer's size from
+agent=dqn, or a learning rate tuned for each environment from the environment, is no part of a name.
 """
 
 import json
@@ -21,7 +20,7 @@ _Key = Callable[[Run], Hashable]
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one method on one task, one for each seed, in the order of seeds."""
+    """Runs of one method on one task, one for each seed, in the order of seeds."""
 
     method: str
     task: str
@@ -29,17 +28,18 @@ class Group:
 
     @property
     def counted(self) -> list[Run]:
-        """Those that came to their end."""
+        """Runs that count."""
         return [run for run in self.runs if run.counts]
 
     def scores(self) -> dict[int, float]:
-        """Seed -> score, of the runs that count."""
+        """Return seed -> score, of the runs that count."""
         return {run.seed: run.score for run in self.counted if run.score is not None}
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:
-    """Every method on every task, in the order of first appearance. Planned and damaged runs are in
-    none.
+    """Return every method on every task, in the order of first appearance.
+
+    Planned and damaged runs are in none.
     """
     known = [run for run in runs if run.settings]
     task_keys, method_keys = _telling(known)
@@ -59,8 +59,9 @@ def _order(run: Run) -> tuple[int, str]:
 
 
 def _telling(runs: Sequence[Run]) -> tuple[dict[str, _Key], dict[str, _Key]]:
-    """The fewest keys that tell tasks apart, and beyond that methods: label -> what a run has
-    there.
+    """Return the fewest keys that distinguish tasks, and those that distinguish methods.
+
+    Each is label -> a function of a run that returns its value.
     """
     tasks = {part for run in runs for part in run.tasks}
     chosen = sorted({key for run in runs for key in run.choices if "/" not in key})
@@ -82,11 +83,13 @@ def _telling(runs: Sequence[Run]) -> tuple[dict[str, _Key], dict[str, _Key]]:
         (False, "sweep", lambda run: run.sweep),
         *((False, k, _setting(k)) for k in settings if k.split(".")[0] not in tasks),
     ]
-    candidates.sort(key=lambda c: not c[0])  # tasks first; the order is else as it was
+    candidates.sort(key=lambda c: not c[0])  # tasks first, otherwise in the same order
     kept: tuple[dict[str, _Key], dict[str, _Key]] = ({}, {})
     parts = _split(runs, _task)
     for is_task, label, key in candidates:
-        refined = [several for part in parts for several in _split(part, key)]
+        refined: list[list[Run]] = []
+        for part in parts:
+            refined += _split(part, key)
         if len(refined) > len(parts):
             kept[0 if is_task else 1][label] = key
             parts = refined
@@ -94,8 +97,9 @@ def _telling(runs: Sequence[Run]) -> tuple[dict[str, _Key], dict[str, _Key]]:
 
 
 def _part(choice: str) -> str:
-    """The part of the config that a choice fills: `optimizer@generator_optimizer` fills
-    the latter.
+    """Return the part of the config that a choice fills.
+
+    `optimizer@generator_optimizer` fills the latter.
     """
     return choice.rpartition("@")[2]
 
@@ -130,13 +134,13 @@ def _words(run: Run, keys: Mapping[str, _Key]) -> list[str]:
         if value is None:
             continue  # the run has no such part
         text = _plain(value)
-        telling = "." not in label or short == "_target_"  # agent=dqn: the value says what it is
+        telling = "." not in label or short == "_target_"  # such as dqn in agent=dqn
         words.append(text if telling else f"{short if last.count(short) == 1 else label}={text}")
     return words
 
 
 def _plain(value: Any) -> str:
-    """A value as a person writes it; of a `_target_` its last part."""
+    """Return a value as a user writes it; of a `_target_` the last part."""
     value = (
         json.loads(value)
         if isinstance(value, str) and value[:1] in '"[{-0123456789tfn' and _json(value)
@@ -159,7 +163,7 @@ def _json(text: str) -> bool:
 
 
 def _task(run: Run) -> str:
-    """A task's name: for each part its id, else what was chosen, else its class."""
+    """Return a task's name: for each part its id, else the chosen option, else its class."""
     names = [_named(run, part) for part in run.tasks]
     return ", ".join(filter(None, names)) or "task"
 

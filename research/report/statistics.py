@@ -1,14 +1,13 @@
 """Statistics over few seeds: robust aggregates with bootstrap intervals, in NumPy.
 
 After Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice",
-sections 4.1 to 4.3, and held against their package rliable by `tests/report/test_statistics.py`.
+sections 4.1 to 4.3, and compared with their package rliable by `tests/report/test_statistics.py`.
 Scores of one method are an array [N] of its runs for each task, one number a run; tasks may have
 different numbers of runs. Larger is better throughout.
 
 The bootstrap is stratified: every draw takes, of each task, as many runs as it has, with
-  replacement. Draws follow from
-a seed. Arrays of draws are [R, N]; a statistic works on the last axis, so draws and data pass
-through the same code.
+replacement. Draws follow from a seed. Arrays of draws are [R, N]; a statistic works on the last
+axis, so draws and data pass through the same code.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ _PAIRS = 20_000_000  # comparisons held in memory at once
 
 
 def interquartile_mean(tasks: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of the middle half of all runs of all tasks: [..., N] each -> [...].
+    """Return the mean of the middle half of all runs of all tasks: [..., N] each -> [...].
 
     A quarter of the runs, rounded down, is left out at each end.
     """
@@ -32,24 +31,24 @@ def interquartile_mean(tasks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def median(tasks: Sequence[np.ndarray]) -> np.ndarray:
-    """The median over tasks of each task's mean over runs."""
+    """Return the median over tasks of each task's mean over runs."""
     return np.median(_means(tasks), axis=0)
 
 
 def mean(tasks: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean over tasks of each task's mean over runs."""
+    """Return the mean over tasks of each task's mean over runs."""
     return _means(tasks).mean(axis=0)
 
 
 def optimality_gap(tasks: Sequence[np.ndarray], goal: float = 1.0) -> np.ndarray:
-    """How far runs stay below `goal` on average; what lies above it counts as reaching it."""
+    """Return how far runs stay below `goal` on average; higher scores count as `goal`."""
     return goal - mean([np.minimum(runs, goal) for runs in tasks])
 
 
 def profile(tasks: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
-    """The share of runs above each threshold, averaged over tasks: [..., N] each -> [..., T].
+    """Return the share of runs above each threshold, averaged over tasks.
 
-    Agarwal et al.'s score distribution, equation 2.
+    [..., N] each -> [..., T]. Agarwal et al.'s score distribution, equation 2.
     """
     return np.mean([(runs[..., None] > thresholds).mean(axis=-2) for runs in tasks], axis=0)
 
@@ -61,11 +60,10 @@ def _means(tasks: Sequence[np.ndarray]) -> np.ndarray:
 def probability_of_improvement(
     ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """How likely a run of ours is better than one of theirs on the same task, averaged over tasks;
-    a tie is half.
+    """Return the probability that a run of ours beats one of theirs on the same task.
 
-    For each task the Mann-Whitney U statistic over the number of pairs: [..., N] and [..., M] each
-    -> [...].
+    A tie counts as half. It is averaged over tasks; for each it is the Mann-Whitney U statistic
+    over the number of pairs: [..., N] and [..., M] each -> [...].
     """
     return np.mean([_better(a, b) for a, b in zip(ours, theirs, strict=True)], axis=0)
 
@@ -80,7 +78,7 @@ def _better(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def paired_differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> np.ndarray:
-    """Ours minus theirs for every seed that both have, in the order of seeds."""
+    """Return ours minus theirs for every seed that both have, in the order of seeds."""
     return np.array(
         [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())],
         dtype=np.float64,
@@ -91,9 +89,9 @@ class Bootstrap:
     """Percentile intervals from stratified draws.
 
     Args:
-      seed: the draws follow from it.
-      draws: how many.
-      level: how much of the distribution an interval covers.
+        seed: the draws follow from it.
+        draws: their number.
+        level: the share of the distribution that an interval covers.
     """
 
     def __init__(self, seed: int = 0, draws: int = 2000, level: float = 0.95) -> None:
@@ -104,7 +102,7 @@ class Bootstrap:
     def interval(
         self, statistic: Statistic, tasks: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ends of the interval of a statistic of one method's runs: [...] each."""
+        """Return the ends of the interval of a statistic of one method's runs: [...] each."""
         return self._ends(statistic(self._drawn(tasks, np.random.default_rng([self.seed, 0]))))
 
     def interval_of_two(
@@ -113,9 +111,7 @@ class Bootstrap:
         ours: Sequence[np.ndarray],
         theirs: Sequence[np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The same of a statistic of two methods, whose runs are drawn independently of
-        each other.
-        """
+        """Return the ends of the interval of a statistic of two methods, drawn independently."""
         streams = (np.random.default_rng([self.seed, i]) for i in (0, 1))
         drawn = [
             self._drawn(tasks, stream)
@@ -124,11 +120,10 @@ class Bootstrap:
         return self._ends(statistic(*drawn))
 
     def band(self, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The interval of the interquartile mean over runs at every point of curves [N, T]: [T]
-        each.
+        """Return the interval of the interquartile mean over runs at every point of curves [N, T].
 
-        A run is drawn as a whole, so that the band is that of curves. NaN is where a run has no
-        point.
+        The ends are [T] each. A run is drawn as a whole, so that the band is that of curves. NaN
+        marks points that a run lacks.
         """
         rows = np.random.default_rng([self.seed, 0]).integers(
             len(curves), size=(min(self.draws, 500), len(curves))
@@ -145,9 +140,9 @@ class Bootstrap:
 
 
 def middle(curves: np.ndarray) -> np.ndarray:
-    """The interquartile mean over runs at every point: [..., N, T] -> [..., T].
+    """Return the interquartile mean over runs at every point: [..., N, T] -> [..., T].
 
-    Runs without a point there (NaN) don't count; NaN where none has one.
+    Runs without a point there (NaN) do not count; NaN if none has one.
     """
     ordered = np.sort(curves, axis=-2)  # NaN last
     count = np.isfinite(ordered).sum(axis=-2, keepdims=True)  # [..., 1, T]

@@ -1,4 +1,4 @@
-"""The report's tables, as Markdown for people and CSV for programs."""
+"""Tables of a report, as Markdown and CSV."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ import numpy as np
 from sparring.report.analysis import AGGREGATES, Analysis, Estimate
 from sparring.report.discovery import Run
 
-_LISTED_SEEDS = 10  # scores that a row lists; of more, the first ones
+_LISTED_SEEDS = 10  # a row lists so many scores at most
 
 
 @dataclass
 class Table:
-    """A table. `name` is its file's; `rows` hold numbers and text; `note` stands below it."""
+    """Table of a report: `name` is its file's, `rows` hold cells, `note` stands below it."""
 
     name: str
     title: str
@@ -26,7 +26,7 @@ class Table:
     note: str = ""
 
     def markdown(self, most: int = 0) -> str:
-        """The title, the table, the note; at most so many rows, unless 0."""
+        """Return the title, the table and the note, with `most` rows at most unless it is 0."""
         shown = self.rows[:most] if most else self.rows
         cells = [self.columns, *([said(cell) for cell in row] for row in shown)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -39,7 +39,7 @@ class Table:
         return "\n".join([*lines, *(["", self.note] if self.note else [])])
 
     def csv(self) -> str:
-        """Every row; numbers in full."""
+        """Return every row as CSV, numbers in full precision."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([self.columns, *self.rows])
@@ -47,7 +47,7 @@ class Table:
 
 
 def said(value: Any) -> str:
-    """A cell as a person reads it."""
+    """Return a cell as text for readers."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -58,7 +58,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def results(analysis: Analysis, unit: str) -> Table:
-    """A row for each method on each task, in the score's own unit."""
+    """Return a row for each method on each task, in the score's own unit."""
     level = f"{100 * analysis.bootstrap.level:g}%"
     columns = [
         "task",
@@ -111,8 +111,10 @@ def _listed(values: Sequence[float]) -> str:
 
 
 def aggregates(analysis: Analysis) -> Table:
-    """A row for each method: its aggregates over tasks."""
-    columns = [c for name in AGGREGATES for c in (name, f"{name} low", f"{name} high")]
+    """Return a row for each method, with its aggregates over tasks."""
+    columns: list[str] = []
+    for name in AGGREGATES:
+        columns += [name, f"{name} low", f"{name} high"]
     table = Table(
         "aggregates",
         f"Over {_counted(len(analysis.common), 'task')}, normalised scores",
@@ -122,9 +124,10 @@ def aggregates(analysis: Analysis) -> Table:
     for method in analysis.compared if analysis.common else []:
         found = analysis.aggregates(method)
         runs = sum(len(analysis.scores(method, task)) for task in analysis.common)
-        table.rows.append(
-            [method, runs, *(x for e in found.values() for x in (e.value, e.low, e.high))]
-        )
+        row: list[Any] = [method, runs]
+        for estimate in found.values():
+            row += _three(estimate)
+        table.rows.append(row)
     table.note = _scale_note(analysis)
     return table
 
@@ -145,7 +148,7 @@ def _scale_note(analysis: Analysis) -> str:
 
 
 def comparisons(analysis: Analysis) -> Table:
-    """A row for each pair of methods: how likely the first is better."""
+    """Return a row for each pair of methods, with the probability that the first is better."""
     table = Table(
         "comparisons",
         "Probability of improvement",
@@ -160,7 +163,7 @@ def comparisons(analysis: Analysis) -> Table:
 
 
 def pairs(analysis: Analysis) -> Table:
-    """A row for each pair of methods on each task: the difference seed by seed."""
+    """Return a row for each pair of methods on each task, with the difference seed by seed."""
     columns = [
         "task",
         "ours",
@@ -185,12 +188,12 @@ def pairs(analysis: Analysis) -> Table:
 
 
 def runs(found: Sequence[Run]) -> Table:
-    """A row for each run, those that do not count first."""
+    """Return a row for each run, those that do not count first."""
     table = Table(
         "runs", "All runs", ["run", "status", "seed", "step", "of", "score", "seconds", "why"]
     )
     for run in sorted(found, key=lambda r: (r.counts, str(r.folder))):
-        # Its config says so
+        # A run without a readable config has none of these
         known: list[Any] = [run.seed, run.step, run.steps] if run.settings else [None] * 3
         seconds = float(run.seconds) or None
         table.rows.append(
@@ -200,7 +203,7 @@ def runs(found: Sequence[Run]) -> Table:
 
 
 def left_out(found: Sequence[Run]) -> str:
-    """A paragraph on the runs that do not count; empty if all do."""
+    """Return a paragraph on the runs that do not count; empty if all do."""
     absent = [run for run in found if not run.counts]
     if not absent:
         return ""

@@ -1,7 +1,7 @@
-"""The report in TensorBoard: bands among the custom scalars, tables as text, charts as images.
+"""TensorBoard pages of a report: bands as custom scalars, tables as text, charts as images.
 
-The HParams table of a sweep is what its runs wrote: a row for each setting, metrics averaged over
-  seeds.
+The HParams table of a sweep is written by its runs: a row for each setting, metrics averaged over
+seeds.
 """
 
 import json
@@ -28,8 +28,9 @@ def write(
     curves: Mapping[Path, Curves],
     tag: str,
 ) -> None:
-    """Everything, in place of what an earlier report left: the report itself in `folder`, each
-    method in one below.
+    """Write the report into `folder` and each method into a folder below.
+
+    The events of an earlier report are replaced.
     """
     _clear(folder)
     before = _events(folder)
@@ -54,11 +55,10 @@ def _write_method(
         "/low": f"its {level} interval, low",
         "/high": f"{level} interval, high",
     }
-    descriptions = {
-        f"band/{t}{end}": f"{t}: {said} over seeds."
-        for t in analysis.tasks
-        for end, said in words.items()
-    }
+    descriptions = {}
+    for task in analysis.tasks:
+        for end, said in words.items():
+            descriptions[f"band/{task}{end}"] = f"{task}: {said} over seeds."
     writer = Writer(folder, descriptions=descriptions)
     writer.bands({"report": {task: f"band/{task}" for task in analysis.tasks}})
     for task in analysis.tasks:
@@ -72,9 +72,7 @@ def _write_method(
 
 
 def _clear(folder: Path) -> None:
-    """Remove the events that an earlier report noted as its own; anything else in the folder is
-    somebody's.
-    """
+    """Remove the events that an earlier report recorded as its own, and nothing else."""
     for name in run_folder.read_json(folder / _OWN).get("events", []):
         path = folder / str(name)
         if (
@@ -85,7 +83,7 @@ def _clear(folder: Path) -> None:
 
 
 def _note(folder: Path, before: set[Path]) -> None:
-    """Note which events are this report's, for the next one to replace."""
+    """Record which events are this report's, for the next one to replace."""
     own = sorted(str(path.relative_to(folder)) for path in _events(folder) - before)
     atomic.write_text(folder / _OWN, json.dumps({"events": own}, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""The web service of `sparring serve`: exported models behind TensorFlow Serving's REST contract.
+"""Web service of `sparring serve`: exported models behind TensorFlow Serving's REST contract.
 
-Needs TensorFlow and aiohttp, and nothing of what trains: no TF-Agents, no Hydra.
+It needs TensorFlow and aiohttp, and nothing used for training: no TF-Agents, no Hydra.
 """

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, kept as hashes in a file that is read anew whenever it changes.
+"""API keys, kept as hashes in a file that is read anew whenever it changes.
 
 A key is 256 random bits, so its SHA-256 cannot be searched for, and needs no slow hash. The file is
 JSON: `{"keys": [{"name": "alice", "sha256": "...", "created": "..."}]}`. A key that is removed from
@@ -21,7 +21,11 @@ PREFIX = "sk-"
 
 
 def add(path: Path, name: str) -> str:
-    """Make a key, add its hash to the file, return the key: it is nowhere else."""
+    """Create a key, add its hash to the file, and return the key, which is stored nowhere else.
+
+    Raises:
+        UserError: the name is invalid or taken, or the file cannot be written.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,64}", name):
         raise UserError(f"{name}: a key's name has letters, digits and _.@-, 64 at most.")
     entries = read(path) if path.exists() else []
@@ -39,7 +43,11 @@ def add(path: Path, name: str) -> str:
 
 
 def revoke(path: Path, name: str) -> None:
-    """Take a key out of the file."""
+    """Remove a key from the file.
+
+    Raises:
+        UserError: there is no key of that name, or the file cannot be written.
+    """
     entries = read(path)
     left = [entry for entry in entries if entry["name"] != name]
     if len(left) == len(entries):
@@ -48,12 +56,16 @@ def revoke(path: Path, name: str) -> None:
 
 
 def hashed(key: str) -> str:
-    """What of a key is kept."""
+    """Return the hash of a key, which is all that is kept of it."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The entries of a file of keys; UserError if it is none."""
+    """Return the entries of a file of keys.
+
+    Raises:
+        UserError: the file cannot be read or is no file of keys.
+    """
     try:
         entries = json.loads(path.read_text())["keys"]
         if all(
@@ -81,7 +93,7 @@ def _write(path: Path, entries: list[dict[str, Any]]) -> None:
 
 
 class Keys:
-    """The keys in a file, as they are now."""
+    """Current keys of a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -89,8 +101,9 @@ class Keys:
         self._entries = read(path)
 
     def owner(self, presented: str) -> str | None:
-        """The name of the key's owner, None if nobody's. Takes as long for a wrong key as for a
-        right one.
+        """Return the name of the key's owner, or None for an unknown key.
+
+        A wrong key takes as long as a right one.
         """
         self._refresh()
         digest = hashed(presented)
@@ -106,8 +119,8 @@ class Keys:
             if mark != self._mark:
                 self._entries = read(self.path)
                 self._mark = mark
-        except OSError:  # a file that is gone lets nobody in
+        except OSError:  # without the file every key is refused
             self._entries = []
             self._mark = 0
-        except UserError:  # nor does one that is garbled
+        except UserError:  # with a damaged file, too
             self._entries = []

@@ -1,8 +1,8 @@
-"""Requests that come together go through the model together.
+"""Batching of simultaneous requests into one call of the model.
 
-A signature runs one batch at a time. What arrives while it runs forms the next batch, so under load
-batches grow by themselves; `delay` is how long the first request of an idle signature waits for
-company.
+A signature runs one batch at a time. Requests that arrive while it runs form the next batch, so
+under load batches grow by themselves; `delay` is how long the first request of an idle signature
+waits for others.
 """
 
 import asyncio
@@ -26,15 +26,17 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """Calls `call` with the inputs of several requests at once, in a thread of `executor`.
+    """Batched calls of `call` for several requests at once, in a thread of `executor`.
 
     Args:
-      rows: of a batch at most; a request that has more of its own goes alone.
-      delay: seconds that a request waits for others when nothing runs; 0: none.
-      quick: whether a call takes no longer than handing it to a thread does; it is then made here
-        and now.
-      seen: told the rows of each batch, the seconds its oldest request waited, and the seconds it
-        ran.
+        call: the function of a batch.
+        executor: its threads.
+        rows: of a batch at most; a request with more rows goes alone.
+        delay: seconds that a request waits for others when nothing runs; 0: none.
+        quick: whether a call takes no longer than handing it to a thread does; it is then made in
+          the event loop.
+        seen: called with the rows of each batch, the seconds its oldest request waited, and the
+          seconds it ran.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Batcher:
         self._full = asyncio.Event()
 
     async def __call__(self, inputs: Arrays, rows: int) -> dict[str, np.ndarray]:
-        """The outputs of `inputs`, arrays [rows, ...]."""
+        """Return the outputs of `inputs`, arrays [rows, ...]."""
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(inputs, rows, answer, time.perf_counter()))
         if sum(w.rows for w in self._waiting) >= self._rows:
@@ -80,7 +82,7 @@ class Batcher:
                 self._task = asyncio.create_task(self._work())
 
     def _take(self) -> list[_Waiting]:
-        """The oldest requests that fit into a batch; whoever no longer waits is left out."""
+        """Return the oldest requests that fit into a batch, without cancelled ones."""
         self._waiting = [w for w in self._waiting if not w.answer.done()]
         count = 0
         rows = 0
@@ -105,7 +107,7 @@ class Batcher:
         except Exception as error:
             if len(batch) == 1:
                 _fail(batch[0], error)
-            else:  # one request's fault is not the others'
+            else:  # run each by itself, so that only the faulty request fails
                 for waiting in batch:
                     await self._run([waiting])
             return

@@ -1,6 +1,4 @@
-"""What a client is told that cannot be served: a status of TensorFlow Serving's, its HTTP code, a
-sentence.
-"""
+"""Errors of the service: a status of TensorFlow Serving's, its HTTP code, a message."""
 
 CODES = {  # tensorflow_serving/util/net_http and the mapping of absl's statuses
     "INVALID_ARGUMENT": 400,
@@ -20,7 +18,7 @@ CODES = {  # tensorflow_serving/util/net_http and the mapping of absl's statuses
 
 
 class Refusal(Exception):  # noqa: N818 - named for what it is
-    """A request that is answered with an error."""
+    """Exception for a request that is answered with an error."""
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(message)

@@ -1,6 +1,4 @@
-"""Counters and histograms in Prometheus' text format, under TensorFlow Serving's names where it has
-one.
-"""
+"""Counters and histograms in Prometheus' text format, with TensorFlow Serving's names if any."""
 
 import bisect
 import os
@@ -19,7 +17,7 @@ def _labels(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 class Counter:
-    """A number for each combination of label values; `kind` is counter or gauge."""
+    """Value for each combination of labels; `kind` is counter or gauge."""
 
     def __init__(self, name: str, about: str, labels: Sequence[str], kind: str = "counter") -> None:
         self.name = name
@@ -39,7 +37,7 @@ class Counter:
 
 
 class Histogram:
-    """How values are spread, for each combination of label values."""
+    """Distribution of values for each combination of labels."""
 
     def __init__(
         self, name: str, about: str, labels: Sequence[str], bounds: Sequence[float] = _MICROSECONDS
@@ -71,7 +69,7 @@ class Histogram:
 
 
 class Instruments:
-    """What the service counts."""
+    """Metrics of the service."""
 
     def __init__(self) -> None:
         serving = ":tensorflow:serving:"
@@ -112,13 +110,13 @@ class Instruments:
         )
 
     def text(self) -> str:
-        """Everything, in the text format 0.0.4."""
+        """Return all metrics in the text format 0.0.4."""
         parts = [part for part in vars(self).values() if isinstance(part, Counter | Histogram)]
         return "\n".join([*(line for part in parts for line in part.lines()), *_process(), ""])
 
 
 def _process() -> Iterator[str]:
-    """What Prometheus' own clients say of a process."""
+    """Yield the lines that Prometheus' own clients give of a process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     yield "# TYPE process_cpu_seconds_total counter"
     yield f"process_cpu_seconds_total {usage.ru_utime + usage.ru_stime:.6f}"
@@ -129,7 +127,7 @@ def _process() -> Iterator[str]:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has in use; 0 where the system does not say."""
+    """Return the bytes of memory that this process has in use; 0 if unknown."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -141,5 +139,5 @@ _STARTED = time.time()
 
 
 def versions(loaded: Mapping[str, Sequence[int]]) -> dict[tuple[str, ...], float]:
-    """The values of `Instruments.versions`."""
+    """Return the values of `Instruments.versions`."""
     return {(name, str(v)): 1.0 for name, numbers in loaded.items() for v in numbers}

@@ -1,6 +1,4 @@
-"""What every request goes through: connections that stall, keys, limits of number and time, errors
-as JSON, the log.
-"""
+"""Middleware of every request: idle connections, keys, limits, errors as JSON, and the log."""
 
 import asyncio
 import logging
@@ -20,9 +18,9 @@ from sparring.serving.metrics import Instruments
 from sparring.serving.request_limits import Limits
 
 _log = logging.getLogger("sparring.serve")
-# Without a key, and however busy it is
+# Paths answered without a key, and under any load
 _OPEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
-# Any other word would be a new row for ever
+# Methods counted by name: every other word would be a new row of the metrics for ever
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 _STATUS = {code: status for status, code in CODES.items()}
 _GONE = (ConnectionError, web.RequestPayloadError)
@@ -31,18 +29,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Connections:
-    """Closes connections on which no request begins within `seconds` of the connection, or of the
-    last answer.
+    """Timers that close connections without a request.
+
+    A connection is closed `seconds` after it was opened, or after its last answer, if no request
+    begins.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._timers: dict[
-            Any, asyncio.TimerHandle
-        ] = {}  # of one that is gone, until its time is over
+        # A connection that is gone stays here until its time is over
+        self._timers: dict[Any, asyncio.TimerHandle] = {}
 
     def idle(self, protocol: Any) -> Any:
-        """A connection that waits for a request from now on; returned as it is."""
+        """Start the timer of a connection that waits for a request, and return the connection."""
         self.busy(protocol)
         self._timers[protocol] = asyncio.get_running_loop().call_later(
             self.seconds, self._expire, protocol
@@ -54,19 +53,23 @@ class Connections:
         protocol.force_close()
 
     def busy(self, protocol: Any) -> None:
-        """A connection on which a request has begun."""
+        """Stop the timer of a connection on which a request has begun."""
         timer = self._timers.pop(protocol, None)
         if timer is not None:
             timer.cancel()
 
 
 class Guard:
-    """A middleware.
+    """Guard of all requests, as a middleware.
 
     Args:
-      keys: who may ask; None: everybody who reaches the port, which is then this machine's alone.
-      hosts: the names under which this machine's own clients may ask, against web pages that
-        resolve their own name to it; None: any.
+        limits: of requests and connections.
+        counts: the metrics.
+        keys: the accepted keys; None: every client that reaches the port, which is then this
+          machine's alone.
+        hosts: the names under which this machine's own clients may ask, against web pages that
+          resolve their own name to it; None: any.
+        log_all: whether successful requests are logged too.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Guard:
         self._answering = 0
 
     def middleware(self) -> Any:
-        """For `web.Application(middlewares=[...])`."""
+        """Return the middleware for `web.Application(middlewares=[...])`."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -111,7 +114,7 @@ class Guard:
                 return await handler(request)
         except Refusal as refusal:
             return _error(request, refusal)
-        except web.HTTPException as error:  # the router's: no such path, or no such method there
+        except web.HTTPException as error:  # from the router: no such path, or no such method there
             status = _STATUS.get(error.status, "INVALID_ARGUMENT")
             return _error(
                 request, Refusal(status, f"{error.reason}: {request.method} {request.path[:200]}")
@@ -139,8 +142,10 @@ class Guard:
         self.counts.in_flight.values[()] = self._answering
 
     def _failed(self, request: web.Request, error: Exception) -> web.Response:
-        """The model's refusal, if TensorFlow says whose fault it is; else ours, of which the client
-        learns little.
+        """Return the response to an exception of the model or of the service.
+
+        If TensorFlow blames the request, its message is passed on; otherwise the client learns
+        little.
         """
         status = {3: "INVALID_ARGUMENT", 8: "RESOURCE_EXHAUSTED", 12: "UNIMPLEMENTED"}.get(
             getattr(error, "error_code", 0)
@@ -203,7 +208,7 @@ def _error(request: web.Request, refusal: Refusal) -> web.Response:
         {"error": str(refusal)}, status=refusal.code, headers=headers.get(refusal.status)
     )
     if not request.content.at_eof() and request.can_read_body:
-        response.force_close()  # what is left of the body would be taken for the next request
+        response.force_close()  # the rest of the body would be taken for the next request
     return response
 
 
@@ -217,7 +222,7 @@ def _host(request: web.Request) -> str:
 
 
 def _of_a_page(request: web.Request, hosts: frozenset[str]) -> bool:
-    """Whether a browser says that it asks for a page from elsewhere."""
+    """Return whether a browser says that it asks on behalf of a page from elsewhere."""
     origin = request.headers.get("Origin")
     foreign = origin is not None and urlsplit(origin).hostname not in hosts
     return foreign or request.headers.get("Sec-Fetch-Site") == "cross-site"

@@ -1,4 +1,4 @@
-"""One version of a model in memory: verified, loaded, warmed up, and called on arrays."""
+"""Model version in memory: verified, loaded, warmed up, and called on arrays."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from sparring.serving.rest_api import TensorSpec
 from sparring.storage import manifest
 from sparring.xla.compilation import direct
 
-# A SavedModel is a program. These operations reach beyond it: files, the interpreter, other
+# A SavedModel is a program. These operations reach beyond it: to files, the interpreter, and other
 # machines.
 FORBIDDEN = frozenset(
     (
@@ -63,21 +63,20 @@ FORBIDDEN = frozenset(
         *("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"),
     )
 )
-# Saving its own variables is part of the format, and of no signature: a function that is served may
-# not.
+# Saving its variables is part of every SavedModel, but forbidden in a signature that is served
 SAVING = frozenset(("SaveV2", "MergeV2Checkpoints", "ShardedFilename"))
 
 
 class Unfit(Exception):  # noqa: N818 - named for what it is
-    """Why a folder is not served, in words that follow its name and a colon."""
+    """Reason why a folder is not served, to follow its name and a colon."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A function of a loaded model.
+    """Function of a loaded model.
 
-    `batched`: whether every input and output has a free first dimension. `seconds`: what a call of
-    two members takes.
+    `batched`: whether every input and output has a free first dimension. `seconds`: the time of a
+    call with two members.
     """
 
     name: str
@@ -90,7 +89,7 @@ class Signature:
 
 @dataclass(frozen=True, eq=False)
 class Servable:
-    """A version of a model, ready to be called. `seconds`: to load it, and to warm it up."""
+    """Version of a model, ready to be called. `seconds`: to load it, and to warm it up."""
 
     name: str
     version: int
@@ -99,8 +98,10 @@ class Servable:
 
 
 def load(folder: Path, name: str, version: int, unverified: bool = False) -> Servable:
-    """The model in `folder`; raises Unfit with the reason if it is damaged, dangerous, or does not
-    run.
+    """Return the model in `folder`, loaded and warmed up.
+
+    Raises:
+        Unfit: the model is damaged, dangerous, or does not run; the message is the reason.
     """
     started = time.perf_counter()
     if not unverified:
@@ -111,7 +112,7 @@ def load(folder: Path, name: str, version: int, unverified: bool = False) -> Ser
         signatures = {key: _signature(key, concrete) for key, concrete in loaded.signatures.items()}
     except Unfit:
         raise
-    except Exception as error:  # whatever TensorFlow makes of a file that is not what it seems
+    except Exception as error:  # of any kind, for files that are not what they seem
         raise Unfit(f"TensorFlow cannot load it: {' '.join(str(error).split())[:300]}") from error
     if not signatures:
         raise Unfit("it has no signatures")
@@ -136,12 +137,15 @@ def _verify(folder: Path, name: str) -> None:
 
 
 def _scan(folder: Path) -> None:
-    """Refuse a graph with operations that reach beyond it."""
+    """Raise Unfit for a graph with operations that reach beyond it."""
     try:
         model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    except Exception as error:  # protobuf's own, of which every version has another
+    except Exception as error:  # protobuf's own differs between versions
         raise Unfit(f"saved_model.pb cannot be read ({type(error).__name__})") from error
-    found = {op for graph in model.meta_graphs for op in _operations(graph.graph_def)} & FORBIDDEN
+    operations: set[str] = set()
+    for graph in model.meta_graphs:
+        operations.update(_operations(graph.graph_def))
+    found = operations & FORBIDDEN
     if found:
         raise Unfit(
             f"it has operations that a served model may not have: {', '.join(sorted(found))}"
@@ -176,8 +180,9 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
 
 
 def warm_up(signature: Signature) -> float:
-    """Call it on one member and on two, so that what a first call sets up is there; the seconds of
-    the fastest.
+    """Call a signature on one member and on two, and return the seconds of the fastest call.
+
+    This also pays for what a first call sets up.
     """
     seconds = []
     for batch in (1, 2, 2, 2):

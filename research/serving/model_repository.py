@@ -1,11 +1,11 @@
-"""The folder of models: which versions are in memory, which one a request means.
+"""Repository of models: the versions in memory, and the one that a request names.
 
     models/cart/1/  models/cart/2/  the newest sound version is the default
     models/cart/serving.json    {"default": 1, "labels": {"stable": 1, "canary": 2}, "keep": 2}
 
 `serving.json` is optional, and read anew whenever it changes: `default` serves an older version (a
 rollback), `labels` give versions names, `keep` is how many of the newest are in memory. A version
-that is damaged is told of and passed over; what is in memory keeps serving.
+that is damaged is reported and passed over; versions in memory keep serving.
 """
 
 import json
@@ -25,7 +25,7 @@ SETTINGS = "serving.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What `serving.json` of a model says."""
+    """Content of a model's `serving.json`."""
 
     default: int | None = None
     labels: dict[str, int] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Settings:
 
 @dataclass
 class Model:
-    """A model's versions: those in memory, and why others are not."""
+    """Versions of a model: those in memory, and why others are not."""
 
     loaded: dict[int, Servable] = field(default_factory=dict)
     # Version -> (mark of its folder, reason)
@@ -44,15 +44,17 @@ class Model:
 
 
 class Shelf:
-    """Loads and drops versions as the folder changes. `scan` is called from one thread at a time,
-    `find` from any.
+    """Models in memory, which follow the folder.
+
+    `scan` is called from one thread at a time, `find` from any.
 
     Args:
-      folder: of models.
-      keep: how many of a model's newest versions are in memory, unless its serving.json says.
-      unverified: also serve what has no manifest, such as models that other programs exported.
-      loading: told (model, version, "OK" or the reason, seconds to load, seconds to warm up) of
-        every attempt.
+        folder: of models.
+        keep: how many of a model's newest versions are in memory, unless its serving.json sets it.
+        unverified: also serve models without a manifest, such as those that other programs
+          exported.
+        loading: called with (model, version, "OK" or the reason, seconds to load, seconds to warm
+          up) for every attempt.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Shelf:
         self.scanned = False
 
     def scan(self) -> None:
-        """Bring memory into line with the folder. A folder that cannot be read changes nothing."""
+        """Load and drop versions as in the folder. A folder that cannot be read changes nothing."""
         try:
             names = sorted(
                 p.name for p in self.folder.iterdir() if p.is_dir() and NAME.fullmatch(p.name)
@@ -91,11 +93,15 @@ class Shelf:
 
     @property
     def ready(self) -> bool:
-        """Whether the folder has been looked through and there is something to serve."""
+        """Whether the folder has been scanned and there is a model to serve."""
         return self.scanned and any(m.loaded for m in list(self.models.values()))
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
-        """The version that is meant; refuses what is not there, in TensorFlow Serving's words."""
+        """Return the version that a request names.
+
+        Raises:
+            Refusal: there is none, in TensorFlow Serving's words.
+        """
         model = self.models.get(name)
         if label is not None:
             version = None if model is None else model.settings.labels.get(label)
@@ -115,7 +121,11 @@ class Shelf:
     def status(
         self, name: str, version: int | None = None, label: str | None = None
     ) -> dict[str, Any]:
-        """The reply to a question for a model's state: each version's, the newest first."""
+        """Return the state of a model's versions, the newest first, as the reply to a request.
+
+        Raises:
+            Refusal: there is no such model or version.
+        """
         model = self.models.get(name)
         if model is None:
             raise Refusal("NOT_FOUND", f"Could not find any versions of model {name}")
@@ -131,8 +141,9 @@ class Shelf:
     # ---- loading ---------------------------------------------------------------------------------
 
     def _update(self, name: str, model: Model, there: list[int]) -> None:
-        """Load what is wanted, the newest first, then drop what is not: there is always something
-        to serve.
+        """Load the wanted versions, the newest first, then drop the others.
+
+        In this order there is always a version to serve.
         """
         named = {*model.settings.labels.values(), model.settings.default} & set(there)
         wanted: list[int] = []
@@ -147,8 +158,9 @@ class Shelf:
         model.unfit = {v: reason for v, reason in model.unfit.items() if v in there}
 
     def _have(self, name: str, model: Model, version: int) -> bool:
-        """Whether a version is in memory; if not, it is tried, once for each state of its
-        folder.
+        """Return whether a version is in memory, after an attempt to load it.
+
+        There is one attempt for each state of its folder.
         """
         if version in model.loaded:
             return True
@@ -190,7 +202,7 @@ class Shelf:
             model.settings = (
                 Settings(keep=self.keep) if mark is None else _settings(path, self.keep)
             )
-        except (OSError, ValueError, RecursionError) as error:  # what it said before still holds
+        except (OSError, ValueError, RecursionError) as error:  # the last settings stay in force
             _log.error("settings unreadable", extra={"model": name, "error": f"{path}: {error}"})
 
 
@@ -208,9 +220,7 @@ def _settings(path: Path, keep: int) -> Settings:
 
 
 def _mark(path: Path) -> Any:
-    """Something that changes when a file, or the newest file of a folder, does; None if it is not
-    there.
-    """
+    """Return a value that changes with a file, or the newest file of a folder; None if absent."""
     try:
         stat = path.stat()
         newest = (

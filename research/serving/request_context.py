@@ -1,6 +1,4 @@
-"""What is known of the request that is being answered, gathered on its way for the log and the
-counters.
-"""
+"""Context of the current request, gathered on its way for the log and the metrics."""
 
 import contextvars
 from typing import Any
@@ -9,18 +7,16 @@ _KNOWN: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("about")
 
 
 def begin(**known: Any) -> dict[str, Any]:
-    """A new request: what is noted from here on, in this task, is about it. Returns what will be
-    known of it.
-    """
+    """Begin the context of a new request in this task, and return it."""
     _KNOWN.set(known)
     return known
 
 
 def known(name: str) -> Any:
-    """What has been noted of the request under a name; None if nothing was."""
+    """Return the value noted under a name; None if there is none."""
     return _KNOWN.get().get(name)
 
 
 def note(**known: Any) -> None:
-    """More about the request."""
+    """Add to the context of the request."""
     _KNOWN.get().update(known)

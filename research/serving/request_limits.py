@@ -1,4 +1,4 @@
-"""What a request may be, and reading a body within it."""
+"""Limits of a request, and reading of its body within them."""
 
 import asyncio
 import zlib
@@ -13,19 +13,20 @@ _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's wbits
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what clients may ask.
+    """Limits of clients' requests.
 
     Args:
-      body: bytes of a request's body, and of what it unpacks to.
-      depth: how deep its JSON may be nested.
-      rows: instances of a request.
-      concurrency: requests that are answered at the same time; one more is told to come again.
-      seconds: from a request's first byte to its answer.
-      idle: seconds in which a connection has to send a request's head, and those in which it may
-        stay unused.
-      nonfinite: whether NaN and infinities are accepted as inputs, as TensorFlow Serving does.
-      sessions: in memory at a time; one more is told to come again.
-      session_idle: seconds after which a session that is not used is forgotten.
+        body: bytes of a request's body, also when unpacked.
+        depth: how deep its JSON may be nested.
+        rows: instances of a request.
+        concurrency: requests that are answered at the same time; further ones are asked to come
+          again.
+        seconds: from a request's first byte to its answer.
+        idle: seconds in which a connection has to send a request's head, and those in which it may
+          stay unused.
+        nonfinite: whether NaN and infinities are accepted as inputs, as TensorFlow Serving does.
+        sessions: in memory at a time; further ones are asked to come again.
+        session_idle: seconds after which an unused session is forgotten.
     """
 
     body: int = 6 * 2**20
@@ -40,7 +41,11 @@ class Limits:
 
 
 async def read_body(request: web.Request, limits: Limits) -> bytes:
-    """The body, unpacked. The client has until the request's time is over."""
+    """Return the body, unpacked. The client has until the request's time is over.
+
+    Raises:
+        Refusal: the body is too large or cannot be unpacked.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity" and encoding not in _WINDOW:
         raise Refusal(

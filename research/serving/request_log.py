@@ -19,7 +19,7 @@ def set_logging(kind: str) -> None:
 
 
 class _Json(logging.Formatter):
-    """A line of JSON for each event, with what it is about."""
+    """Formatter of a line of JSON for each event, with its context."""
 
     def format(self, record: logging.LogRecord) -> str:
         about = {key: value for key, value in vars(record).items() if key not in _PLAIN}

@@ -5,11 +5,10 @@
     {"signature_name": "greedy", "inputs": {"observation": [[0.1, 0, 0, 0]]}}
         ->  {"outputs": [1]}  (columns)
 
-Two differences, both settings of `Limits`: NaN and infinities among the inputs are refused unless
-  allowed, and how
-deeply lists may be nested is bounded. One addition: beside "instances" or "inputs" a request may
-  name a "session", and
-ask for its "reset"; see research/serving/sessions.py.
+There are two differences, both settings of `Limits`: NaN and infinities among the inputs are
+refused unless allowed, and the nesting of lists is bounded. There is one addition: beside
+"instances" or "inputs" a request may name a "session", and ask for its "reset"; see
+research/serving/sessions.py.
 """
 
 import base64
@@ -24,15 +23,16 @@ import numpy as np
 
 from sparring.serving.errors import Refusal
 
-SESSION = 128  # characters of a session's name
-# An unterminated one runs to the end: linear time
+SESSION = 128  # largest number of characters of a session's name
+# An unterminated string runs to the end, which keeps the time linear
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor of a signature: its numpy dtype ("object" for strings) and its shape, None where any
-    size will do.
+    """Tensor of a signature: its numpy dtype ("object" for strings) and its shape.
+
+    None in the shape stands for any size.
     """
 
     name: str
@@ -42,12 +42,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Query:
-    """A request to predict, read: which signature, its inputs, and whether the reply is to be in
-    rows.
+    """Parsed request to predict: signature, inputs, and whether the reply is in rows.
 
     `truths`: whether true or false may be among the inputs, which numpy would take for 1 and 0
-    beside a number. `session` is the name of the session whose next step it is, if it is one's, and
-    `reset` whether that begins anew.
+    beside a number. `session` is the name of the session whose next step the request is, if any,
+    and `reset` whether that begins anew.
     """
 
     signature: str
@@ -59,15 +58,19 @@ class Query:
 
 
 def read(body: bytes, depth: int) -> Query:
-    """The query in a body of JSON whose lists and objects are nested `depth` deep at most."""
+    """Return the query in a body of JSON nested `depth` deep at most.
+
+    Raises:
+        Refusal: the body is no such query.
+    """
     if body.count(b"[") + body.count(b"{") > depth and nesting(body) > depth:
         raise Refusal("INVALID_ARGUMENT", f"JSON nested deeper than {depth} levels")
     try:
-        # UTF-8 alone: of UTF-16, `nesting` would take some letters for quotes
+        # UTF-8 only: in UTF-16, `nesting` would take some letters for quotes
         content = json.loads(body.decode())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {error}") from None
-    except ValueError:  # Python's own limit
+    except ValueError:  # Python's limit on the digits of an integer
         raise Refusal(
             "INVALID_ARGUMENT", "JSON Parse error: a whole number of thousands of digits"
         ) from None
@@ -107,7 +110,7 @@ def _session(content: dict[str, Any]) -> tuple[str | None, bool]:
 
 
 def nesting(body: bytes) -> int:
-    """How deep the brackets of a JSON text go, strings left out."""
+    """Return how deep the brackets of a JSON text go, strings left out."""
     text = np.frombuffer(_STRINGS.sub(b"", body), np.uint8)
     steps = ((text == 0x5B) | (text == 0x7B)).astype(np.int8) - (
         (text == 0x5D) | (text == 0x7D)
@@ -116,8 +119,10 @@ def nesting(body: bytes) -> int:
 
 
 def inputs(query: Query, specs: Mapping[str, TensorSpec], finite: bool) -> dict[str, np.ndarray]:
-    """The arrays of a query by name, of the dtypes and shapes of `specs`; refuses what does not
-    fit.
+    """Return the arrays of a query by name, of the dtypes and shapes of `specs`.
+
+    Raises:
+        Refusal: an input does not fit.
     """
     columns = _of_rows(query.value, specs) if query.rows else _of_columns(query.value, specs)
     for name, spec in specs.items():
@@ -169,8 +174,10 @@ def _listed(specs: Mapping[str, TensorSpec]) -> str:
 
 
 def tensor(value: Any, spec: TensorSpec, finite: bool) -> np.ndarray:
-    """An array of a nested list; refuses other types, ragged lists, other shapes and numbers that
-    do not fit.
+    """Return the array of a nested list.
+
+    Raises:
+        Refusal: the list is ragged, or of another type or shape, or numbers do not fit the dtype.
     """
     try:
         found = _strings(value) if spec.dtype == object else np.array(value)
@@ -253,8 +260,9 @@ def _is_base64(node: Any) -> bool:
 
 
 def reply(outputs: Mapping[str, np.ndarray], rows: bool) -> bytes:
-    """The body of a reply. A float32 is written as the shortest double that is equal to it, so
-    nothing is lost.
+    """Return the body of a reply to outputs, in rows or columns.
+
+    A float32 is written as the shortest double that is equal to it, so nothing is lost.
     """
     lists = {name: _values(name, array) for name, array in outputs.items()}
     if not rows:
@@ -298,8 +306,9 @@ def _dump(key: str, value: Any) -> bytes:
 def metadata(
     name: str, version: int, signatures: Mapping[str, tuple[Sequence[TensorSpec], ...]]
 ) -> dict[str, Any]:
-    """The reply to `/metadata`: every signature's inputs and outputs, as TensorFlow Serving writes
-    its protobufs.
+    """Return the reply to `/metadata`: inputs and outputs of every signature.
+
+    The format is that in which TensorFlow Serving writes its protobufs.
     """
     definitions = {
         key: {

@@ -1,4 +1,4 @@
-"""The routes of the service: TensorFlow Serving's, pictures, health and metrics."""
+"""Routes of the service: TensorFlow Serving's, images, health and metrics."""
 
 import asyncio
 import logging
@@ -25,16 +25,20 @@ _MODEL = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,18})|/labels/(?P<label>[^/:]+))?"
     r"(?::(?P<verb>[a-z]+)|(?P<metadata>/metadata))?"
 )
-QUICK = 5e-4  # seconds of a call below which a thread would only add its own cost
-_LARGE = 2**16  # bytes of JSON that are read in a thread, so that others are not kept waiting
+QUICK = 5e-4  # calls of fewer seconds run in the event loop, where a thread would only add cost
+_LARGE = 2**16  # larger bodies of JSON are read in a thread, to keep others from waiting
 
 
 class Service:
-    """Answers requests for the models of a shelf.
+    """Answers to requests for the models of a shelf.
 
     Args:
-      batch: rows of a batch at most, and the seconds a request waits for others; None: every
-        request by itself.
+        shelf: the models.
+        limits: of requests.
+        counts: the metrics.
+        threads: that run models.
+        batch: rows of a batch at most, and the seconds a request waits for others; None: every
+          request by itself.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Service:
         self.draining = False
 
     def routes(self) -> list[web.RouteDef]:
-        """What is asked where."""
+        """Return the routes with their handlers."""
         return [
             *(web.get(path, self._live) for path in ("/healthz", "/v2/health/live")),
             *(web.get(path, self._ready) for path in ("/readyz", "/v2/health/ready")),
@@ -161,7 +165,11 @@ class Service:
     async def call(
         self, servable: Servable, signature: Signature, arrays: Arrays
     ) -> dict[str, np.ndarray]:
-        """The outputs of a signature, in a batch with other requests if there are any."""
+        """Return the outputs of a signature, computed in a batch with simultaneous requests.
+
+        Raises:
+            Refusal: the inputs have different numbers of rows, or too many.
+        """
         rows = {len(array) if array.ndim else 0 for array in arrays.values()}
         if signature.batched and (len(rows) != 1 or min(rows) < 1):
             raise Refusal(

@@ -1,4 +1,4 @@
-"""The service on a port, beside the thread that watches the folder of models."""
+"""Server of the service on a port, with a watch over the folder of models."""
 
 import asyncio
 import ssl
@@ -17,15 +17,16 @@ from sparring.serving.request_limits import Limits
 from sparring.serving.routes import Service
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_LINGER = (
-    2.0  # seconds that a body is still taken in after it was refused, so that its sender reads why
-)
+# Seconds in which a refused body is still taken in, so that its sender reads the reason
+_LINGER = 2.0
 _GRACE = 20.0  # seconds that requests under way have at the end
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve. `own_only`: this machine's clients alone; `batch`: rows and seconds, see
+    """Settings of the server.
+
+    `own_only`: serve this machine's clients alone; `batch`: rows and seconds, see
     `batching.Batcher`.
     """
 
@@ -44,7 +45,7 @@ class Settings:
 
 
 class Server:
-    """Listens from `start` to `stop`; `watch` looks for new versions until it is cancelled."""
+    """Server from `start` to `stop`; `watch` looks for new versions until it is cancelled."""
 
     def __init__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
         self.settings = settings
@@ -67,7 +68,7 @@ class Server:
             self.counts.warm_up.add(1e6 * warm_up, path, "success")
 
     async def start(self) -> None:
-        """Listen; models are loaded by `watch` or `scan`."""
+        """Start to listen; models are loaded by `watch` or `scan`."""
         app = web.Application(middlewares=[self.guard.middleware()])
         app.add_routes(self.service.routes())
         self._runner = web.AppRunner(
@@ -77,7 +78,7 @@ class Server:
             keepalive_timeout=self.settings.limits.idle,
             lingering_time=_LINGER,
             shutdown_timeout=_GRACE,
-            handler_cancellation=True,  # nothing is worked out for a client that has gone
+            handler_cancellation=True,  # nothing is computed for a client that has gone
         )
         await self._runner.setup()
         protocol = self._runner.server
@@ -103,13 +104,13 @@ class Server:
         await asyncio.get_running_loop().run_in_executor(self._loader, self.shelf.scan)
 
     async def watch(self) -> None:
-        """Look for new versions again and again."""
+        """Look for new versions repeatedly."""
         while True:
             await self.scan()
             await asyncio.sleep(self.settings.poll)
 
     async def stop(self) -> None:
-        """Listen no more, answer what was asked, and end."""
+        """Stop listening, answer the requests under way, and end."""
         self.service.draining = True
         self._server.close()
         await self._runner.cleanup()

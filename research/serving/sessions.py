@@ -1,9 +1,8 @@
-"""What policies that remember know of their clients' episodes: a state for each session, kept
-between requests.
+"""Sessions of recurrent policies: the state of a client's episode, kept between requests.
 
-A session is a name that a client chooses, of one version of a model and of one owner of keys. Its
+A session is a name that a client chooses, for one version of a model and one owner of keys. Its
 first step, and one that asks for a reset, begins with the model's `initial_state`. A step that
-fails leaves it as it was.
+fails leaves its state unchanged.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from sparring.serving.request_limits import Limits
 from sparring.serving.rest_api import Query
 
 STATE = "state"
-INITIAL = "initial_state"  # the tensor, and the signature that gives the first
+INITIAL = "initial_state"  # name of the signature that returns the first state
 
 Call = Callable[[Servable, Signature, Arrays], Awaitable[dict[str, np.ndarray]]]
 
@@ -32,19 +31,20 @@ class _Session:
     state: np.ndarray | None = None
     steps: int = 0
     used: float = 0.0
-    # One step after the other, in the order they came
+    # Held during a step, so that steps are taken in the order of their requests
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Sessions:
-    """At most `limits.sessions` of them, each forgotten `limits.session_idle` seconds after its
-    last step.
+    """Sessions in memory, `limits.sessions` at most.
+
+    Each is forgotten `limits.session_idle` seconds after its last step.
     """
 
     def __init__(self, limits: Limits, call: Call) -> None:
         self.limits = limits
         self._call = call
-        # of a version, and gone with it; the one that was used last comes last
+        # By version, and gone with it; the most recently used session comes last
         self._of: weakref.WeakKeyDictionary[Servable, dict[tuple[str, str], _Session]] = (
             weakref.WeakKeyDictionary()
         )
@@ -55,8 +55,12 @@ class Sessions:
     async def step(
         self, servable: Servable, signature: Signature, arrays: Arrays, query: Query
     ) -> tuple[dict[str, np.ndarray], int]:
-        """The outputs of a session's next step, the state left out, and the step's
-        number, from 1.
+        """Take a session's next step; return the outputs without the state, and the step's index.
+
+        Steps count from 1.
+
+        Raises:
+            Refusal: there is more than one instance, or too many sessions are in use.
         """
         if any(len(array) != 1 for array in arrays.values()):
             raise Refusal("INVALID_ARGUMENT", "A session takes one instance at a time")
@@ -70,7 +74,7 @@ class Sessions:
                 state = (await self._call(servable, opening, given))[STATE]
                 steps = 0
             outputs = dict(await self._call(servable, signature, {**arrays, STATE: state}))
-            # Of its own, not of the whole batch
+            # Copied, as a view would keep the whole batch alive
             session.state = outputs.pop(STATE).copy()
             session.steps = steps + 1
             return outputs, session.steps
@@ -101,8 +105,9 @@ class Sessions:
 
 
 def remembers(servable: Servable, signature: Signature) -> bool:
-    """Whether a signature takes a state and gives the next, and its model says what the first one
-    is.
+    """Return whether a signature takes a state and returns the next.
+
+    Its model must also have a signature for the first state.
     """
     opening = servable.signatures.get(INITIAL)
     known = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside and rename it, so that a kill leaves the old one or the new one."""
+    """Write a file beside its place and rename it: a kill leaves the old one or the new one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("w") as file:

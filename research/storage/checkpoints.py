@@ -1,17 +1,17 @@
-"""Checkpoints that are whole or not there: saved beside and renamed, verified before TensorFlow
-reads them.
+"""Checkpoints that are complete or absent: written aside and renamed, verified before reading.
 
 One folder per checkpoint, `step_000000012345/`: TensorFlow's files (weights, optimizer slots,
 replay, counters), the host's state and a manifest (`research/storage/manifest.py`). TensorFlow's
-own CheckpointManager is not used: it leaves the remains of a killed save for ever, does not look
+own CheckpointManager is not used: it leaves the remains of a killed save for ever, does not check
 whether files are sound, and takes a missing index for a fresh start.
 
-Checkpoints written on TensorFlow 2.15 with its Keras read on 2.21 with tf-keras, and the other way
-round: the same variables bit for bit, optimizer slots included. Training goes on from there, but
-not to the same last bit as on the TensorFlow that wrote them, whose kernels round differently.
+Checkpoints written on TensorFlow 2.15 with its Keras can be read on 2.21 with tf-keras, and the
+other way round: the variables are identical bit for bit, optimizer slots included. Training goes on
+from there, but not to the same last bit as on the TensorFlow that wrote them, whose kernels round
+differently.
 
 Build Keras optimizers (`optimizer.build(variables)`) before saving and before restoring: slots that
-appear only at the first step are not there yet for the restore, which refuses them.
+appear only at the first step do not exist yet for the restore, which refuses them.
 """
 
 import contextlib
@@ -39,13 +39,14 @@ _ASIDE = ".aside-"
 
 
 class SaveFailed(UserError):  # noqa: N818 - named for what happened; training may go on after it
-    """A checkpoint could not be written, usually because the disk is full. Earlier ones are
-    untouched.
+    """Raised when a checkpoint could not be written, usually because the disk is full.
+
+    Earlier checkpoints are untouched.
     """
 
 
 class Restored(NamedTuple):
-    """What a restore found: the step, the host's state, and the checkpoint's folder."""
+    """Result of a restore: the step, the host's state, and the checkpoint's folder."""
 
     step: int
     host: dict[str, Any]
@@ -53,13 +54,13 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, in one folder.
+    """Checkpoints of one run, in one folder.
 
     Args:
-      folder: where they are; made at the first save. What a killed save left there is cleaned up
-        here, unless another process is saving there at this moment (so a running experiment can be
-        evaluated).
-      keep: how many to keep. Older ones are deleted once a newer one is in place.
+        folder: their folder; created at the first save. The remains of a killed save there are
+          cleaned up here, unless another process is saving there at this moment (so a running
+          experiment can be evaluated).
+        keep: how many to keep. Older ones are deleted once a newer one is in place.
     """
 
     def __init__(self, folder: Path, keep: int = 3):
@@ -74,7 +75,7 @@ class Checkpoints:
                     _tidy(self._folder)
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints, damaged ones too, in ascending order."""
+        """Return the steps of all checkpoints, damaged ones too, in ascending order."""
         try:
             found = [
                 re.fullmatch(r"step_(\d{12,})", path.name)
@@ -90,12 +91,14 @@ class Checkpoints:
         return sorted(int(name[1]) for name in found if name)
 
     def save(self, step: int, tensors: tf.train.Checkpoint, host: Mapping[str, Any]) -> Path:
-        """Write one checkpoint, replacing the one of the same step if there is one, and delete
-        those past `keep`.
+        """Write one checkpoint, and delete those past `keep`.
 
-        `tensors` holds every variable, `host` what `manifest.encode_host` accepts. Returns the
-        checkpoint's folder. When it returns, the disk has it. At any moment before, a kill leaves
-        the earlier checkpoints as they were; so does a failure, which raises SaveFailed.
+        A checkpoint of the same step is replaced. `tensors` holds every variable, `host` what
+        `manifest.encode_host` accepts. Returns the checkpoint's folder, once the disk has it. A
+        kill at any moment before leaves the earlier checkpoints as they were.
+
+        Raises:
+            SaveFailed: it could not be written; the earlier checkpoints are untouched.
         """
         host_json, host_npz = manifest.encode_host(host)
         folder = self._path(step)
@@ -124,14 +127,16 @@ class Checkpoints:
     def restore(
         self, tensors: tf.train.Checkpoint | None, *, step: int | None = None
     ) -> Restored | None:
-        """Load the newest sound checkpoint, or the one of `step`, into `tensors`; only the host's
-        state if None.
+        """Load the newest sound checkpoint, or the one of `step`, into `tensors`.
 
-        Returns None only when there is no checkpoint at all. A damaged one is named in a warning
-        and the next older sound one taken; the next save then removes it. Raises UserError when
-        none is sound, when `step` is not there or damaged, and when what the checkpoint holds and
-        what `tensors` holds are not the same variables with the same shapes and types: nothing has
-        been assigned then.
+        Only the host's state is read if `tensors` is None. Returns None only when there is no
+        checkpoint at all. A damaged one is named in a warning and the next older sound one taken;
+        the next save then removes it.
+
+        Raises:
+            UserError: none is sound, `step` does not exist or is damaged, or the checkpoint and
+              `tensors` do not hold the same variables with the same shapes and dtypes; nothing has
+              been assigned then.
         """
         steps = self.steps()
         if step is not None and step not in steps:
@@ -172,7 +177,7 @@ class Checkpoints:
         return self._folder / f"step_{step:012d}"
 
     def _retire(self, saved: int) -> None:
-        """Delete all but `saved` and the newest others, of which damaged ones don't count."""
+        """Delete all but `saved` and the newest others; damaged ones do not count as kept."""
         self._damaged.discard(saved)
         others = [step for step in self.steps() if step != saved]
         sound = [step for step in others if step not in self._damaged]
@@ -191,13 +196,15 @@ class Checkpoints:
 
 
 def restore_into(tensors: tf.train.Checkpoint, folder: Path) -> int:
-    """Load part of the checkpoint in `folder` (one `step_...` folder), for a warm start or an
-    evaluation.
+    """Load part of the checkpoint in `folder`, for a warm start or an evaluation.
 
-    Every variable in `tensors` must be in the checkpoint, under the same names, with the same shape
-    and type; what else the checkpoint holds is left. Returns its step. Raises UserError, having
-    assigned nothing, when a variable does not fit, when the checkpoint is damaged, and when
-    `folder` is not one.
+    `folder` is one `step_...` folder. Every variable in `tensors` must be in the checkpoint, under
+    the same names, with the same shape and dtype; the checkpoint's other content is ignored.
+    Returns its step.
+
+    Raises:
+        UserError: a variable does not fit, the checkpoint is damaged, or `folder` is not one;
+          nothing has been assigned then.
     """
     step = _verified(folder)
     _read(tensors, folder, partly=True)
@@ -205,7 +212,11 @@ def restore_into(tensors: tf.train.Checkpoint, folder: Path) -> int:
 
 
 def _verified(folder: Path) -> int:
-    """The step of the checkpoint in a folder, which is one and sound."""
+    """Return the step of the checkpoint in a folder.
+
+    Raises:
+        UserError: the folder is no checkpoint, or it is damaged.
+    """
     name = re.fullmatch(r"step_(\d{12,})", folder.name)
     if name is None or not folder.is_dir():
         raise UserError(f"{folder} is not a checkpoint: give one of the step_... folders of a run.")
@@ -219,10 +230,10 @@ def _verified(folder: Path) -> int:
 
 
 def contents(folder: Path) -> dict[str, tuple[Leaf, Callable[[], Any]]]:
-    """The variables in the checkpoint in `folder` (one `step_...` folder), each with a function
-    that reads its value.
+    """Return the variables in the checkpoint in `folder`, each with a function that reads it.
 
-    Their names are those that `sparring.storage.variable_names.named_variables` gives.
+    `folder` is one `step_...` folder. Names are those of
+    `sparring.storage.variable_names.named_variables`.
     """
     _verified(folder)
     reader = tf.train.load_checkpoint(str(folder / manifest.TENSORS))
@@ -239,8 +250,9 @@ def _read_host(folder: Path) -> dict[str, Any]:
 
 
 def _read(tensors: tf.train.Checkpoint, folder: Path, partly: bool = False) -> None:
-    """Assign the values of a verified checkpoint, if they are those of `tensors` (`partly`: if they
-    include those).
+    """Assign the values of a verified checkpoint to the variables of `tensors`.
+
+    Both must hold the same variables; with `partly` the checkpoint may hold others besides.
     """
     prefix = str(folder / manifest.TENSORS)
     faults = variable_names.differences(tensors, prefix, partly)
@@ -251,9 +263,8 @@ def _read(tensors: tf.train.Checkpoint, folder: Path, partly: bool = False) -> N
             status.assert_existing_objects_matched()
             if not partly:
                 status.assert_consumed()
-        except (
-            AssertionError
-        ) as error:  # what is no variable or child, such as slots of tf.compat.v1 optimizers
+        except AssertionError as error:
+            # Neither variables nor children, such as slots of tf.compat.v1 optimizers
             faults = [str(error)]
     if faults:
         shown = "".join(f"\n  {fault}" for fault in faults[:20])
@@ -266,9 +277,7 @@ def _read(tensors: tf.train.Checkpoint, folder: Path, partly: bool = False) -> N
 
 @contextlib.contextmanager
 def _workshop(folder: Path) -> Iterator[None]:
-    """Work on a folder of checkpoints with nobody else in it, and leave nothing half done whatever
-    happens.
-    """
+    """Work on a folder of checkpoints exclusively, and leave nothing half done whatever happens."""
     with _locked(folder, wait=True):
         _tidy(folder)
         try:
@@ -279,8 +288,9 @@ def _workshop(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Hold a folder's lock, which dies with the process. Yields False if not to wait and another
-    process has it.
+    """Hold a folder's lock, which dies with the process.
+
+    Yields False if `wait` is false and another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     alone = True
@@ -289,9 +299,8 @@ def _locked(folder: Path, wait: bool) -> Iterator[bool]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             alone = False
-        except (
-            OSError
-        ):  # a file system without locks: one process per run folder is then up to the user
+        except OSError:
+            # A file system without locks: the user must run one process per run folder
             _log.debug("No file locks in %s.", folder)
         yield alone
     finally:
@@ -314,7 +323,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _why(error: Exception) -> str:
-    # Its message wraps the system's in the names of graph functions and ops
+    # TensorFlow wraps the system's message in names of graph functions and ops
     if isinstance(error, tf.errors.OpError):
         detail = re.sub(r"^{{.*?}} | \[Op:\w+\]$", "", error.message)
         return (

@@ -1,11 +1,10 @@
-"""The plain files of one checkpoint folder: the host's state, and the manifest that vouches for
-every file.
+"""Plain files of one checkpoint folder: the host's state, and the manifest of all files.
 
-`host.json` and `host.npz` hold what lives outside TensorFlow (generator states, environment seeds,
+`host.json` and `host.npz` hold the state outside TensorFlow (generator states, environment seeds,
 counters); nothing in them is pickled and reading them runs no code. `manifest.json` is written last
 and names every other file with its size and SHA-256, so a folder without a matching manifest is not
-a checkpoint. SHA-256 because this digest is the fastest sound one where the processor has
-instructions for it: 0.9 s per GB, BLAKE2b 1.5 to 2 s.
+a checkpoint. SHA-256 is the fastest sound digest on processors with instructions for it: 0.9 s per
+GB, BLAKE2b 1.5 to 2 s.
 """
 
 import hashlib
@@ -26,28 +25,28 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 HOST = "host.json"
 ARRAYS = "host.npz"
-TENSORS = (
-    "tensors"  # the prefix TensorFlow writes under: tensors.index, tensors.data-00000-of-00001
-)
+# Prefix of TensorFlow's files: tensors.index, tensors.data-00000-of-00001
+TENSORS = "tensors"
 _REQUIRED = (HOST, ARRAYS, f"{TENSORS}.index", f"{TENSORS}.data-00000-of-")
 
 
 class DamagedError(Exception):
-    """Why a folder is not a sound checkpoint, in words that follow "step_000000000100: "."""
+    """Reason why a folder is not a sound checkpoint, to follow "step_000000000100: "."""
 
 
 def seal(folder: Path, step: int, versions: Mapping[str, str]) -> None:
-    """Make every file of `folder` durable, then write the manifest that lists them, and make that
-    durable too.
+    """Make every file of `folder` durable, then write its manifest, durable too.
 
-    Raises OSError when the disk refuses.
+    Raises:
+        OSError: the disk refuses.
     """
     close(folder, {"format": FORMAT, "step": step, "versions": dict(versions)})
 
 
 def close(folder: Path, content: Mapping[str, Any]) -> None:
-    """Make every file in and below `folder` durable and write the manifest: `content`, the files,
-    its own digest.
+    """Make every file in and below `folder` durable and write the manifest.
+
+    The manifest holds `content`, the files, and its own digest.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -66,8 +65,10 @@ def close(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder whose every listed file is as it was written; DamagedError with the
-    first fault.
+    """Return the manifest of a folder after checking every file that it lists.
+
+    Raises:
+        DamagedError: a file is not as it was written; the message describes the first fault.
     """
     manifest = _read_manifest(folder)
     try:
@@ -83,11 +84,11 @@ def check(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, step: int) -> None:
-    """Check every file of a checkpoint folder against its manifest, and that it is the checkpoint
-    of `step`.
+    """Check every file of a checkpoint folder against its manifest, and its step.
 
-    Raises DamagedError with the first fault found, UserError when a newer version of this program
-    wrote it.
+    Raises:
+        DamagedError: the first fault found.
+        UserError: another version of this program wrote it, in another format.
     """
     manifest = _read_manifest(folder)
     if manifest["format"] != FORMAT:
@@ -114,7 +115,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Wait until the disk has what was written to a file, or a folder's entries."""
+    """Wait until the disk has a file's content, or a folder's entries."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -123,12 +124,14 @@ def fsync(path: Path) -> None:
 
 
 def encode_host(host: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The contents of host.json and host.npz for a nested state.
+    """Return the contents of host.json and host.npz for a nested state.
 
     Allowed are dicts with str keys, lists, tuples (they come back as lists), str, int of any size,
     float, bool, None, and numpy arrays and scalars of boolean, integer, float and complex types.
-    Raises UserError for anything else, with its place. Both files are made in memory: large arrays
-    belong in TensorFlow variables.
+    Both files are made in memory: large arrays belong in TensorFlow variables.
+
+    Raises:
+        UserError: the state holds anything else; the message gives its place.
     """
     arrays: list[np.ndarray] = []
     tree = _encode(host, "host", arrays)
@@ -138,9 +141,7 @@ def encode_host(host: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 
 def decode_host(json_data: bytes, npz_data: bytes) -> dict[str, Any]:
-    """The state that `encode_host` was given: same values bit for bit, same types, dtypes and
-    shapes.
-    """
+    """Return the state given to `encode_host`, equal bit for bit in values, dtypes and shapes."""
     with np.load(io.BytesIO(npz_data), allow_pickle=False) as arrays:
         return _decode(json.loads(json_data), arrays)
 
@@ -225,13 +226,11 @@ def _verify_file(path: Path, size: int, sha256: str) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _own_digest(content: Mapping[str, Any]) -> str:
-    """The digest by which a manifest vouches for itself: of its other entries, in one canonical
-    spelling.
-    """
+    """Return a manifest's own digest, over its other entries in canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

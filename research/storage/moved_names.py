@@ -1,7 +1,7 @@
-"""Names that configs of earlier versions use, and where these things are now.
+"""Names in configs of earlier versions, and their present equivalents.
 
-A saved run or a YAML of a user's may name a class by the path that it had before the packages were
-redrawn. `current` translates such a path; everything else is returned as it is.
+A saved run or a user's YAML may name a class by the path that it had in an earlier layout of the
+packages. `current` translates such a path; every other one is returned unchanged.
 """
 
 import importlib.util
@@ -207,7 +207,7 @@ MODULES = {
     "research.versions": "sparring.export.model_versions",
     "research.workers": "sparring.distribute.local_workers",
 }
-NAMES = {  # of things that moved apart from their module, or were renamed
+NAMES = {  # names that moved apart from their module, or were changed
     "agents.compiled.Carry": "sparring.agents.drivers.on_device.DeviceState",
     "agents.host.Packed": "sparring.agents.drivers.on_host.HostRollout",
     "agents.places.Place": "sparring.agents.actors.slots.ActorSlot",
@@ -283,7 +283,7 @@ NAMES = {  # of things that moved apart from their module, or were renamed
 
 
 def current(target: str) -> str:
-    """Return where `target`, a dotted path as a config names it, is now."""
+    """Return the present path of `target`, a dotted path as a config names it."""
     package = target.partition(".")[0]
     if package not in PACKAGES or _is_a_users_package(package):
         return target
@@ -299,8 +299,9 @@ def current(target: str) -> str:
 
 
 def update(node: Any) -> Any:
-    """Return nested mappings and lists with every `_target_` translated; says each translation
-    once.
+    """Return nested mappings and lists with every `_target_` translated.
+
+    Each translation is logged once.
     """
     if isinstance(node, dict):
         updated = {key: update(child) for key, child in node.items()}
@@ -344,7 +345,7 @@ def _announced(target: str) -> str:
 
 
 def _is_a_users_package(name: str) -> bool:
-    """Whether a package of this name is importable that is not a folder of Sparring's own clone."""
+    """Return whether a package of this name is importable and not a folder of Sparring's clone."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):

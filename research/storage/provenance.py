@@ -1,7 +1,7 @@
-"""Where a run came from: the command that started it, the code, the packages, the machine.
+"""Provenance of a run: the command that started it, the code, the packages, the machine.
 
 `provenance.json` has an entry for every process that worked on the run, the first one first, and
-what was chosen of each config group. Uncommitted changes of the code are kept beside it.
+the choices of config groups. Uncommitted changes of the code are kept beside it.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from typing import Any
 FILE = "provenance.json"
 _SOURCE = Path(__file__).resolve().parent
 _PACKAGES = ("sparring", "tensorflow", "tf-agents", "tf-keras", "gymnasium", "hydra-core", "numpy")
-_DIFF_BYTES = 5 * 2**20  # of a diff that are kept
+_DIFF_BYTES = 5 * 2**20  # longer diffs are cut
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What a run's folder says; empty if it says nothing that can be read."""
+    """Return a run's provenance; empty if there is none that can be read."""
     try:
         found = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
@@ -32,7 +32,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def entry(command: str, arguments: Sequence[str], seed: int) -> dict[str, Any]:
-    """This process: `sparring command arguments...`, when, where, on what."""
+    """Return the entry of this process: `sparring command arguments...`, time, place, versions."""
     return {
         "command": command,
         "arguments": list(arguments),
@@ -44,8 +44,10 @@ def entry(command: str, arguments: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def add(folder: Path, choices: Mapping[str, str], process: Mapping[str, Any], write: Any) -> None:
-    """Add a process to a run's file; `write(path, text)` replaces a file whole. Raises OSError if
-    the disk refuses.
+    """Add a process to a run's file; `write(path, text)` must replace a file whole.
+
+    Raises:
+        OSError: the disk refuses.
     """
     old = read(folder)
     starts = [*old.get("starts", []), {**process, **_diffs(folder, write)}]
@@ -54,11 +56,10 @@ def add(folder: Path, choices: Mapping[str, str], process: Mapping[str, Any], wr
 
 
 def versions() -> dict[str, Any]:
-    """Packages, machine, and the commits of the working folder and of Sparring, if they are in git
-    repositories.
+    """Return packages, machine, and the commits of the working folder and of Sparring.
 
-    `cores` is how many this process may use: an XLA program may add numbers in another order on
-    another number.
+    Commits are None outside of git repositories. `cores` is the number of cores this process may
+    use: an XLA program may add numbers in another order on another number of them.
     """
     found = {}
     for name in _PACKAGES:
@@ -83,8 +84,9 @@ def versions() -> dict[str, Any]:
 
 
 def commit(folder: Path | None = None) -> str | None:
-    """The commit that a folder is at, with "-dirty" if anything is changed; None outside a
-    repository.
+    """Return the commit of a folder, with "-dirty" if anything is changed.
+
+    Returns None outside a repository.
     """
     head = _git(["rev-parse", "HEAD"], folder)
     if head is None:
@@ -95,8 +97,9 @@ def commit(folder: Path | None = None) -> str | None:
 
 
 def _diffs(folder: Path, write: Any) -> dict[str, list[str]]:
-    """Keep what differs from the commits, in files named for their content; says which, and what
-    git doesn't know.
+    """Write differences to the commits into files named for their content.
+
+    Returns the files' names, and the files that git does not know.
     """
     tops = {_git(["rev-parse", "--show-toplevel"], place) for place in (Path.cwd(), _SOURCE)} - {
         None

@@ -41,7 +41,7 @@ _FREE = (
 
 
 class RunFolder:
-    """One run's folder.
+    """Folder of one run.
 
     Attributes:
       path: of the folder.

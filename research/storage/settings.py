@@ -6,16 +6,17 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested config as `{"agent.clip": 0.2}`."""
+    """Return a nested config as `{"agent.clip": 0.2}`."""
     if isinstance(node, dict) and node:
-        return {
-            k: v for key, child in node.items() for k, v in flat(child, f"{prefix}{key}.").items()
-        }
+        found: dict[str, Any] = {}
+        for key, child in node.items():
+            found.update(flat(child, f"{prefix}{key}."))
+        return found
     return {prefix[:-1]: node}
 
 
 def plain(cfg: DictConfig) -> Any:
-    """A composed config as plain, resolved values, without Hydra's own."""
+    """Return a composed config as plain, resolved values, without Hydra's own."""
     return OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True
     )

@@ -1,6 +1,4 @@
-"""The objects in a checkpoint, and those in a program: what variables there are, and whether they
-are the same.
-"""
+"""Variables of a checkpoint and of a program: their names, and how they differ."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,7 +9,7 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 
 
 def named_variables(root: tf.train.Checkpoint) -> dict[str, tf.Variable]:
-    """Every variable reachable from `root`, by the shortest path of names that leads to it."""
+    """Return every variable reachable from `root`, by its shortest path of names."""
     view = tf.train.TrackableView(root)
     names = {id(root): ""}
     queue = [root]
@@ -27,11 +25,11 @@ def named_variables(root: tf.train.Checkpoint) -> dict[str, tf.Variable]:
 
 
 class Leaf(NamedTuple):
-    """A variable, here or in a checkpoint."""
+    """Variable of a program or of a checkpoint."""
 
     dtype: tf.DType
     shape: tf.TensorShape
-    key: str = ""  # in the checkpoint
+    key: str = ""  # its key in the checkpoint
 
     def __str__(self) -> str:
         return f"{self.dtype.name} {self.shape}"
@@ -41,18 +39,18 @@ class Leaf(NamedTuple):
 
 
 class _Graph(NamedTuple):
-    """Objects by number, 0 the root: their children by name, and which of them are variables."""
+    """Objects by index, 0 the root: their children by name, and the variables among them."""
 
     children: dict[int, dict[str, int]]
     leaves: dict[int, Leaf]
 
 
 def differences(tensors: tf.train.Checkpoint, prefix: str, partly: bool = False) -> list[str]:
-    """How the variables of `tensors` and of the checkpoint files at `prefix` differ, a line each;
-    empty if they fit.
+    """Return how the variables of `tensors` and of the checkpoint at `prefix` differ.
 
-    Objects are paired as TensorFlow does it, by the names of the edges from the root, not by the
-    variables' names. With `partly`, what only the checkpoint holds is no difference.
+    There is a line for each difference, none if they fit. Objects are paired as TensorFlow does it,
+    by the names of the edges from the root, not by the variables' names. With `partly`, variables
+    that only the checkpoint holds are no difference.
     """
     here = _graph_here(tensors)
     there = _graph_there(prefix)
@@ -78,9 +76,7 @@ def differences(tensors: tf.train.Checkpoint, prefix: str, partly: bool = False)
 
 
 def named(prefix: str) -> dict[str, Leaf]:
-    """The variables in the checkpoint files at `prefix`, by the shortest path of names that leads
-    to each.
-    """
+    """Return the variables in the checkpoint at `prefix`, by their shortest paths of names."""
     graph = _graph_there(prefix)
     names = _names(0, graph.children.__getitem__)
     return {names[number]: leaf for number, leaf in graph.leaves.items() if number in names}
@@ -106,20 +102,14 @@ def _graph_there(prefix: str) -> _Graph:
     shapes = reader.get_variable_to_shape_map()
     dtypes = reader.get_variable_to_dtype_map()
     nodes = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")).nodes
-    children = {
-        number: {child.local_name: child.node_id for child in node.children}
-        for number, node in enumerate(nodes)
-    }
-    leaves = {
-        number: Leaf(
-            dtypes[value.checkpoint_key],
-            tf.TensorShape(shapes[value.checkpoint_key]),
-            value.checkpoint_key,
-        )
-        for number, node in enumerate(nodes)
-        for value in node.attributes
-        if value.checkpoint_key in shapes
-    }
+    children = {}
+    leaves = {}
+    for index, node in enumerate(nodes):
+        children[index] = {child.local_name: child.node_id for child in node.children}
+        for value in node.attributes:
+            key = value.checkpoint_key
+            if key in shapes:
+                leaves[index] = Leaf(dtypes[key], tf.TensorShape(shapes[key]), key)
     return _Graph(children, leaves)
 
 
@@ -128,9 +118,7 @@ def _common(here: Mapping[str, int], there: Mapping[str, int]) -> dict[str, tupl
 
 
 def _names(root: Any, children: Callable[[Any], Mapping[str, Any]]) -> dict[Any, str]:
-    """Everything reachable from `root` with the shortest path of names that leads there, nearest
-    first.
-    """
+    """Return everything reachable from `root` with its shortest path of names, nearest first."""
     names = {root: ""}
     queue = deque([root])
     while queue:

@@ -1,6 +1,4 @@
-"""What leaves a supervised run: answers to inputs as people have them, and the numbers
-behind them.
-"""
+"""Serving signatures of a supervised run: predictions from raw inputs, and the logits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,11 +12,14 @@ from sparring.export.signatures import Export, Function, Signature, in_parts
 
 
 def predictor(trainer: Any) -> Export:
-    """The signatures of a `sparring.supervised.trainer.SupervisedTrainer`.
+    """Return the signatures of a `sparring.supervised.trainer.SupervisedTrainer`.
 
-    `predict` gives the task's answers to inputs as people have them: pixels, texts, numbers in
-    their own units. `scores` adds `outputs` [B, outputs], what the network itself says; of texts it
-    takes the ids of their words, as small devices have no strings.
+    `predict` returns the task's predictions for raw inputs: pixels, texts, numbers in their own
+    units. `scores` adds `outputs` [B, outputs], those of the network itself; for texts it takes the
+    ids of their words, as small devices have no strings.
+
+    Raises:
+        UserError: the task has no `answers`.
     """
     if not hasattr(trainer.task, "answers"):
         raise UserError(
@@ -43,7 +44,7 @@ def predictor(trainer: Any) -> Export:
 
 
 class _Asked:
-    """A trainer's network as functions of named tensors. `shown` is what `scores` takes."""
+    """Network of a trainer as functions of named tensors. `shown` is the input of `scores`."""
 
     def __init__(self, trainer: Any, shown: InputSpec) -> None:
         self.trainer = trainer
@@ -52,13 +53,13 @@ class _Asked:
         self.shown = shown
 
     def answering(self, given: InputSpec, scores: bool) -> Callable[..., dict[str, tf.Tensor]]:
-        """The function of the input `given`, with the network's own numbers too if `scores`."""
+        """Return the function of the input `given`, with the network's outputs too if `scores`."""
 
         def call(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             values = inputs[given.name]
             if given.limit is None:
                 return self._answers(given.prepare(values), scores)
-            # [B]: a wrong id must not fail who shares the batch
+            # [B]: a wrong id must not fail the others in the batch
             known = (values >= 0) & (values < given.limit)
             found = self._answers(given.prepare(tf.where(known, values, 0)), scores)
             return {name: _where(known, value) for name, value in found.items()} | {"known": known}
@@ -70,7 +71,7 @@ class _Asked:
         return {**self.task.answers(outputs), **({"outputs": outputs} if scores else {})}
 
     def notes(self) -> dict[str, Any]:
-        """What the task says of itself, and the names of classes or columns."""
+        """Return the task's notes, and the names of classes or columns."""
         names = list(self.data.names) if getattr(self.data, "classes", 0) else []
         columns = getattr(self.data, "columns", None)
         return (
@@ -80,7 +81,7 @@ class _Asked:
         )
 
     def samples(self, count: int) -> dict[str, np.ndarray]:
-        """Inputs of the train split, `count` at most."""
+        """Return inputs of the train split, `count` at most."""
         return {self.shown.name: self._undone(self.data.examples("train", count)[0])}
 
     def _undone(self, inputs: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ class _Asked:
         return np.asarray(self.shown.undo(inputs), self.shown.spec.dtype.as_numpy_dtype)
 
     def judge(self, function: Function, seed: int) -> dict[str, float]:
-        """The task's scores of the test split, which are the same under every seed."""
+        """Return the task's scores of the test split, which do not depend on the seed."""
 
         def network(inputs: Any, training: bool = False) -> np.ndarray:
             given = self._undone(np.asarray(inputs))
@@ -100,7 +101,7 @@ class _Asked:
 
 
 def _where(known: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """Values [B, ...] of what is known, else -1 of whole numbers and 0 of others."""
+    """Return `value` [B, ...] where `known` [B], else -1 for integers and 0 for floats."""
     shape = tf.concat([tf.shape(known), tf.ones([value.shape.rank - 1], tf.int32)], axis=0)
     blank = tf.constant(-1 if value.dtype.is_integer else 0, value.dtype)
     return tf.where(tf.reshape(known, shape), value, blank)

@@ -1,6 +1,4 @@
-"""Time series: windows of the past and what comes next, and the forecasts that any model has to
-beat.
-"""
+"""Time series: windows of the past and the next value, with baseline forecasts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +15,9 @@ from sparring.supervised.tasks import Regression, least_squares, needs, with_bia
 
 
 class Windows(Pairs):
-    """Windows [N, T, 1] of series and the value that follows each, [N, 1], in units of the train
-    split's spread.
+    """Windows [N, T, 1] of series and the value that follows each, [N, 1].
+
+    Both are in units of the train split's standard deviation, which is `spread`.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Windows(Pairs):
             {s: following[s][:, None].astype(np.float32) for s in SPLITS},
             seed,
         )
-        self.spread = spread  # what 1 is in the series' own unit
+        self.spread = spread  # standard deviation in the series' own unit
         self._units = Units(np.array([mean]), np.array([spread]))
         self.raw = InputSpec(
             "window",
@@ -44,7 +43,7 @@ class Windows(Pairs):
         )
 
     def restored(self, outputs: tf.Tensor) -> tf.Tensor:
-        """In the series' own unit."""
+        """Return outputs in the series' own unit."""
         return self._units.unscaled(outputs)
 
 
@@ -56,12 +55,11 @@ def sines(
     noise: float = 0.05,
     periods: tuple = (8.0, 40.0),
 ) -> Windows:
-    """Sines [window + 1], each with a period, phase and amplitude (0.5 to 1.5) of its own, under
-    normal noise.
+    """Return noisy sines [window + 1] of random period, phase and amplitude (0.5 to 1.5).
 
-    What comes next is linear in the past by numbers that depend on the period, which is to be found
-      out first: no one
-    linear forecast serves all. The series are the same in every run; `seed` fixes the order of the
+    `noise` is the standard deviation of the normal noise. The next value is linear in the past with
+    coefficients that depend on the period, which has to be inferred first: no single linear
+    forecast serves all. The series are identical in every run; `seed` fixes the order of the
     batches.
     """
     low, high = periods
@@ -85,11 +83,13 @@ def sines(
 
 
 def sunspots(seed: int, window: int = 24, test_fraction: float = 0.2) -> Windows:
-    """Yearly sunspot numbers, 1700 to 2008, as statsmodels ships them (SIDC); the last years are
-    the test split.
+    """Return yearly sunspot numbers, 1700 to 2008, with the last years as test split.
 
-    Scaled to mean 0 and spread 1 over the train years. Windows of the test split may reach back
-    into train years.
+    They come with statsmodels (SIDC), and are scaled to mean 0 and standard deviation 1 over the
+    train years. Windows of the test split may reach back into train years.
+
+    Raises:
+        UserError: statsmodels is not installed, or the window does not fit the splits.
     """
     try:
         from statsmodels.datasets import sunspots as shipped
@@ -120,11 +120,10 @@ def sunspots(seed: int, window: int = 24, test_fraction: float = 0.2) -> Windows
 
 
 class Forecasting(Regression):
-    """What comes next in a series: squared error, beside that of persistence and of linear
-    autoregression.
+    """Forecast of a series' next value by squared error, beside two baselines.
 
-    Persistence says the last value again. Linear autoregression is least squares from the whole
-    window to what follows it, on the train split. Errors are in the series' own unit.
+    Persistence repeats the last value. Linear autoregression is least squares from the whole window
+    to the value that follows it, on the train split. Errors are in the series' own unit.
     """
 
     trained = {"train/squared_error": "Squared error of training windows, in units of the spread."}  # noqa: RUF012
@@ -132,7 +131,8 @@ class Forecasting(Regression):
     def __init__(self, data: Any) -> None:
         self.spread: float = needs(data, "spread", "forecasting", ["sines", "sunspots"])
         super().__init__(data)
-        (train, following), (test, targets) = data.examples("train"), data.examples("test")
+        train, following = data.examples("train")
+        test, targets = data.examples("test")
         self.weights = least_squares(train, following)  # [T + 1, 1]
         linear = with_bias(test.reshape(len(test), -1).astype(np.float64)) @ self.weights
         self._baselines = {"persistence": test[:, -1, :1], "linear": linear}  # [N, 1]
@@ -144,7 +144,7 @@ class Forecasting(Regression):
 
     @property
     def descriptions(self) -> Mapping[str, str]:
-        """Tag -> what it measures."""
+        """Descriptions of the scalars of `evaluate`, by tag."""
         said = "Root of the mean squared error over the test split, in the series' unit, "
         return {
             "eval/rmse": f"{said}of the model.",
@@ -158,9 +158,10 @@ class Forecasting(Regression):
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
     ) -> dict[str, float]:
-        """As `Task.evaluate`; baselines are of the whole split."""
+        """Return scores by tag, as `Task.evaluate` does; baselines are those of the whole split."""
         model = _mean_square(outputs, targets)
-        persistence, linear = (_mean_square(b, self._targets) for b in self._baselines.values())
+        persistence = _mean_square(self._baselines["persistence"], self._targets)
+        linear = _mean_square(self._baselines["linear"], self._targets)
         roots = {"": model, "_persistence": persistence, "_linear": linear}
         return {f"eval/rmse{name}": self.spread * value**0.5 for name, value in roots.items()} | {
             "eval/skill": 1.0 - model / persistence,
@@ -170,7 +171,7 @@ class Forecasting(Regression):
     def pictures(
         self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The first forecasts of the test split beside what came, and points of all."""
+        """Return plots of the first forecasts of the test split beside the truth, and of all."""
         lines = [("came", targets[:120, 0]), ("forecast", outputs[:120, 0])]
         return {"eval/forecast": plots.curves(lines), **super().pictures(inputs, outputs, targets)}
 

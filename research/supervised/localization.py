@@ -1,4 +1,4 @@
-"""Where an object is: boxes, and how far two of them overlap."""
+"""Localization of one object in an image: boxes, and their overlap."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,24 +11,21 @@ from sparring.supervised.tasks import Values, needs
 
 
 def decode(outputs: tf.Tensor) -> tf.Tensor:
-    """Any numbers [B, 4] -> boxes [B, 4] within (-0.5, 1.5): top, left, bottom, right in shares of
-    the image.
+    """Turn any numbers [B, 4] into boxes [B, 4]: top, left, bottom, right.
 
-    The first two say where the centre is, the others how high and wide the box is, each through a
-      sigmoid: so a box is
-    never inside out.
+    Edges are in shares of the image, within (-0.5, 1.5). The first two numbers give the centre, the
+    others height and width, each through a sigmoid, so that a box always has a positive size.
     """
     centre, size = tf.split(tf.sigmoid(outputs), 2, axis=-1)
     return tf.concat([centre - size / 2.0, centre + size / 2.0], axis=-1)
 
 
 def overlaps(boxes: tf.Tensor, others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """IoU and generalised IoU (Rezatofighi et al. 2019, algorithm 1) of boxes [B, 4] pair by pair:
-    both [B].
+    """Return IoU and generalised IoU, both [B], of boxes [B, 4] pair by pair.
 
-    IoU is the area both share over the area that either covers, from 0 to 1; the generalised one
-    takes off the share of the smallest box around both that neither covers, and tells boxes that do
-    not touch apart, down to -1.
+    Rezatofighi et al. 2019, algorithm 1. IoU is the intersection over the union, from 0 to 1; the
+    generalised one subtracts the share of the smallest box around both that neither covers, and
+    tells apart boxes that do not touch, down to -1.
     """
     inner = _area(
         tf.concat(
@@ -52,8 +49,10 @@ def _area(boxes: tf.Tensor) -> tf.Tensor:
 
 
 class Localisation:
-    """The box of the one object in an image: distance of the edges, and 1 less the generalised IoU,
-    as DETR weighs them (Carion et al. 2020, section 3.1, whose weights are 5 and 2).
+    """Localization of the one object in an image, by the distance of edges and generalised IoU.
+
+    The loss is the L1 distance and 1 minus the generalised IoU, weighted as in DETR (Carion et al.
+    2020, section 3.1, whose weights are 5 and 2).
     """
 
     outputs = 4
@@ -75,23 +74,23 @@ class Localisation:
         self.notes: dict[str, Any] = {"boxes": "top, left, bottom, right in shares of the image"}
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """As `Task.loss`."""
+        """Return the loss of each example, as `Task.loss` does."""
         boxes = decode(outputs)
         _, generalised = overlaps(boxes, targets)
         return 5.0 * tf.reduce_sum(tf.abs(boxes - targets), axis=1) + 2.0 * (1.0 - generalised)
 
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
-        """As `Task.measures`."""
+        """Return measures of a batch, as `Task.measures` does."""
         return {"train/iou": overlaps(decode(outputs), targets)[0]}
 
     def answers(self, outputs: tf.Tensor) -> Values:
-        """As `Task.answers`."""
+        """Return predictions by name, as `Task.answers` does."""
         return {"box": decode(outputs)}
 
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
     ) -> dict[str, float]:
-        """As `Task.evaluate`."""
+        """Return scores by tag, as `Task.evaluate` does."""
         iou = overlaps(decode(tf.constant(outputs)), tf.constant(targets))[0].numpy()
         return {
             "eval/iou": float(iou.mean()),
@@ -102,7 +101,7 @@ class Localisation:
     def pictures(
         self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Images with the box found in orange and the true one in blue."""
+        """Return images with predicted boxes in orange and true ones in blue."""
         return {
             "eval/predictions": plots.boxed(inputs, decode(tf.constant(outputs)).numpy(), targets)
         }

@@ -1,6 +1,4 @@
-"""Models of supervised training: made by a factory called with `outputs`, they say that many
-numbers of each input.
-"""
+"""Models of supervised training, created by factories called with `outputs`, their output size."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -10,11 +8,9 @@ import tensorflow as tf
 
 
 class Headed(tf.keras.layers.Layer):
-    """A torso, which turns inputs [B, ...] into features [B, F], and a linear head: -> [B,
-    outputs].
+    """Linear head on a torso: inputs [B, ...] -> features [B, F] -> [B, outputs].
 
-    The torso comes as a factory, as an agent's network does, so that whatever serves the one serves
-    the other.
+    The torso is given as a factory, as an agent's network is, so that one serves as the other.
     """
 
     def __init__(self, outputs: int, torso: Callable[[], tf.keras.layers.Layer]) -> None:
@@ -23,15 +19,16 @@ class Headed(tf.keras.layers.Layer):
         self.head = tf.keras.layers.Dense(outputs)
 
     def features(self, inputs: tf.Tensor) -> tf.Tensor:
-        """What the head is shown, [B, F]."""
+        """Return the input of the head, [B, F]."""
         return self.torso(inputs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        return self.head(self.torso(inputs))  # Keras hands `training` on to what asks for it
+        return self.head(self.torso(inputs))  # Keras passes `training` on to layers that take it
 
     def linear_weights(self) -> np.ndarray | None:
-        """If the torso has no weights of its own: the head's [F + 1, outputs], the last row the
-        bias; else None.
+        """Return the head's weights [F + 1, outputs], the last row the bias, of a linear model.
+
+        The model is linear if the torso has no weights of its own; otherwise returns None.
         """
         if self.torso.weights:
             return None
@@ -39,12 +36,14 @@ class Headed(tf.keras.layers.Layer):
 
 
 class Factors(tf.keras.layers.Layer):
-    """Matrix factorisation: users int64 [B] -> a logit for each item [B, outputs], u . v + b (Koren
-    et al. 2009).
+    """Matrix factorisation: users int64 [B] -> a logit u . v + b for each item [B, outputs].
+
+    Koren et al. 2009.
 
     Args:
-      users: how many there are.
-      dimension: numbers that a user, and an item, is made of.
+        outputs: the number of items.
+        users: the number of users.
+        dimension: the length of the vectors of users and items.
     """
 
     def __init__(self, outputs: int, users: int, dimension: int = 16) -> None:
@@ -55,7 +54,7 @@ class Factors(tf.keras.layers.Layer):
         self.items = tf.keras.layers.Dense(outputs, kernel_initializer="glorot_normal")
 
     def features(self, inputs: tf.Tensor) -> tf.Tensor:
-        """What users are made of, [B, D]."""
+        """Return the vectors of users, [B, D]."""
         return self.users(inputs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

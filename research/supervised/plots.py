@@ -1,4 +1,4 @@
-"""Pictures of predictions beside targets, drawn with Pillow: uint8 [1, H, W, C]."""
+"""Images of predictions beside targets, drawn with Pillow: uint8 [1, H, W, C]."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,14 @@ _INK = (20, 20, 20)
 _BLUE = (60, 110, 200)
 _ORANGE = (215, 70, 20)
 _GREY = (150, 150, 150)
-_CELLS = 30  # classes that a confusion matrix shows numbers of
-_LETTER = 6  # pixels that a letter of Pillow's own font is wide
+_CELLS = 30  # largest number of classes for which a confusion matrix shows counts
+_LETTER = 6  # width of a letter of Pillow's own font in pixels
 
 
 def confusion(named: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A row for each true class, a column for each that was named, both int64 [N]; shades are
-    shares of a row.
+    """Return a confusion matrix: rows are true classes, columns predicted ones.
+
+    `named` (predictions) and `targets` are int64 [N]; shades are shares of a row.
     """
     classes = len(names)
     counts = np.zeros((classes, classes), np.int64)
@@ -51,7 +52,7 @@ def confusion(named: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> n
 def labelled(
     images: np.ndarray, words: Sequence[str], columns: int = 6, rows: int = 4
 ) -> np.ndarray:
-    """The first images [N, h, w, C] in [-1, 1], each with its words under it."""
+    """Return the first images [N, h, w, C] in [-1, 1], each with its words under it."""
     cells = pixels(images[: columns * rows])
     width = 110
     height = round(width * cells.shape[1] / cells.shape[2])
@@ -72,8 +73,9 @@ def labelled(
 def boxed(
     images: np.ndarray, found: np.ndarray, targets: np.ndarray, columns: int = 6, rows: int = 4
 ) -> np.ndarray:
-    """Images [N, h, w, C] with the boxes found [N, 4] in orange and the true ones in blue, in
-    shares of the image.
+    """Return images [N, h, w, C] with predicted boxes [N, 4] in orange and true ones in blue.
+
+    Boxes are in shares of the image.
     """
     side = 120
     cells = pixels(images[: columns * rows])
@@ -89,7 +91,10 @@ def boxed(
 
 
 def diagonal(outputs: np.ndarray, targets: np.ndarray, side: int = 320) -> np.ndarray:
-    """Points of targets (across) and outputs (up), both [N, K]; on the line they are equal."""
+    """Return a scatter plot of targets (across) and outputs (up), both [N, K].
+
+    Points on the line are exact.
+    """
     low = float(targets.min())
     high = float(targets.max())
     span = max(high - low, 1e-9)
@@ -106,7 +111,10 @@ def diagonal(outputs: np.ndarray, targets: np.ndarray, side: int = 320) -> np.nd
 def curves(
     lines: Sequence[tuple[str, np.ndarray]], width: int = 900, height: int = 320
 ) -> np.ndarray:
-    """Series [T] over the same steps, the first in grey under the others, with their names."""
+    """Return a plot of series [T] over the same steps, with their names.
+
+    The first is in grey under the others.
+    """
     values = np.concatenate([line for _, line in lines])
     low = float(values.min())
     span = max(float(values.max() - values.min()), 1e-9)

@@ -25,8 +25,9 @@ def pretrained_torso(
     seed: int,
     compile: str = "auto",
 ) -> tf.keras.layers.Layer:
-    """A torso that has learned a task first, from `steps` examples of `data`, under a head that is
-    then thrown away.
+    """Return a torso trained on another task, under a head that is then discarded.
+
+    It is trained on `steps` examples of `data`.
     """
 
     def train() -> tuple[list[np.ndarray], np.ndarray]:
@@ -42,9 +43,8 @@ def pretrained_torso(
         )
         return trainer.network.torso.get_weights(), data.examples("train", 2)[0]
 
-    with ThreadPoolExecutor(
-        1
-    ) as pool:  # a strategy's scope, in which nothing can train, ends at a thread's border
+    # Nothing can train in a strategy's scope, which does not extend to other threads
+    with ThreadPoolExecutor(1) as pool:
         weights, inputs = pool.submit(train).result()
     network = torso()
     network(tf.constant(inputs))

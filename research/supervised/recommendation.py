@@ -1,4 +1,4 @@
-"""What a user will take next: implicit feedback, generated from preferences that are known."""
+"""Recommendation from implicit feedback, generated from known preferences."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,13 @@ from sparring.supervised.tasks import Values, log_softmax, needs
 
 
 class Interactions(Pairs):
-    """Users int64 [N] and what each of them took, items int64 [N]; every item is as likely as
-    `truth` [U, I] says.
+    """Users int64 [N] and the items they took, int64 [N], drawn from preferences `truth` [U, I].
 
-    A user's preferences are the softmax of u . v + b, with normal u and v of `dimension` numbers
-    and popularities b of spread `popularity`; the inner products have the spread `taste`. Nothing
-    is known of a user but what it took, which tells nothing of what it dislikes: implicit feedback.
-    The optimum is known: no order of the items beats the truth's. Interactions are the same in
-    every run; `seed` fixes the order of the batches.
+    A user's preferences are the softmax of u . v + b, with normal u and v of `dimension` entries
+    and popularities b of standard deviation `popularity`; the inner products have the standard
+    deviation `taste`. Feedback is implicit: only items taken are known, which does not reveal what
+    a user dislikes. The optimum is known: no order of the items beats the truth's. Interactions are
+    identical in every run; `seed` fixes the order of the batches.
     """
 
     def __init__(
@@ -65,15 +64,15 @@ class Interactions(Pairs):
         self.raw = InputSpec("user", tf.TensorSpec([], tf.int64), limit=users)
 
 
-TOP = 10  # items that a user is recommended
+TOP = 10  # number of items recommended to a user
 
 
 class Recommendation:
-    """The items that a user takes: cross-entropy of a softmax over all of them.
+    """Prediction of the item a user takes, by cross-entropy of a softmax over all items.
 
-    Scored by the chance that the next item a user takes is among the ten it is recommended,
-    exactly, from the true preferences, beside the same of recommending by the truth (the optimum)
-    and the ten most taken to all (popularity).
+    The score is the probability that the next item a user takes is among the ten recommended ones,
+    computed exactly from the true preferences. It stands beside that of recommending by the truth
+    (the optimum) and that of recommending the ten most taken items to all (popularity).
     """
 
     objective = "eval/hit_rate"
@@ -118,22 +117,22 @@ class Recommendation:
         }
 
     def _hit_rate(self, scores: np.ndarray) -> float:
-        """What recommending by scores [U, I] comes to."""
+        """Return the hit rate of recommending by scores [U, I]."""
         chosen = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
         return float(np.take_along_axis(self.truth, chosen, axis=1).sum(axis=1).mean())
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """As `Task.loss`."""
+        """Return the loss of each example, as `Task.loss` does."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs)
 
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
-        """As `Task.measures`."""
+        """Return measures of a batch, as `Task.measures` does."""
         own = tf.gather(outputs, targets, batch_dims=1)[:, tf.newaxis]  # [B, 1]
         better = tf.reduce_sum(tf.cast(outputs > own, tf.float32), axis=1)  # [B]
         return {"train/hit_rate": tf.cast(better < float(TOP), tf.float32)}
 
     def answers(self, outputs: tf.Tensor) -> Values:
-        """As `Task.answers`."""
+        """Return predictions by name, as `Task.answers` does."""
         _, items = tf.math.top_k(outputs, TOP)
         return {
             "items": items,
@@ -143,7 +142,7 @@ class Recommendation:
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
     ) -> dict[str, float]:
-        """As `Task.evaluate`; hit rates are of all users, whatever the outputs are of."""
+        """Return scores by tag, as `Task.evaluate` does; hit rates are always over all users."""
         users = np.arange(len(self.truth))
         found = self._hit_rate(np.asarray(network(tf.constant(users), training=False)))
         return {
@@ -160,5 +159,5 @@ class Recommendation:
     def pictures(
         self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Nothing to show."""
+        """Return no images."""
         return {}

@@ -1,8 +1,7 @@
-"""What a model is asked for: how many numbers it says of an example, what they cost, and how good
-they are.
+"""Tasks of supervised training: the size of a model's output, its loss, and its scores.
 
-A loss is a pure function of outputs and targets that gives one value per example; the trainer alone
-reduces it.
+A loss is a pure function of outputs and targets that returns one value per example; the trainer
+alone reduces it.
 """
 
 import functools
@@ -19,42 +18,41 @@ Values = dict[str, tf.Tensor]
 
 
 class Task(Protocol):
-    """A question put to a model about the examples of one data set."""
+    """Protocol of a task on the examples of one data set."""
 
-    outputs: int  # how many numbers the model says of an example
-    objective: (
-        str  # the scalar of `evaluate` that says how good it is; larger is better if `maximize`
-    )
-    maximize: bool
-    trained: Mapping[str, str]  # the tags of `measures`, and what they measure
-    descriptions: Mapping[str, str]  # those of `evaluate`
+    outputs: int  # size of the model's output for an example
+    objective: str  # tag of the scalar of `evaluate` to optimise
+    maximize: bool  # whether a larger objective is better
+    trained: Mapping[str, str]  # descriptions of `measures`, by tag
+    descriptions: Mapping[str, str]  # descriptions of `evaluate`, by tag
     notes: Mapping[str, Any]  # how the scalars were computed, as plain values
-    answered: Mapping[str, str]  # the names of `answers`, and what they are
+    answered: Mapping[str, str]  # descriptions of `answers`, by name
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """What outputs float32 [B, outputs] cost, float32 [B]."""
+        """Return the loss of outputs float32 [B, outputs], float32 [B]."""
 
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
-        """What else is logged of a batch while training: each [B], by tag."""
+        """Return further values to log of a training batch: each [B], by tag."""
 
     def answers(self, outputs: tf.Tensor) -> Values:
-        """What outputs [B, outputs] mean to whoever asks an exported model, each [B, ...]
-        by name.
+        """Return predictions for an exported model from outputs [B, outputs].
+
+        Each is [B, ...], by name.
         """
 
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
     ) -> dict[str, float]:
-        """Scores of the outputs [N, outputs] of the test split, by tag."""
+        """Return scores of the outputs [N, outputs] of the test split, by tag."""
 
     def pictures(
         self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Outputs beside targets, uint8 [1, H, W, C] by tag."""
+        """Return images of outputs beside targets, uint8 [1, H, W, C] by tag."""
 
 
 class Classification:
-    """Which of the data's classes an example belongs to: cross-entropy of a softmax over them.
+    """Classification of an example into the data's classes, by softmax cross-entropy.
 
     `label_smoothing` mixes the target with that share of the uniform distribution (Szegedy et al.
     2016, section 7).
@@ -87,7 +85,7 @@ class Classification:
         self.notes: dict[str, Any] = {"classes": data.classes}
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """As `Task.loss`."""
+        """Return the loss of each example, as `Task.loss` does."""
         exact = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs)  # [B]
         uniform = -tf.reduce_mean(tf.nn.log_softmax(outputs), axis=-1)  # [B]
         return (
@@ -95,18 +93,18 @@ class Classification:
         )
 
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
-        """As `Task.measures`."""
+        """Return measures of a batch, as `Task.measures` does."""
         right = tf.equal(tf.argmax(outputs, axis=-1, output_type=tf.int64), targets)
         return {"train/accuracy": tf.cast(right, tf.float32)}
 
     def answers(self, outputs: tf.Tensor) -> Values:
-        """As `Task.answers`."""
+        """Return predictions by name, as `Task.answers` does."""
         return {"class": tf.argmax(outputs, axis=-1), "probabilities": tf.nn.softmax(outputs)}
 
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
     ) -> dict[str, float]:
-        """As `Task.evaluate`."""
+        """Return scores by tag, as `Task.evaluate` does."""
         return {
             "eval/accuracy": float((outputs.argmax(axis=1) == targets).mean()),
             "eval/cross_entropy": float(
@@ -117,8 +115,9 @@ class Classification:
     def pictures(
         self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """A confusion matrix; of images the first ones with their predictions, and those that were
-        named wrongly.
+        """Return a confusion matrix, and images with their predictions.
+
+        Of images there are the first ones, and the first of those misclassified.
         """
         named = outputs.argmax(axis=1)
         found = {"eval/confusion": plots.confusion(named, targets, self.names)}
@@ -134,10 +133,10 @@ class Classification:
 
 
 class Regression:
-    """Numbers: the squared error, mean over a target's numbers.
+    """Regression by squared error, averaged over a target's entries.
 
-    Of a model that is linear in its inputs it also says how far its weights are from those of least
-    squares on the whole train split, computed in double precision.
+    For a model that is linear in its inputs, `evaluate` also gives the distance of its weights from
+    those of least squares on the whole train split, computed in double precision.
     """
 
     objective = "eval/rmse"
@@ -161,7 +160,7 @@ class Regression:
 
     @property
     def descriptions(self) -> Mapping[str, str]:
-        """Tag -> what it measures."""
+        """Descriptions of the scalars of `evaluate`, by tag."""
         return {
             "eval/rmse": "Root of the mean squared error over the test split and a target's "
             "numbers.",
@@ -172,21 +171,21 @@ class Regression:
         }
 
     def loss(self, outputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """As `Task.loss`."""
+        """Return the loss of each example, as `Task.loss` does."""
         return tf.reduce_mean(tf.square(outputs - targets), axis=-1)
 
     def measures(self, outputs: tf.Tensor, targets: tf.Tensor) -> Values:
-        """As `Task.measures`."""
+        """Return measures of a batch, as `Task.measures` does."""
         return {"train/squared_error": self.loss(outputs, targets)}
 
     def answers(self, outputs: tf.Tensor) -> Values:
-        """As `Task.answers`."""
+        """Return predictions by name, as `Task.answers` does."""
         return {"values": self._restored(outputs)}
 
     def evaluate(
         self, outputs: np.ndarray, targets: np.ndarray, network: tf.keras.layers.Layer
     ) -> dict[str, float]:
-        """As `Task.evaluate`."""
+        """Return scores by tag, as `Task.evaluate` does."""
         error = np.square(outputs - targets, dtype=np.float64)  # [N, K]
         spread = np.maximum(targets.var(axis=0, dtype=np.float64), 1e-12)
         found = {
@@ -205,31 +204,36 @@ class Regression:
     def pictures(
         self, inputs: np.ndarray, outputs: np.ndarray, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Predictions over targets, for each of a target's numbers."""
+        """Return a plot of predictions over targets, for all of a target's entries."""
         return {"eval/predictions": plots.diagonal(outputs, targets)}
 
 
 def least_squares(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """The weights [F + 1, K], the last row the bias, that fit targets [N, K] of inputs [N, ...]
-    best; float64.
+    """Return the least-squares weights [F + 1, K] of targets [N, K] on inputs [N, ...].
+
+    The last row is the bias; float64.
     """
     flat = inputs.reshape(len(inputs), -1).astype(np.float64)
     return np.linalg.lstsq(with_bias(flat), targets.astype(np.float64), rcond=None)[0]
 
 
 def with_bias(flat: np.ndarray) -> np.ndarray:
-    """[N, F] -> [N, F + 1], a one behind each row."""
+    """Append a one to each row: [N, F] -> [N, F + 1]."""
     return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of the softmax over the last axis, float64."""
+    """Return the logarithm of the softmax over the last axis, float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def needs(data: Any, attribute: str, task: str, options: list[str]) -> Any:
-    """What a task asks of its data beyond `Data`; UserError naming the data that have it."""
+    """Return an attribute of the data that a task requires beyond `Data`.
+
+    Raises:
+        UserError: the data lacks it; the message names data that have it.
+    """
     found = getattr(data, attribute, None)
     if found is None:
         raise UserError(

@@ -1,8 +1,7 @@
-"""Hydra's plugins of ours: the launcher that runs a sweep's jobs here, and the sweeper that lists
-combinations.
+"""Hydra plugins: a launcher that runs a sweep's jobs on this machine, and a sweeper.
 
-They take the places of Hydra's own defaults, `basic`, so any other launcher or sweeper is chosen as
-ever: `hydra/launcher=joblib`.
+They replace Hydra's own defaults, `basic`, so any other launcher or sweeper is chosen as usual:
+`hydra/launcher=joblib`.
 """
 
 import importlib
@@ -23,25 +22,26 @@ from sparring.sweep import sweep
 from sparring.sweep.job import Job
 from sparring.sweep.scheduler import Settings
 
-# Finding plugins runs Hydra's own modules anew: what is taken from them must come after
+# Finding plugins runs Hydra's own modules anew, so imports from them must come after it
 Plugins.instance()
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as HydrasBasicSweeper  # noqa: E402
 
-# Conf/base.yaml's; a sweep may have its own
+# The value in conf/base.yaml, which a sweep may change
 _SUBDIR = "${job_name:${hydra.overrides.task},${hydra.job.num}}"
 
 
 class Processes(Launcher):
-    """Runs jobs in processes of their own, several at a time. Its settings are those of
-    `sparring.sweep.scheduler.Settings`.
+    """Launcher that runs jobs in processes of their own, several at a time.
+
+    Its settings are those of `sparring.sweep.scheduler.Settings`.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.settings = Settings(**settings)
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
-        """Hydra's call before `launch`. The task function carries the sweep."""
+        """Take Hydra's context before `launch`. The task function carries the sweep."""
         self.hydra_context = hydra_context
         self.config = config
         self.sweep: sweep.Sweep = task_function
@@ -49,8 +49,9 @@ class Processes(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs; returns how each ended, in their order. One that failed returned
-        nothing.
+        """Run the jobs, and return how each ended, in their order.
+
+        The return value of a job is its objective, None if it failed.
         """
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -96,17 +97,19 @@ def _returned(job: Job, overrides: Sequence[str]) -> JobReturn:
 
 
 class BasicSweeper(HydrasBasicSweeper):
-    """Every combination of the values. They were checked before (`sparring.config.validation`): a
-    hundred jobs begin at once.
+    """Sweeper over every combination of the values, in one batch.
+
+    The combinations were checked before (`sparring.config.validation`), so a hundred jobs begin at
+    once.
     """
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Hydra would compose every job's config here, 0.1 s each."""
+        """Do nothing, where Hydra would compose every job's config, 0.1 s each."""
 
 
 @dataclass
 class ProcessesConfig:
-    """`hydra.launcher`, by default."""
+    """Default config of `hydra.launcher`."""
 
     _target_: str = "hydra_plugins.sparring.Processes"
     jobs: int | None = None
@@ -118,7 +121,7 @@ class ProcessesConfig:
 
 @dataclass
 class BasicSweeperConfig:
-    """`hydra.sweeper`, by default."""
+    """Default config of `hydra.sweeper`."""
 
     _target_: str = "hydra_plugins.sparring.BasicSweeper"
     max_batch_size: int | None = None
@@ -126,17 +129,16 @@ class BasicSweeperConfig:
 
 
 def check(config: DictConfig) -> None:
-    """UserError for settings of our launcher that make no sense; another's are its own."""
+    """Raise UserError for invalid settings of this launcher; others check their own."""
     if config._target_ == ProcessesConfig._target_:
         Settings(**{str(key): value for key, value in config.items() if key != "_target_"})
 
 
 def register() -> None:
-    """Make the plugins known to Hydra, which takes them from modules of a package `hydra_plugins`
-    and nowhere else.
+    """Register the plugins with Hydra.
 
-    Such a package at the root of a clone, or of an installation, would not be ours alone: the
-      module is made here.
+    Hydra takes plugins from modules of a package `hydra_plugins` only. Such a package at the root
+    of a clone or of an installation would be shared with others', so the module is created here.
     """
     package = _package()
     module: Any = ModuleType("hydra_plugins.sparring")

@@ -1,5 +1,4 @@
-"""One job of a sweep: its process, its folder, and `job.json` there, which says how far it has
-come.
+"""Job of a sweep: its process, its folder, and its state in `job.json` there.
 
 `job.json` is the sweep's manifest, a file for each job so that launchers on several machines need
 not share one: the hash of the config it was started with, the status, the exit code, the attempts,
@@ -27,13 +26,13 @@ from sparring.storage import atomic, run_folder
 FILE = "job.json"
 OUTPUT = "output.log"
 ENDED_WELL = ("finished", "target")
-_SHOWN_LINES = 5  # of a failed job's log
+_SHOWN_LINES = 5  # number of lines kept of a failed job's log
 _NAMES_ONLY = ("hydra", "limits", "packages", "check_first", "hparams", "tasks")
 
 
 @dataclass
 class Job:
-    """What is to be run in `folder`: `sparring command arguments...`. `hash` is its config's."""
+    """Command to run in `folder`: `sparring command arguments...`. `hash` is its config's."""
 
     folder: Path
     command: str
@@ -47,22 +46,21 @@ class Job:
     seconds: float = 0.0
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
-    verdict: tuple[str, str] | None = (
-        None  # status and reason, where who ended it knows better than what it left
-    )
+    # Status and reason set by the one who ended the process, instead of those it left
+    verdict: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
-        """The folder's."""
+        """Name of the folder."""
         return self.folder.name
 
     @property
     def failed(self) -> bool:
-        """Whether it ended as it should not."""
+        """Whether the job failed or met NaN."""
         return self.status in ("failed", "nan")
 
     def done_before(self) -> bool:
-        """Whether an earlier sweep brought it, with this very config, to its end."""
+        """Return whether an earlier sweep completed the job with an equal config."""
         try:
             old = json.loads((self.folder / FILE).read_text())
             same = old["hash"] == self.hash and old["status"] in ENDED_WELL
@@ -71,18 +69,16 @@ class Job:
         return same and self.result().get("status") in ENDED_WELL
 
     def start(self, cores: Sequence[int]) -> None:
-        """Start its process on these cores (none: wherever), what it says going to a file in its
-        folder.
-        """
+        """Start the process on these cores (none: not pinned), with its output in a file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.attempts = self.attempts + 1
         self.status = "running"
         self.started = time.time()
         command = program([self.command, *self.arguments])
         threads = {"OMP_NUM_THREADS": str(len(cores))} if cores else {}
-        # In a session of its own, the job hears of Ctrl-C through us, once, and not from the
-        # terminal as well; and what it starts, in process groups of their own or not, can be found
-        # when it has ended.
+        # In a session of its own, the job gets Ctrl-C once, from this process, and not from the
+        # terminal as well; and its children, in whatever process groups, can be found after its
+        # end.
         with (self.folder / OUTPUT).open("ab") as output:
             self.process = subprocess.Popen(
                 command,
@@ -93,28 +89,29 @@ class Job:
                 env={**os.environ, **threads},
             )
         with contextlib.suppress(OSError):
-            if cores:  # before it has started a thread: those it starts inherit this
+            if cores:  # set before it starts threads, which inherit it
                 os.sched_setaffinity(self.process.pid, cores)
-            # The kernel's first choice, before us
+            # Out of memory, the kernel should end the job rather than this process
             Path(f"/proc/{self.process.pid}/oom_score_adj").write_text("500")
-        # Linux shares time out by sessions: `nice sparring` is to reach this one
+        # Linux shares time among sessions: pass the niceness of this process on to the job's
         with contextlib.suppress(OSError):
             Path(f"/proc/{self.process.pid}/autogroup").write_text(str(os.nice(0)))
         self.write()
 
     def send(self, number: int) -> None:
-        """Send its process a signal."""
+        """Send the process a signal."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
     def end(self) -> None:
-        """Note how its process has ended, by the verdict, else by what it left; ends what it left
-        running.
+        """Record how the process ended, and end what it left running.
+
+        A verdict that was set takes precedence over what the process left.
         """
         assert self.process is not None
         self.code = self.process.wait()
-        # Workers, environments, if it was killed: they save, or hold its folder's lock
+        # A killed job leaves workers and environments, which would save, or hold its folder's lock
         resources.end(self.process.pid)
         self.process = None
         self.seconds = time.time() - self.started
@@ -125,14 +122,15 @@ class Job:
         if self.verdict is not None:
             self.status, self.reason = self.verdict
             self.verdict = None
-        # A mistake is told in a line
+        # For a UserError, its one line suffices
         told = message[1:] or ([] if message and self.code == 2 else self._log())
         self.lines = told[-_SHOWN_LINES:] if self.failed else []
         self.write()
 
     def result(self, since: float = 0.0) -> dict[str, Any]:
-        """Its result.json, unless it is older than `since` and not of a run that came to
-        its end.
+        """Return the job's result.json.
+
+        It is empty if the file is older than `since` and not of a completed run.
         """
         path = self.folder / run_folder.RESULT
         try:
@@ -143,19 +141,19 @@ class Job:
         return result if fresh else {}
 
     def objective(self) -> float | None:
-        """The objective it came to, if it came to its end."""
+        """Return the final objective of a completed job, else None."""
         value = (self.result().get("objective") or {}).get("value")
         return (
             float(value) if isinstance(value, int | float) and self.status in ENDED_WELL else None
         )
 
     def progress(self) -> str:
-        """The newest line of its log."""
+        """Return the newest line of the job's log."""
         lines = _tail(self.folder / run_folder.LOG)
         return lines[-1].partition(" INFO ")[2] or lines[-1] if lines else "starting"
 
     def write(self) -> None:
-        """Write job.json; a full disk costs the note."""
+        """Write job.json, unless the disk refuses."""
         said = {
             name: getattr(self, name)
             for name in ("hash", "status", "code", "attempts", "reason", "lines")
@@ -171,17 +169,15 @@ class Job:
             )
 
     def _log(self) -> list[str]:
-        """What it said last: its log, if it says there why it failed, else whatever its process
-        printed.
-        """
+        """Return the last lines of the job's log if they explain a failure, else of its output."""
         output = _tail(self.folder / OUTPUT)
-        # A run that knows that it failed
+        # The run ended with a message of its own
         explained = bool(output) and output[-1].startswith("sparring: ")
         return (explained and _tail(self.folder / run_folder.LOG)) or output
 
 
 def hashed(cfg: DictConfig) -> str:
-    """The hash of a job's config, without what only names it or says where it is kept."""
+    """Return the hash of a job's config, without keys that only name or place it."""
     plain: Any = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k not in _NAMES_ONLY])
     )
@@ -199,7 +195,7 @@ def _status(code: int, result: Mapping[str, Any]) -> str:
 
 
 def _reason(code: int, message: Sequence[str]) -> str:
-    """Why it did not end well, in a line: how its process ended, and what it said first."""
+    """Return in one line why a job did not end well: exit code or signal, and first message."""
     how = f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.Signals(-code).name}"
     if code == 0 and not message:
         how += ", but it never came to its end: did something in it call sys.exit?"
@@ -207,7 +203,7 @@ def _reason(code: int, message: Sequence[str]) -> str:
 
 
 def _tail(path: Path, size: int = 4096) -> list[str]:
-    """The last lines of a file; none if there is none."""
+    """Return the last lines of a file; none if there is no file."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - size))

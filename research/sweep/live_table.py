@@ -1,5 +1,6 @@
-"""A sweep's jobs as they go: a live table on a terminal, else a line when a job starts and when it
-ends.
+"""Display of a sweep's running jobs: a live table on a terminal, else lines of text.
+
+Without a terminal there is a line when a job starts and when it ends.
 """
 
 import contextlib
@@ -11,11 +12,11 @@ from typing import Any
 
 from sparring.sweep.job import Job
 
-_ROWS = 30  # of running jobs
+_ROWS = 30  # largest number of running jobs shown
 
 
 class LiveTable:
-    """Shows jobs. `total` is how many there will be, 0 if nobody knows."""
+    """Table of jobs. `total` is their number, 0 if unknown."""
 
     def __init__(self, total: int = 0) -> None:
         self.total = total
@@ -31,7 +32,7 @@ class LiveTable:
         if not sys.stdout.isatty():
             yield
             return
-        from rich.console import Console  # where it is needed: asking for help imports little
+        from rich.console import Console  # imported here to keep `--help` fast
         from rich.live import Live
 
         with Live(
@@ -41,14 +42,15 @@ class LiveTable:
         self._live = None
 
     def started(self, job: Job) -> None:
-        """A job has begun."""
+        """Show that a job has begun."""
         number = self._number(job)
         if self._live is None:
             print(f"{number} {job.name}", flush=True)
 
     def ended(self, job: Job, how: str) -> None:
-        """A job has ended: "before" (an earlier sweep brought it to its end), "again" (it is
-        started again) or "".
+        """Show that a job has ended.
+
+        `how` is "before" (an earlier sweep completed it), "again" (it is started again) or "".
         """
         number = self._number(job)
         if how != "again":
@@ -72,7 +74,7 @@ class LiveTable:
                 self._live.console.print(line, style=style, highlight=False, markup=False)
 
     def refresh(self, running: Iterable[Job]) -> None:
-        """Show where the running jobs are."""
+        """Show the progress of the running jobs."""
         if self._live is None:
             return
         from rich.console import Group

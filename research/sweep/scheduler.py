@@ -1,5 +1,6 @@
-"""Runs jobs, so many at a time, each on cores and memory of its own; whatever one does, the others
-go on.
+"""Scheduler of jobs, a number of them at a time, each on its own cores and memory.
+
+A failing job does not affect the others.
 """
 
 import contextlib
@@ -16,23 +17,22 @@ from sparring.sweep.job import ENDED_WELL, Job
 from sparring.sweep.live_table import LiveTable
 
 POLL_SECONDS = 0.1
-_WATCH_SECONDS = 1.0  # between looks at the memory that jobs take
-_JOB_MEGABYTES = (
-    1200.0  # what a job of ours takes at least: the default number at a time leaves each that much
-)
+_WATCH_SECONDS = 1.0  # between checks of the memory that jobs take
+# Least memory of a job, from which the default number of simultaneous jobs follows
+_JOB_MEGABYTES = 1200.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How many jobs at a time and what each may take.
+    """Number of simultaneous jobs, and the resources of each.
 
     Args:
-      jobs: at a time; None: one for each core, as far as memory goes.
-      cores: of each job, which is pinned to them; None: a fair share; 0: not pinned.
-      memory: megabytes a job may take, beyond which it is ended; None: a fair share; 0: no limit.
-      retries: how often a job that crashed is started again; it resumes from its last checkpoint.
-      fail_fast: whether the first failure stops the others, which save, and starts no more.
+        jobs: at a time; None: one for each core, as far as memory goes.
+        cores: of each job, which is pinned to them; None: a fair share; 0: not pinned.
+        memory: megabytes a job may take, beyond which it is ended; None: a fair share; 0: no limit.
+        retries: how often a job that crashed is started again; it resumes from its last checkpoint.
+        fail_fast: whether the first failure stops the others, which save, and starts no more.
     """
 
     jobs: int | None = None
@@ -42,7 +42,7 @@ class Settings:
     fail_fast: bool = False
 
     def __post_init__(self) -> None:
-        """UserError for numbers that make no sense."""
+        """Raise UserError for numbers out of range."""
         least = {"jobs": 1, "cores": 0, "memory": 0, "retries": 0}
         for name, limit in least.items():
             value = getattr(self, name)
@@ -50,36 +50,36 @@ class Settings:
                 raise UserError(f"hydra.launcher.{name}={value}: it must be at least {limit}.")
 
     def at_a_time(self, total: int = 0) -> int:
-        """How many jobs run at a time, of so many in all (0: nobody knows)."""
+        """Return how many jobs run at a time, of `total` in all (0: unknown)."""
         several = self.jobs or max(
             1, min(len(resources.cores()), int(resources.memory() / _JOB_MEGABYTES))
         )
         return min(several, total or several)
 
     def limit(self, slots: int) -> float:
-        """Megabytes a job may take, if so many run at a time."""
+        """Return the megabytes a job may take, if `slots` run at a time."""
         if self.memory is not None:
             return self.memory or float("inf")
         return 0.95 * resources.memory() / slots
 
 
 class Observer(Protocol):
-    """Whoever wants to know how jobs go."""
+    """Observer of job state changes."""
 
     def watch(self, job: Job) -> None:
-        """A job is running; called about once a second. It may be sent signals."""
+        """Observe a running job, about once a second. It may be sent signals."""
 
     def ended(self, job: Job) -> None:
-        """A job has ended, for good, or was done before."""
+        """Observe a job that has ended for good, or was done before."""
 
 
 class Pool:
-    """Runs jobs to their ends.
+    """Pool that runs jobs to their ends.
 
     Args:
-      settings: how many, and what each may take.
-      table: where they are shown.
-      observer: told about jobs, if it wants to be.
+        settings: the number of simultaneous jobs, and the resources of each.
+        table: their display.
+        observer: informed of their state changes, if given.
     """
 
     def __init__(
@@ -101,8 +101,9 @@ class Pool:
         )
 
     def run(self, jobs: Iterable[Job]) -> list[Job]:
-        """Run them all; returns those that were begun, or were done before, in their order. A
-        signal stops it early.
+        """Run all jobs, and return in order those that were begun or done before.
+
+        A signal stops it early.
         """
         waiting = iter(jobs)
         begun: list[Job] = []
@@ -135,7 +136,7 @@ class Pool:
             return
         try:
             job.start(self._cores[slot])
-        except OSError as error:  # no room for its folder or its process: the others go on
+        except OSError as error:  # no room for its folder or process; the others go on
             job.status = "failed"
             job.reason = f"it could not be started: {error.strerror or error}"
             job.write()
@@ -147,7 +148,7 @@ class Pool:
         self.table.started(job)
 
     def _look(self) -> list[Job]:
-        """Note which jobs have ended, and watch the others; returns those to start again."""
+        """Record which jobs have ended, and watch the others; return those to start again."""
         again = []
         for slot, job in list(self.running.items()):
             if job.process is not None and job.process.poll() is not None:
@@ -175,10 +176,10 @@ class Pool:
             self.observer.watch(job)
 
     def _end(self, job: Job) -> list[Job]:
-        """Note how it ended; returns it if it is to be started again."""
+        """Record how a job ended; return it if it is to be started again."""
         job.verdict = job.verdict or self._known_better(job)
         job.end()
-        # A mistake in its config, or NaN, would come again
+        # A mistake in the config, or NaN, would recur
         crashed = job.status == "failed" and job.code != 2
         if crashed and job.attempts <= self.settings.retries and not self.stopping:
             self.table.ended(job, "again")
@@ -191,7 +192,7 @@ class Pool:
         return []
 
     def _known_better(self, job: Job) -> tuple[str, str] | None:
-        """The status and the reason, where they do not follow from what the job left."""
+        """Return status and reason, if they do not follow from what the job left, else None."""
         kills = resources.killed_for_memory()
         before = self._kills
         self._kills = kills
@@ -215,8 +216,9 @@ class Pool:
             job.send(number)
 
     def passing_signals(self) -> contextlib.AbstractContextManager[None]:
-        """While the context lasts, Ctrl-C and SIGTERM go to the running jobs, which save, and no
-        other is started.
+        """Pass Ctrl-C and SIGTERM on to the running jobs while the context lasts.
+
+        The jobs save, and no other is started.
         """
 
         def heard(number: int, frame: Any) -> None:

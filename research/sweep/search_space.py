@@ -1,13 +1,13 @@
-"""What a search may choose: a tree of the config's keys, each with its bounds or its choices.
+"""Search spaces: a tree of the config's keys, each with its bounds or its choices.
 
     optimizer:
       learning_rate: {low: 1.0e-5, high: 1.0e-2, log: true}
     trainer:
-      epochs: {low: 1, high: 20}            # whole numbers, as both ends are
+      epochs: {low: 1, high: 20}            # integers, as both ends are
       num_envs: {choices: [4, 8, 16]}
     network: {choices: [mlp, mlp_relu]}     # an option of a group
 
-`points` says how many values of a range a grid has.
+`points` is the number of a range's values in a grid.
 """
 
 import itertools
@@ -23,8 +23,10 @@ _WORDS = {"low", "high", "log", "step", "points", "choices"}
 
 
 class Space:
-    """The dimensions of a search: dotted key -> what it may be. UserError for one that makes no
-    sense.
+    """Dimensions of a search: dotted key -> its bounds or choices.
+
+    Raises:
+        UserError: a dimension is invalid.
     """
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
@@ -35,18 +37,25 @@ class Space:
             _check(key, dimension)
 
     def distributions(self) -> dict[str, Any]:
-        """As Optuna's distributions."""
+        """Return the dimensions as Optuna's distributions."""
         return {key: _distribution(dimension) for key, dimension in self.dimensions.items()}
 
     def ends(self) -> list[list[str]]:
-        """Two lists of overrides, one of every dimension's first value and one of every last."""
-        pairs = {k: d.get("choices") or [d["low"], d["high"]] for k, d in self.dimensions.items()}
-        return [
-            [override(key, values[place]) for key, values in pairs.items()] for place in (0, -1)
-        ]
+        """Return two lists of overrides: every dimension's first value, and every last."""
+        first = []
+        last = []
+        for key, dimension in self.dimensions.items():
+            values = dimension.get("choices") or [dimension["low"], dimension["high"]]
+            first.append(override(key, values[0]))
+            last.append(override(key, values[-1]))
+        return [first, last]
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination. UserError for a range without `points`."""
+        """Return every combination.
+
+        Raises:
+            UserError: a range has no `points`.
+        """
         values = {key: _points(key, dimension) for key, dimension in self.dimensions.items()}
         return [
             dict(zip(values, combination, strict=True))
@@ -55,7 +64,7 @@ class Space:
 
 
 def override(key: str, value: Any) -> str:
-    """A chosen value as an override of the config."""
+    """Return a chosen value as an override of the config."""
     if isinstance(value, str) and value[:1] not in "[{":
         return f"{key}={quoted(value)}"
     if value is None:
@@ -145,5 +154,5 @@ def _points(key: str, dimension: Mapping[str, Any]) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that Optuna can store: lists and mappings as the text that an override has."""
+    """Return a value that Optuna can store: lists and mappings as an override's text."""
     return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict) else value

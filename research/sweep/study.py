@@ -1,12 +1,11 @@
-"""An Optuna study on disk, shared by any number of processes, each of which may be killed at any
-moment.
+"""Optuna study on disk, shared by any number of processes that may be killed at any moment.
 
 Optuna 5 is driven by ask and tell. Its journal is a file to which every process appends. A trial is
-held by the process that runs it through a lock on a file, which the kernel lets go of when the
-process ends, however that happens: a trial that is running in the journal while nobody holds it is
-taken up by whoever asks next, and its runs resume.
+held by the process that runs it through a lock on a file, which the kernel releases when the
+process ends, however that happens: a trial that is running in the journal while no process holds it
+is taken up by the next one that asks, and its runs resume.
 
-Scores are always maximised: an objective that is to be small is told with its sign changed.
+Scores are always maximised: an objective to minimise is stored with its sign changed.
 """
 
 import fcntl
@@ -26,20 +25,20 @@ _PRUNERS = ("median", "halving", "none")
 
 
 class Study:
-    """One study in a folder.
+    """Study in a folder.
 
     Args:
-      root: the folder.
-      space: what may be chosen.
-      fixed: what else its trials have in common, held against what the study was begun with.
-      sampler: "tpe", "random" or "grid".
-      pruner: "median" (below the median of the trials before it at the same step), "halving" or
-        "none".
-      seed: of the sampler.
+        root: the folder.
+        space: the search space.
+        fixed: further settings common to its trials, compared with those the study was begun with.
+        sampler: "tpe", "random" or "grid".
+        pruner: "median" (below the median of the trials before it at the same step), "halving" or
+          "none".
+        seed: of the sampler.
 
     Raises:
-      UserError: Optuna is not installed; the study there has another space, other settings or
-        another sampler.
+        UserError: Optuna is not installed; the study there has another space, other settings or
+          another sampler.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Study:
         self._held: dict[int, _Lock] = {}
 
     def _agree(self, wanted: Mapping[str, Any]) -> None:
-        """Begin the study with these settings, or hold them against what it was begun with."""
+        """Begin the study with these settings, or compare them with those it was begun with."""
         plain = json.loads(json.dumps(wanted))
         before = self.study.user_attrs.get("settings")
         if before is None:
@@ -93,9 +92,10 @@ class Study:
             )
 
     def next(self, limit: int) -> Any | None:
-        """A trial to run, now held by this process: one that nobody runs any more, else a new one.
+        """Return a trial to run, now held by this process, or None if there is none.
 
-        None if there are `limit` trials already, or a grid has no more points.
+        It is one that no process runs any more, else a new one. There is none if `limit` trials
+        exist already, or a grid has no more points.
         """
         with _Lock(self.root / _LOCKS / "study", wait=True):
             trials = self.study.get_trials(deepcopy=False)
@@ -120,17 +120,17 @@ class Study:
         return lock.taken
 
     def tell(self, trial: Any, score: float | None, state: str = "COMPLETE") -> None:
-        """The trial has ended: with a score, or in the state PRUNED or FAIL."""
+        """Record the end of a trial: with a score, or in the state PRUNED or FAIL."""
         states = _optuna().trial.TrialState
         self.study.tell(trial.number, score, state=states[state])
         self.release(trial.number)
 
     def release(self, number: int) -> None:
-        """Let go of a trial without an end, for another process to take up."""
+        """Release a trial that has not ended, for another process to take up."""
         self._held.pop(number).free()
 
     def best(self) -> Any | None:
-        """The best complete trial; None before there is one."""
+        """Return the best complete trial; None before there is one."""
         try:
             return self.study.best_trial
         except ValueError:
@@ -138,7 +138,7 @@ class Study:
 
 
 class _Lock:
-    """A lock on a file, for as long as this process lives. `taken`: whether we got it."""
+    """Lock on a file, held while this process lives. `taken`: whether it was acquired."""
 
     def __init__(self, path: Path, wait: bool = False) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -162,11 +162,11 @@ class _Lock:
 def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict) and "low" not in old and "low" not in new:
         keys = sorted({*old, *new})
-        return [
-            d
-            for k in keys
-            for d in _differences(old.get(k, "absent"), new.get(k, "absent"), f"{prefix}{k}.")
-        ]
+        found = []
+        for k in keys:
+            before = old.get(k, "absent")
+            found += _differences(before, new.get(k, "absent"), f"{prefix}{k}.")
+        return found
     return [] if old == new else [(prefix[:-1], old, new)]
 
 
@@ -181,7 +181,7 @@ def _optuna() -> Any:
 
 def _sampler(name: str, seed: int) -> Any:
     samplers = _optuna().samplers
-    # Constant_liar: trials that are running count as bad ones, so that processes spread out
+    # With constant_liar, running trials count as bad ones, so that processes spread out
     if name == "tpe":
         return samplers.TPESampler(seed=seed, constant_liar=True)
     if name in ("random", "grid"):

@@ -1,4 +1,4 @@
-"""A sweep: its jobs' names and commands, the plan of them at its root, and how it ended."""
+"""Sweep: its jobs' names and commands, their plan at its root, and how it ended."""
 
 import contextlib
 import fcntl
@@ -24,13 +24,13 @@ from sparring.training import tensorboard_page
 
 
 class Sweep:
-    """Runs the composed configs of a sweep, each in a process of its own, and says how each ended.
+    """Sweep over composed configs, each run in a process of its own.
 
-    Our launcher hands it all of them (`launch`); any other calls it with one, wherever that is
-    (`__call__`). What has happened is therefore read from the jobs' folders.
+    Sparring's launcher hands over all of them (`launch`); any other calls the sweep with one, on
+    whatever machine (`__call__`). The outcome is therefore read from the jobs' folders.
 
     `command` and `flags` are what the jobs are started with, beside their overrides; see
-    `sparring.cli.train`. `count` is how many there will be; 0 if nobody knows.
+    `sparring.cli.train`. `count` is the number of jobs; 0 if unknown.
     """
 
     def __init__(self, command: str, flags: Sequence[str], count: int = 0) -> None:
@@ -43,21 +43,21 @@ class Sweep:
         self.started = time.time()
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Run one job, for a launcher that knows nothing of ours; returns its objective."""
+        """Run one job, for a launcher of another package; return its objective."""
         hydra_config: Any = HydraConfig.get()
         job = self.job(cfg, hydra_config, Path(hydra_config.runtime.output_dir))
         pool = Pool(Settings(jobs=1, cores=0, memory=0), LiveTable())
         with pool.passing_signals():
             pool.run([job])
         with contextlib.suppress(OSError):
-            # Ended in this sweep, whoever asks, even if it was done before
+            # A job done before counts as one of this sweep, too
             os.utime(job.folder / sweep_job.FILE)
         if pool.stopping:
             raise KeyboardInterrupt
         return job.objective()
 
     def launch(self, made: Iterable[Job], settings: Settings) -> list[Job]:
-        """Run jobs, so many at a time; returns those that were begun."""
+        """Run jobs, several at a time; return those that were begun."""
         pool = Pool(settings, LiveTable(self.count))
         with pool.passing_signals():
             begun = pool.run(made)
@@ -65,8 +65,9 @@ class Sweep:
         return begun
 
     def job(self, cfg: DictConfig, hydra_config: DictConfig, folder: Path) -> Job:
-        """The job of a composed config; its settings are declared as columns of the sweep's HParams
-        table.
+        """Return the job of a composed config.
+
+        Its settings are declared as columns of the sweep's HParams table.
         """
         from sparring.tensorboard.hparams import declare_hparams
 
@@ -84,9 +85,7 @@ class Sweep:
         return Job(folder, self.command, arguments, sweep_job.hashed(cfg))
 
     def plan(self, root: Path, names: Sequence[str]) -> None:
-        """Note at the sweep's root which jobs it has, so that those that never began are
-        known too.
-        """
+        """Write the list of jobs at the sweep's root, so that unstarted ones are known too."""
         path = root / run_folder.SWEEP
         self.root = root
         self.names = set(names)
@@ -100,7 +99,7 @@ class Sweep:
                 atomic.write_text(path, json.dumps(content, indent=2) + "\n")
 
     def conclude(self) -> int:
-        """Say how the jobs ended, the failed ones with their reasons; returns the exit code."""
+        """Print how the jobs ended, the failed ones with their reasons; return the exit code."""
         if self.root is None:
             return 0
         ended = [(path.parent, note) for path, note in self._notes()]
@@ -128,8 +127,9 @@ class Sweep:
         return 1 if failed else 0
 
     def _notes(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """The notes of this sweep's jobs: of those planned, else of those written since
-        it began.
+        """Yield the job.json files of this sweep, with their content.
+
+        These are the planned jobs', else those written since the sweep began.
         """
         assert self.root is not None
         for path in sorted(self.root.glob(f"*/{sweep_job.FILE}")):
@@ -145,8 +145,9 @@ class Sweep:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """One at a time at a sweep's root, among processes that share it; where there are no locks, at
-    their own risk.
+    """Lock a sweep's root against other processes that share it.
+
+    On a file system without locks the context is not exclusive.
     """
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root, os.O_RDONLY)

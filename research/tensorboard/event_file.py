@@ -1,10 +1,9 @@
-"""Event files, the format TensorBoard reads, written by a thread of their own.
+"""Event files, the format of TensorBoard, written by a thread of their own.
 
-No TensorFlow here: a summary writer of TensorFlow's that becomes the default breaks XLA, and its
-  write errors reach the
-training loop. Framing and checksums are TensorBoard's own; this module adds what its writer lacks:
-a record is in the file whole or not at all, a failed write is tried again, and nothing that goes
-wrong with a disk ends a training.
+TensorFlow is not used: one of its summary writers, once it becomes the default, breaks XLA, and its
+write errors reach the training loop. Framing and checksums are TensorBoard's own; this module adds
+what its writer lacks: a record is in the file whole or not at all, a failed write is tried again,
+and no trouble with a disk ends a training.
 """
 
 import atexit
@@ -26,23 +25,25 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 logger = logging.getLogger("sparring")
 
 RETRY_SECONDS = 10.0  # between two tries to write to a disk that refused
-KEPT_BYTES = 16 * 2**20  # of events that wait for such a disk; more of them are lost
+KEPT_BYTES = 16 * 2**20  # size of the events that wait for such a disk; more of them are lost
 QUEUED = 1000  # events the thread may lag behind before the caller waits for it
 PATIENCE_SECONDS = 10.0  # the longest the caller waits for a thread that hangs in a write
 
 
 def framed(event: Event) -> bytes:
-    """The event as one record: length, checksum, bytes, checksum."""
+    """Return the event as one record: length, checksum, bytes, checksum."""
     buffer = io.BytesIO()
     RecordWriter(buffer).write(event.SerializeToString())
     return buffer.getvalue()
 
 
 class EventFile:
-    """One new event file in `folder`. Raises OSError when it can't be made.
+    """New event file in `folder`.
 
-    resume_step: points that older files of the folder hold beyond this step are purged by
-      TensorBoard.
+    With `resume_step`, TensorBoard purges the points beyond this step in older files of the folder.
+
+    Raises:
+        OSError: the file cannot be created.
     """
 
     def __init__(self, folder: Path, resume_step: int | None) -> None:
@@ -69,8 +70,9 @@ class EventFile:
             raise
 
     def append(self, event: Event) -> None:
-        """Write one event, whole. A tag's metadata goes into a file once: TensorBoard reads the
-        first only.
+        """Write one event, whole.
+
+        A tag's metadata goes into a file once: TensorBoard reads the first only.
         """
         slim = Event()
         slim.CopyFrom(event)
@@ -83,13 +85,14 @@ class EventFile:
             while written < len(record):
                 written += os.write(self._descriptor, record[written:])
         except OSError:
-            os.ftruncate(self._descriptor, self._size)  # readers stop for good at a broken record
+            # Readers stop for good at a broken record
+            os.ftruncate(self._descriptor, self._size)
             raise
         self._size += len(record)
         self._tags.update(value.tag for value in event.summary.value)
 
     def gone(self) -> bool:
-        """Whether somebody deleted the file: writing would succeed and nobody would see it."""
+        """Return whether the file was deleted: writing would succeed and nobody would see it."""
         try:
             return os.fstat(self._descriptor).st_nlink == 0
         except OSError:
@@ -100,8 +103,9 @@ class EventFile:
 
 
 def _name_after(older: list[str]) -> str:
-    """A name that sorts after those of older files, whatever the clock says: TensorBoard reads
-    files in that order.
+    """Return a name that sorts after those of older files, whatever the clock says.
+
+    TensorBoard reads files in that order.
     """
     stamps = [name.split(".")[3] for name in older]
     stamp = max([int(time.time()), *(int(stamp) + 1 for stamp in stamps if stamp.isdigit())])
@@ -109,7 +113,7 @@ def _name_after(older: list[str]) -> str:
 
 
 class _Flush(threading.Event):
-    """Passes through the queue; set when everything put before it was written or refused."""
+    """Mark in the queue, set when everything put before it was written or refused."""
 
     def __init__(self, last: bool) -> None:
         super().__init__()
@@ -117,7 +121,7 @@ class _Flush(threading.Event):
 
 
 class EventLog:
-    """A folder's events: built and written by one thread, in the order they were put.
+    """Events of a folder, built and written by one thread in the order they were put.
 
     Every event is handed to the operating system as soon as it is built, so a killed process loses
     only those still in the queue. Failures are warnings on the logger `sparring`, one per trouble.
@@ -140,8 +144,9 @@ class EventLog:
         atexit.register(self.close)
 
     def put(self, build: Callable[[], Event]) -> None:
-        """Queue what `build` returns; it is called on the log's thread, so it must own the data it
-        reads.
+        """Queue the event that `build` returns.
+
+        It is called on the log's thread, so it must own the data it reads.
         """
         if self._closed:
             raise RuntimeError(
@@ -162,9 +167,7 @@ class EventLog:
             self._stalled = True
 
     def flush(self) -> None:
-        """Wait until all that was put is written, or was refused by the disk (tried once
-        more now).
-        """
+        """Wait until everything put so far is written, or refused by the disk in one more try."""
         self._flush(last=False)
 
     def _flush(self, last: bool) -> None:

@@ -1,8 +1,7 @@
-"""Reading curves back from event files, fast: a few hundred runs in seconds, and whatever state
-their files are in.
+"""Fast reader of curves from event files in any state, a few hundred runs in seconds.
 
 TensorBoard's own reader checks a sum over every byte in Python, which takes minutes for a sweep's
-films. This one checks the sum over each record's length, skips what is too large to hold scalars,
+videos. This one checks the sum over each record's length, skips what is too large to hold scalars,
 and stops where a file is cut off or damaged: what came before counts.
 """
 
@@ -17,28 +16,31 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-_LARGE = 256 * 1024  # bytes of a record; pictures and films have more, points of curves less
+_LARGE = 256 * 1024  # bytes of a record; images and videos exceed it, points of curves do not
 
 
 @dataclass
 class Curves:
-    """A run's curves. `points`: tag -> step -> value, the newest write of a step; `damage`: what
-    could not be read.
+    """Curves of a run.
+
+    `points` maps tag -> step -> value, the newest write of a step; `damage` lists what could not be
+    read.
     """
 
     points: dict[str, dict[int, float]] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
 
     def of(self, tag: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of one curve, [T] each, in order of steps; empty if there is none."""
+        """Return steps and values of one curve, [T] each, in order of steps; empty if unknown."""
         points = self.points.get(tag, {})
         steps = sorted(points)
         return np.array(steps, np.int64), np.array([points[step] for step in steps], np.float64)
 
 
 def read_curves(folder: Path) -> Curves:
-    """Every scalar of a run, its event files in TensorBoard's order; points that a resume took back
-    are left out.
+    """Return every scalar of a run.
+
+    Event files are read in TensorBoard's order; points that a resume took back are left out.
     """
     found = Curves()
     for path in sorted(folder.glob("events.out.tfevents.*")):
@@ -74,7 +76,7 @@ def _number(value: Summary.Value) -> float | None:
 
 
 def _events(path: Path, damage: list[str]) -> Iterator[Event]:
-    """The events of a file up to where it is cut off or damaged, large ones left out."""
+    """Yield the events of a file up to where it is cut off or damaged, without large ones."""
     with path.open("rb") as file:
         size = path.stat().st_size
         while header := file.read(12):

@@ -1,5 +1,6 @@
-"""Frames to an animated GIF of bounded size, through Pillow: the one moving picture TensorBoard
-shows (no ffmpeg).
+"""Animated GIFs of bounded size from frames, through Pillow.
+
+GIF is the only format of moving images that TensorBoard shows; no ffmpeg is needed.
 """
 
 import io
@@ -12,14 +13,16 @@ SIDE = 320  # pixels: larger frames are halved until their longer side fits
 
 
 def thinned(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every n-th frame and always the last, FRAMES at most: the one where an episode ended says the
-    most.
+    """Return every n-th frame and always the last, FRAMES at most.
+
+    The last frame, where an episode ended, is the most informative one.
 
     Args:
-      frames: [T, H, W, 3] of any dtype, T >= 1.
+        frames: [T, H, W, 3] of any dtype, T >= 1.
 
-    Returns: a copy of the kept frames [K, H, W, 3], and the number of source frames that each one
-      stands for, [K].
+    Returns:
+        A copy of the kept frames [K, H, W, 3], and the number of source frames that each one stands
+          for, [K].
     """
     last = len(frames) - 1
     stride = max(1, -(-last // (FRAMES - 1)))
@@ -28,7 +31,7 @@ def thinned(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def reduction(frame: np.ndarray) -> int:
-    """By how much the sides of a frame [H, W, 3] are divided to fit: a power of two."""
+    """Return the power of two by which the sides of a frame [H, W, 3] are divided to fit."""
     halvings = 0
     while max(frame.shape[:2]) >> halvings > SIDE:
         halvings += 1
@@ -38,14 +41,15 @@ def reduction(frame: np.ndarray) -> int:
 def encode(
     frames: np.ndarray, counts: np.ndarray, frames_per_second: float
 ) -> tuple[bytes, int, int]:
-    """An endless GIF that plays as fast as the source did.
+    """Return an endless GIF that plays as fast as the source did.
 
     Args:
-      frames: uint8 [K, H, W, 3].
-      counts: source frames that each frame stands for, [K].
-      frames_per_second: of the source.
+        frames: uint8 [K, H, W, 3].
+        counts: source frames that each frame stands for, [K].
+        frames_per_second: of the source.
 
-    Returns: the file's bytes, its width and its height in pixels.
+    Returns:
+        The file's bytes, its width and its height in pixels.
     """
     # GIF counts in hundredths of a second. Rounding the ends, not the lengths, keeps a long video
     # on time.

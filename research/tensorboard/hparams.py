@@ -1,6 +1,4 @@
-"""What TensorBoard's HParams table shows: the settings of each run, its final metrics, and a
-sweep's list of both.
-"""
+"""TensorBoard's HParams table: settings and final metrics of runs, and a sweep's list of both."""
 
 import math
 import os
@@ -16,14 +14,14 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summ
 
 from sparring.tensorboard.event_file import framed
 
-# Sorts before, and never collides with, a run's event files
+# The name sorts before, and never collides with, those of a run's event files
 DECLARATION = "events.out.tfevents.0000000000.hparams"
 
 Scalar = bool | int | float | str
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Scalar]:
-    """A nested config as `{"agent.gamma": 0.99, ...}`, in the types HParams takes.
+    """Return a nested config as `{"agent.gamma": 0.99, ...}`, in the types HParams takes.
 
     None becomes "none"; lists, infinities and everything else become their text. A NumPy scalar
     becomes Python's.
@@ -44,19 +42,20 @@ def _scalar(value: Any) -> Scalar:
     if value is None:
         return "none"
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has no word for it
+        return str(value)  # JSON has none
     return value if isinstance(value, bool | int | float) else str(value)
 
 
 def session_start(values: Mapping[str, Any]) -> Summary.Value:
-    """The settings of one run. Runs with equal settings share a group, over which TensorBoard
-    averages the metrics.
+    """Return the settings of one run.
+
+    Runs with equal settings share a group, over which TensorBoard averages the metrics.
     """
     return summary_v2.hparams_pb(flatten(values)).value[0]
 
 
 def session_end() -> Summary.Value:
-    """Marks the run as finished."""
+    """Return the mark of a finished run."""
     end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
     content = plugin_data_pb2.HParamsPluginData(session_end_info=end)
     return _value(metadata.SESSION_END_INFO_TAG, content)
@@ -65,16 +64,16 @@ def session_end() -> Summary.Value:
 def declare_hparams(
     root: Path, values: Mapping[str, Iterable[Any]], metrics: Mapping[str, str]
 ) -> None:
-    """Declare a sweep's settings and metrics at its root, before the first run: else later runs'
-    columns are missing.
+    """Declare a sweep's settings and metrics at its root.
 
-    What an earlier sweep declared at the same root stays declared.
+    Call it before the first run, otherwise later runs' columns are missing. Declarations of an
+    earlier sweep at the same root are kept.
 
     Args:
-      root: the folder that holds the sweep's runs.
-      values: every setting, as a dotted key, and the values it takes in the sweep. Settings that
-        differ come first.
-      metrics: tag and description of the metrics to show.
+        root: the folder that holds the sweep's runs.
+        values: every setting, as a dotted key, and the values it takes in the sweep. Settings that
+          differ come first.
+        metrics: tag and description of the metrics to show.
     """
     root.mkdir(parents=True, exist_ok=True)
     path = root / DECLARATION

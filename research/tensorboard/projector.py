@@ -1,4 +1,4 @@
-"""TensorBoard's projector: vectors in space, each with its labels and a small picture."""
+"""TensorBoard's projector: embedding vectors, each with its labels and a small image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 _CONFIG = "projector_config.pbtxt"  # where the projector looks, in the folder of a run
 _FOLDER = "projector"
-_SHEET = 8192  # pixels that a sheet of pictures may have each way, the projector's own limit
+_SHEET = 8192  # largest side of a sheet of images in pixels, the projector's own limit
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Embedding:
     """Points of the projector.
 
     Args:
-      vectors: [N, D].
-      labels: column -> what it says of each of the N points.
-      pictures: uint8 [N, h, w, 3 or 4], or None.
+        vectors: [N, D].
+        labels: column -> its text for each of the N points.
+        pictures: images, uint8 [N, h, w, 3 or 4], or None.
     """
 
     vectors: np.ndarray
@@ -40,11 +40,10 @@ class Embedding:
 
 
 def write(folder: Path, embeddings: Mapping[str, Embedding]) -> None:
-    """Put embeddings, by tag, where the projector finds them in the folder of a run; those of a tag
-    replace older ones.
+    """Write embeddings, by tag, where the projector finds them in the folder of a run.
 
-    The config is written last and renamed into place, so that a reader never meets one whose files
-    are missing.
+    An embedding replaces the older one of its tag. The config is written last and renamed into
+    place, so that a reader never meets one whose files are missing.
     """
     config = ProjectorConfig()
     if (folder / _CONFIG).is_file():
@@ -74,26 +73,22 @@ def _write_files(folder: Path, stem: str, embedding: Embedding) -> None:
 
 
 def _table(labels: Mapping[str, Sequence[str]]) -> str:
-    """Tab-separated values; the projector takes a first row of names only where there are several
-    columns.
+    """Return tab-separated values.
+
+    The projector takes a first row of names only if there are several columns.
     """
     head = ["\t".join(labels)] if len(labels) > 1 else []
-    rows = zip(*labels.values(), strict=True)
-    return "\n".join(
-        [
-            *head,
-            *(
-                "\t".join(str(word).replace("\t", " ").replace("\n", " ") for word in r)
-                for r in rows
-            ),
-        ]
-    )
+    lines = []
+    for row in zip(*labels.values(), strict=True):
+        lines.append("\t".join(str(word).replace("\t", " ").replace("\n", " ") for word in row))
+    return "\n".join([*head, *lines])
 
 
 def sheet(pictures: np.ndarray) -> np.ndarray:
-    """Pictures [N, h, w, C] row by row in the smallest square number of cells -> [H, W, C].
+    """Arrange images [N, h, w, C] row by row in the smallest square grid -> [H, W, C].
 
-    Raises ValueError when that is larger than the projector takes.
+    Raises:
+        ValueError: the grid is larger than the projector takes.
     """
     count, h, w, c = pictures.shape
     side = int(np.ceil(np.sqrt(count)))

@@ -1,4 +1,4 @@
-"""The only writer of summaries: what a run shows in TensorBoard goes through `Writer`.
+"""Writer of a run's summaries for TensorBoard, the only one in this package.
 
 Every call returns at once; a thread encodes and writes (`sparring.tensorboard.event_file`).
 TensorFlow is not imported here and no default summary writer ever exists, for that breaks XLA.
@@ -39,17 +39,18 @@ HISTOGRAM_BINS = 30  # TensorBoard's own default
 
 
 class Writer:
-    """Writes one run's summaries. Methods don't raise for a disk's sake: lost events are a warning,
-    see EventLog.
+    """Writer of one run's summaries.
+
+    Methods do not raise because of a disk: lost events are a warning, see EventLog.
 
     Args:
-      folder: of the run; made when missing.
-      descriptions: what a tag measures and its unit, by exact tag; TensorBoard shows it beside the
-        chart.
-      resume_step: the run continues from this step. Points that an earlier, killed process wrote
-        beyond it are purged from the curves; a point at the step itself stays. (TensorBoard's
-        loader in Rust purges a tag's points only when the tag's next point arrives.) None adds to
-        what is there.
+        folder: of the run; created if missing.
+        descriptions: what a tag measures and its unit, by exact tag; TensorBoard shows it beside
+          the chart.
+        resume_step: the run continues from this step. Points that an earlier, killed process wrote
+          beyond it are purged from the curves; a point at the step itself stays. (TensorBoard's
+          loader in Rust purges a tag's points only when the tag's next point arrives.) None appends
+          to the existing curves.
     """
 
     def __init__(
@@ -65,21 +66,24 @@ class Writer:
         self._newest_step = resume_step or 0
 
     def scalars(self, values: Mapping[str, SupportsFloat], step: int) -> None:
-        """Points of curves; whatever float() takes, NaN and infinities too."""
+        """Write points of curves; values are whatever float() takes, NaN and infinities too."""
         numbers = {tag: float(value) for tag, value in values.items()}
         self._newest_step = max(self._newest_step, int(step))
         self._put(step, lambda: [self._scalar(tag, number) for tag, number in numbers.items()])
 
     def histograms(self, values: Mapping[str, np.ndarray], step: int) -> None:
-        """Distributions of the finite numbers in arrays of any shape, in 30 bins."""
+        """Write distributions of the finite numbers in arrays of any shape, in 30 bins."""
         arrays = {tag: np.array(value) for tag, value in values.items()}
         self._put(step, lambda: [self._histogram(tag, array) for tag, array in arrays.items()])
 
     def images(self, values: Mapping[str, np.ndarray], step: int) -> None:
-        """Pictures: uint8 [N, H, W, C] or [H, W, C], C of 1 (grey), 3 (RGB) or 4 (RGBA).
+        """Write images: uint8 [N, H, W, C] or [H, W, C], C of 1 (grey), 3 (RGB) or 4 (RGBA).
 
-        Raises ValueError, naming the tag, for anything else. TensorBoard keeps ten steps of a tag
-        unless it is started with `--samples_per_plugin images=200`.
+        TensorBoard keeps ten steps of a tag unless it is started with `--samples_per_plugin
+        images=200`.
+
+        Raises:
+            ValueError: a value is anything else; the message names the tag.
         """
         batches = {
             tag: _checked(tag, value, (3, 4), (1, 3, 4)).copy() for tag, value in values.items()
@@ -89,10 +93,12 @@ class Writer:
     def videos(
         self, values: Mapping[str, np.ndarray], step: int, frames_per_second: int = 30
     ) -> None:
-        """Videos, uint8 [T, H, W, 3], as animated GIFs among the images: 100 frames and 320 pixels
-        a side at most.
+        """Write videos, uint8 [T, H, W, 3], as animated GIFs among the images.
 
-        Raises ValueError, naming the tag, for any other shape or dtype, or no frame.
+        They have 100 frames and 320 pixels a side at most.
+
+        Raises:
+            ValueError: a value has another shape or dtype, or no frame; the message names the tag.
         """
         clips = {
             tag: gif.thinned(_checked(tag, value, (4,), (3,))) for tag, value in values.items()
@@ -103,8 +109,9 @@ class Writer:
         )
 
     def embeddings(self, values: Mapping[str, Embedding]) -> None:
-        """Points of the projector, which shows the newest of a tag only: they are files beside the
-        events.
+        """Write points of the projector, which shows the newest of a tag only.
+
+        They are files beside the events.
         """
         try:
             projector.write(self._folder, values)
@@ -112,23 +119,23 @@ class Writer:
             _log.warning("The projector's points could not be written: %s", error)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        """A text in Markdown, such as the config in a fenced block."""
+        """Write a text in Markdown, such as the config in a fenced block."""
         data = text_metadata.create_summary_metadata(None, self._descriptions.get(tag))
         self._put(step, lambda: [_value(tag, data, _strings([markdown.encode()], shape=[]))])
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, SupportsFloat]) -> None:
-        """The run's row in the HParams table.
+        """Write the run's row in the HParams table.
 
         Call it at the start with no metrics, so that a running or failed run has a row too, and at
         the end with the final ones: they are written as scalars at the newest step and the run is
         marked as finished.
 
         Args:
-          values: settings, nested or flat (see `flatten`). Leave out the seed and all else that
-            names one run (folder, date): runs with equal values form one row, whose metrics
-            TensorBoard averages.
-          metrics: final scalars by tag; best tags of their own, so that no curve gets a point
-            twice.
+            values: settings, nested or flat (see `flatten`). Leave out the seed and all else that
+              names one run (folder, date): runs with equal values form one row, whose metrics
+              TensorBoard averages.
+            metrics: final scalars by tag; best tags of their own, so that no curve gets a point
+              twice.
         """
         start = session_start(values)
         end = session_end()
@@ -138,8 +145,9 @@ class Writer:
             self._put(0, lambda: [end])
 
     def layout(self, charts: Mapping[str, Mapping[str, list[str]]]) -> None:
-        """The Custom Scalars dashboard: {category: {chart's title: [regular expressions of tags in
-        one chart]}}.
+        """Write the layout of the Custom Scalars dashboard.
+
+        `charts` is {category: {chart's title: [regular expressions of tags in one chart]}}.
         """
         proto = layout_pb2.Layout()
         for category, titles in charts.items():
@@ -149,10 +157,10 @@ class Writer:
         self._put_layout(proto)
 
     def bands(self, charts: Mapping[str, Mapping[str, str]]) -> None:
-        """Charts of curves with bands among the custom scalars: {category: {chart's title: tag}}.
+        """Write charts of curves with bands among the custom scalars.
 
-        The band's ends are the tags `tag/low` and `tag/high`, written as scalars like the tag
-        itself.
+        `charts` is {category: {chart's title: tag}}. The band's ends are the tags `tag/low` and
+        `tag/high`, written as scalars like the tag itself.
         """
         proto = layout_pb2.Layout()
         for category, titles in charts.items():
@@ -167,15 +175,14 @@ class Writer:
         self._put_layout(proto)
 
     def flush(self) -> None:
-        """Wait until everything so far is written. A killed process loses little without it: see
-        EventLog.
+        """Wait until everything so far is written.
+
+        A killed process loses little without it: see EventLog.
         """
         self._log.flush()
 
     def close(self) -> None:
-        """Flush and stop; a second call does nothing, any other call afterwards raises
-        RuntimeError.
-        """
+        """Flush and stop; a second call does nothing, any other call raises RuntimeError."""
         self._log.close()
 
     def _put_layout(self, proto: layout_pb2.Layout) -> None:

@@ -1,4 +1,4 @@
-"""How a step is compiled: XLA, a plain graph, or not at all."""
+"""Compile modes of a step: XLA, a plain graph, or eager."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -12,11 +12,13 @@ MODES = ("auto", "xla", "graph", "eager")
 
 
 def resolve(mode: str, variables: Iterable[tf.Variable] = ()) -> str:
-    """Turn "auto" into a mode: XLA, except for convolutions on a CPU, which XLA's CPU code runs
-    three times slower.
+    """Resolve "auto" to a mode: XLA, except for convolutions on a CPU.
 
-    `variables` are the weights of what is to be compiled; a kernel of rank four or more is a
-    convolution's.
+    XLA's CPU code runs convolutions three times slower than TensorFlow. `variables` are the weights
+    of the program to be compiled; a kernel of rank four or more is a convolution's.
+
+    Raises:
+        UserError: there is no such mode.
     """
     if mode not in MODES:
         raise UserError(f"compile={mode}: choose one of {', '.join(MODES)}.")
@@ -33,8 +35,8 @@ def function(python_function: Callable[..., Any], mode: str) -> Callable[..., An
     """Compile `python_function` in a resolved mode.
 
     AutoGraph stays off: rewriting TF-Agents' source costs ten seconds of tracing, so loops and
-      conditions here are
-    `tf.while_loop` and `tf.cond` by name. "eager" returns the function as it is, for breakpoints.
+    conditions here are written as `tf.while_loop` and `tf.cond`. "eager" returns the function
+    unchanged, for breakpoints.
     """
     if mode == "eager":
         return python_function
@@ -44,14 +46,14 @@ def function(python_function: Callable[..., Any], mode: str) -> Callable[..., An
 
 
 class CachedCall:
-    """A compiled function of one fixed signature, for calls from Python by the thousand.
+    """Compiled function of a fixed signature, for thousands of calls from Python.
 
-    `tf.function` takes 0.3 ms to sort out its arguments on every call, and a concrete function 0.04
-    ms to bind names and pack results, as long as a small network takes. This traces at the first
+    `tf.function` takes 0.3 ms to sort its arguments on every call, and a concrete function 0.04 ms
+    to bind names and pack results, as long as a small network takes. This class traces at the first
     call and from then on hands flat tensors to the runtime. Arguments are nests of tensors and
-    arrays of the same shapes and types each time; a new signature is traced anew. Nothing is
-    recorded for a gradient outside. What is called is private (the versions of TensorFlow are
-    locked), and the same on both.
+    arrays of equal shapes and dtypes each time; a new signature is traced anew. Nothing is recorded
+    for a gradient outside. The runtime call is a private API, identical in both supported versions
+    of TensorFlow, which are locked.
     """
 
     def __init__(self, python_function: Callable[..., Any], mode: str) -> None:
@@ -85,8 +87,8 @@ class CachedCall:
         call = context.context().call_function
 
         def program(values: list[Any]) -> Any:
-            # tf.constant copies an array in half the time that tf.convert_to_tensor takes to find
-            # out that it may
+            # tf.constant copies an array in half the time that tf.convert_to_tensor takes to decide
+            # to copy it
             given = [a if isinstance(a, tf.Tensor) else tf.constant(a) for a in values]
             return packed(iter(call(name, given + captured, count)))
 
@@ -95,11 +97,11 @@ class CachedCall:
 
 
 def direct(concrete: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A loaded signature on arrays by name, past the sorting of arguments, as `Direct` goes for
-    functions of ours.
+    """Return a fast call of a loaded signature on arrays by name.
 
-    Inputs are arrays of the signature's dtypes, outputs are arrays; the model's variables live as
-    long as what is returned. What is called is private.
+    It skips the sorting of arguments, as `CachedCall` does for functions. Inputs are arrays of the
+    signature's dtypes, outputs are arrays; the model's variables live as long as the returned
+    function. The runtime call is a private API.
     """
     names = list(concrete._arg_keywords)
     outputs = sorted(concrete.structured_outputs)
@@ -117,13 +119,13 @@ def direct(concrete: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
 
 def _packer(structure: Any) -> Callable[[Iterator[Any]], Any]:
-    """Puts values into a structure of tuples, lists and dicts: `tf.nest.pack_sequence_as` in a
-    tenth of its time.
+    """Return a function that packs values into a structure of tuples, lists and dicts.
+
+    It takes a tenth of the time of `tf.nest.pack_sequence_as`.
     """
     if isinstance(structure, Mapping):
-        named = {
-            key: _packer(structure[key]) for key in sorted(structure)
-        }  # the order in which TensorFlow flattens
+        # Sorted, as TensorFlow flattens
+        named = {key: _packer(structure[key]) for key in sorted(structure)}
         return lambda values: {key: packed(values) for key, packed in named.items()}
     if isinstance(structure, tuple | list):
         parts = [_packer(part) for part in structure]

@@ -1,4 +1,4 @@
-"""A loop on the device: one thing after another, in a program of any compile mode."""
+"""Sequential loop on the device, in a program of any compile mode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,10 @@ def repeated(
     count: tf.Tensor | int,
     most: int | None = None,
 ) -> Any:
-    """`value`, any structure of tensors, after value = body(i, value) for i = 0, ..., count - 1,
-    int64 scalars.
+    """Return `value` after value = body(i, value) for i = 0, ..., count - 1.
 
-    `most`: what `count` never exceeds, known beforehand, which XLA needs where a gradient is taken
-    through the loop.
+    `value` is any structure of tensors, `i` an int64 scalar. `most` is an upper bound of `count`
+    known beforehand, which XLA needs where a gradient is taken through the loop.
     """
     return tf.while_loop(
         lambda i, _: i < count,

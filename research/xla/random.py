@@ -30,8 +30,9 @@ def _rotate_left(x: tf.Tensor, bits: int) -> tf.Tensor:
 
 
 def threefry(key: tf.Tensor, x0: tf.Tensor, x1: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Threefry-2x32, 20 rounds: encrypt the counter words (x0, x1) under `key` [..., 2]; all shapes
-    broadcast.
+    """Encrypt the counter words (x0, x1) under `key` [..., 2] by Threefry-2x32 with 20 rounds.
+
+    All shapes broadcast.
     """
     k0 = key[..., 0]
     k1 = key[..., 1]
@@ -48,10 +49,10 @@ def threefry(key: tf.Tensor, x0: tf.Tensor, x1: tf.Tensor) -> tuple[tf.Tensor, t
 
 
 def stream(seed: int | tf.Tensor, name: str) -> tf.Tensor:
-    """The key [2] of a named stream ("policy", "replay", ...) of a run with this seed (0 <= seed <
-    2**32).
+    """Return the key [2] of a named stream ("policy", "replay", ...) of a run with this seed.
 
-    Streams of one seed, and one stream of two seeds, are independent.
+    The seed is from 0 to 2**32 - 1. Streams of one seed, and one stream of two seeds, are
+    independent.
     """
     seed = tf.cast(
         tf.convert_to_tensor(np.int64(seed) if isinstance(seed, int) else seed), tf.uint32
@@ -61,11 +62,10 @@ def stream(seed: int | tf.Tensor, name: str) -> tf.Tensor:
 
 
 def fold(key: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
-    """A new key [..., 2] from `key` [..., 2] and an integer, or integers of the key's leading
-    shape.
+    """Return a new key [..., 2] from `key` [..., 2] and integers of the key's leading shape.
 
-    Signed 64-bit numbers keep their low and high words, so that a step counter beyond 2**32 repeats
-    nothing.
+    A scalar integer serves all keys. Signed 64-bit integers keep their low and high words, so that
+    a step counter beyond 2**32 repeats nothing.
     """
     number = tf.convert_to_tensor(number)
     if number.dtype == tf.uint32:
@@ -79,14 +79,15 @@ def fold(key: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
 
 
 def members(key: tf.Tensor, count: int, first: tf.Tensor | int = 0) -> tf.Tensor:
-    """Keys [count, 2] of the members first, first + 1, ... of a batch: member i has the same key in
-    any batch.
+    """Return the keys [count, 2] of the members first, first + 1, ... of a batch.
+
+    A member has the same key in any batch.
     """
     return fold(key[tf.newaxis, :], tf.range(count, dtype=tf.int64) + tf.cast(first, tf.int64))
 
 
 def bits(key: tf.Tensor, count: int) -> tf.Tensor:
-    """Uniform 32-bit words, uint32 [..., count], from `key` [..., 2]."""
+    """Return uniform 32-bit words, uint32 [..., count], from `key` [..., 2]."""
     pairs = (count + 1) // 2
     counter = tf.cast(tf.range(pairs), tf.uint32)  # [P]
     x0, x1 = threefry(key[..., tf.newaxis, :], counter, tf.zeros_like(counter))  # [..., P]
@@ -94,12 +95,12 @@ def bits(key: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def uniform(key: tf.Tensor, count: int) -> tf.Tensor:
-    """Uniform numbers in [0, 1), float32 [..., count], each a multiple of 2**-24."""
+    """Return uniform numbers in [0, 1), float32 [..., count], each a multiple of 2**-24."""
     return tf.cast(tf.bitwise.right_shift(bits(key, count), _word(8)), tf.float32) * 2.0**-24
 
 
 def open_uniform(key: tf.Tensor, count: int) -> tf.Tensor:
-    """Uniform numbers strictly inside (0, 1), float32 [..., count]: safe for logarithms."""
+    """Return uniform numbers strictly inside (0, 1), float32 [..., count]: safe for logarithms."""
     return (
         tf.cast(tf.bitwise.right_shift(bits(key, count), _word(9)), tf.float32) * 2.0**-23
         + 2.0**-24
@@ -107,29 +108,30 @@ def open_uniform(key: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def normal(key: tf.Tensor, count: int) -> tf.Tensor:
-    """Standard normal numbers, float32 [..., count], by the inverse of the distribution
-    function.
-    """
+    """Return standard normal numbers, float32 [..., count], by inverse transform sampling."""
     return tf.math.ndtri(open_uniform(key, count))
 
 
 def gumbel(key: tf.Tensor, count: int) -> tf.Tensor:
-    """Standard Gumbel numbers, float32 [..., count]: argmax(logits + gumbel) samples
-    softmax(logits).
+    """Return standard Gumbel numbers, float32 [..., count].
+
+    argmax(logits + gumbel) samples softmax(logits).
     """
     return -tf.math.log(-tf.math.log(open_uniform(key, count)))
 
 
 def integers(key: tf.Tensor, count: int, bound: tf.Tensor | int) -> tf.Tensor:
-    """Integers in [0, bound), int64 [..., count]; bound up to 2**31 (the bias is below bound /
-    2**32).
+    """Return integers in [0, bound), int64 [..., count].
+
+    `bound` is at most 2**31; the bias is below bound / 2**32.
     """
     words = tf.cast(bits(key, count), tf.int64)
     return tf.bitwise.right_shift(words * tf.cast(bound, tf.int64), tf.constant(32, tf.int64))
 
 
 def permutation(key: tf.Tensor, count: int) -> tf.Tensor:
-    """A random order of 0 .. count - 1, int32 [count]: each appears exactly once (ties keep their
-    order).
+    """Return a random order of 0 .. count - 1, int32 [count], in which each appears once.
+
+    Equal random words keep their order.
     """
     return tf.argsort(bits(key, count), stable=True)

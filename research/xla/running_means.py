@@ -21,8 +21,12 @@ class Means(tf.Module):
     def add(
         self, total: tf.Tensor, values: Mapping[str, tf.Tensor | tuple[tf.Tensor, tf.Tensor]]
     ) -> tf.Tensor:
-        """`total` [2, N] plus `values`: each a scalar of weight one, or a pair (sum, weight). Names
-        not given stay.
+        """Return `total` [2, N] plus `values`: scalars of weight one, or pairs (sum, weight).
+
+        Names not given are unchanged.
+
+        Raises:
+            ValueError: a name was not declared.
         """
         unknown = sorted(set(values) - set(self.names))
         if unknown:
@@ -32,8 +36,9 @@ class Means(tf.Module):
         return total + tf.stack([tf.stack(sums), tf.stack(weights)])
 
     def read(self) -> dict[str, float]:
-        """The means since the last `reset`, as plain numbers; a name nothing was added to is left
-        out.
+        """Return the means since the last `reset`, as floats.
+
+        A name to which nothing was added is left out.
         """
         sums, weights = self.total.numpy()
         return {
@@ -48,28 +53,27 @@ class Means(tf.Module):
 
 
 class Measured:
-    """What a trainer says of the time between two points of the log, as
-    `sparring.training.trainer.Trainer` has it.
+    """Mixin of trainers for scalars and timings between two points of the log.
 
-    A trainer that is one has `means`, and counts in `_seconds` what parts of its work on the host
-    take.
+    It implements those methods of `sparring.training.trainer.Trainer`. A subclass has `means`, and
+    counts in `_seconds` the time that parts of its work on the host take.
     """
 
     means: Means
     _seconds: dict[str, float]
 
     def scalars(self) -> dict[str, float]:
-        """The means since the last call; starts a new interval."""
+        """Return the means since the last call, and start a new interval."""
         values = self.means.read()
         self.means.reset()
         return values
 
     def peek(self) -> dict[str, float]:
-        """The means so far, which go on."""
+        """Return the means so far, without starting a new interval."""
         return self.means.read()
 
     def timings(self) -> dict[str, float]:
-        """Seconds by part since the last call."""
+        """Return the seconds by part since the last call."""
         seconds = self._seconds
         self._seconds = dict.fromkeys(self._seconds, 0.0)
         return seconds

@@ -1,8 +1,7 @@
-"""MinAtar's five games (Young and Tian 2019, "MinAtar: an Atari-inspired testbed"), in TensorFlow
-ops.
+"""MinAtar's five games in TensorFlow ops.
 
-Each is held against the `minatar` package 1.0.15 step by step, by full state
-(tests/envs/compiled/test_minatar.py).
+Young and Tian 2019, "MinAtar: an Atari-inspired testbed". Each game is compared with the `minatar`
+package 1.0.15 step by step, by full state (tests/envs/compiled/test_minatar.py).
 """
 
 from sparring.envs.compiled.minatar.asterix import Asterix

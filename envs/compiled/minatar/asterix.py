@@ -20,15 +20,16 @@ from sparring.envs.compiled.minatar.game import (
     reward_of,
 )
 
-GONE = -1  # the column of what is not there
+GONE = -1  # the column in a row without a thing
 RAMP_INTERVAL = 100
 SPAWN_SPEED = 10
 MOVE_SPEED = 5
 
 
 class AsterixState(NamedTuple):
-    """int32 [B] where not said otherwise. The rows 1 to 8 have a place for one thing
-    each: [B, 8].
+    """State of Asterix, int32 [B] unless noted.
+
+    Each of the rows 1 to 8 has room for one thing: [B, 8].
     """
 
     player_x: tf.Tensor
@@ -36,19 +37,18 @@ class AsterixState(NamedTuple):
     x: tf.Tensor  # [B, 8]: its column, or GONE
     rightwards: tf.Tensor  # bool [B, 8]
     gold: tf.Tensor  # bool [B, 8]: treasure, else an enemy
-    spawn_speed: tf.Tensor  # steps between two things coming
+    spawn_speed: tf.Tensor  # steps between two arrivals
     spawn_timer: tf.Tensor
-    move_speed: tf.Tensor  # steps between two moves of all of them
+    move_speed: tf.Tensor  # steps between two moves of all things
     move_timer: tf.Tensor
     ramp_timer: tf.Tensor
     ramp_index: tf.Tensor
 
 
 class Asterix(RampingGame):
-    """A player moves freely among things crossing from the sides: 1 for each treasure. It ends at
-    an enemy's touch.
+    """Collect treasures among things that cross from the sides, 1 for each.
 
-    They come and move faster with time.
+    An enemy's touch ends the episode. Things come and move faster with time.
     """
 
     name = "MinAtar-Asterix"
@@ -96,7 +96,7 @@ class Asterix(RampingGame):
         return self._ramped(new), reward_of(reward), tf.reduce_any(caught, axis=1)
 
     def _ramped(self, state: AsterixState) -> AsterixState:
-        """A step of the clock that makes the game harder every 102nd step."""
+        """Advance the clock that makes the game harder every 102nd step."""
         if not self.difficulty_ramping:
             return state
         running = (state.spawn_speed > 1) | (state.move_speed > 1)
@@ -125,8 +125,9 @@ class Asterix(RampingGame):
 def _spawned(
     state: AsterixState, spawns: tf.Tensor, draws: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Columns, directions and kinds [B, 8] with something new in one of the free rows where
-    `spawns` [B].
+    """Return columns, directions and kinds [B, 8] after arrivals.
+
+    Where `spawns` [B], something new comes in one of the free rows.
     """
     right = draws[:, 0] < 1 / 2
     gold = draws[:, 1] < 1 / 3

@@ -20,8 +20,9 @@ from sparring.envs.compiled.minatar.game import (
 
 
 class BreakoutState(NamedTuple):
-    """int32 [B] where not said otherwise. Directions: 0 up left, 1 up right, 2 down right, 3 down
-    left.
+    """State of Breakout, int32 [B] unless noted.
+
+    Directions: 0 up left, 1 up right, 2 down right, 3 down left.
     """
 
     ball_x: tf.Tensor
@@ -35,11 +36,10 @@ class BreakoutState(NamedTuple):
 
 
 class Breakout(MinAtarGame):
-    """A paddle keeps a ball from the ground; 1 for each brick it breaks. It ends when the ball is
-    missed.
+    """Keep a ball from the ground with a paddle; 1 for each brick the ball breaks.
 
-    The ball goes along diagonals. Three new rows of bricks come when all are broken and the ball is
-    down again.
+    The episode ends when the ball is missed. The ball goes along diagonals. Three new rows of
+    bricks come when all are broken and the ball is down again.
     """
 
     name = "MinAtar-Breakout"

@@ -19,14 +19,14 @@ from sparring.envs.compiled.minatar.game import (
 
 PLAYER_SPEED = 3
 TIME_LIMIT = 2500
-COLUMN = 4  # the chicken's
+COLUMN = 4  # of the chicken
 NOWHERE = -1
 
 
 class FreewayState(NamedTuple):
-    """int32 [B], and [B, 8] for the cars of the rows 1 to 8."""
+    """State of Freeway: int32 [B], and [B, 8] for the cars of the rows 1 to 8."""
 
-    row: tf.Tensor  # the chicken's, 9 at the start
+    row: tf.Tensor  # of the chicken, 9 at the start
     car_x: tf.Tensor  # [B, 8]
     car_timer: tf.Tensor  # [B, 8]
     car_speed: tf.Tensor  # [B, 8]: steps between two moves, 1 to 5, negative to the left
@@ -35,11 +35,11 @@ class FreewayState(NamedTuple):
 
 
 class Freeway(MinAtarGame):
-    """A chicken crosses eight lanes: 1 for each crossing, after which the cars' speeds are drawn
-    anew.
+    """Cross eight lanes with a chicken: 1 for each crossing, which redraws the cars' speeds.
 
-    A car throws it back to the start; it moves every third step at most. The game ends after 2 501
-    steps, by the task's own rule and so by termination, although the clock cannot be seen.
+    A car throws the chicken back to the start; it moves every third step at most. The game ends
+    after 2 501 steps, by the task's own rule and so by termination, although the clock cannot be
+    seen.
     """
 
     name = "MinAtar-Freeway"
@@ -91,6 +91,6 @@ class Freeway(MinAtarGame):
 
 
 def _speeds(draws: tf.Tensor) -> tf.Tensor:
-    """Speeds [B, 8]: 1 to 5 from the first eight draws, with signs from the others."""
+    """Return speeds [B, 8]: 1 to 5 from the first eight draws, with signs from the others."""
     pace = 1 + choice(draws[:, :8], 5)
     return tf.where(draws[:, 8:] < 0.5, -pace, pace)

@@ -1,6 +1,4 @@
-"""What MinAtar's games share: six actions, sticky actions, a board of 10 x 10 cells in channels,
-its picture.
-"""
+"""Base of MinAtar's games: six actions, sticky actions, a board of 10 x 10 cells, its image."""
 
 import abc
 from typing import Any, NamedTuple
@@ -34,31 +32,30 @@ Outcome = tuple[Any, tf.Tensor, tf.Tensor]  # state, reward float32 [B], termina
 
 
 class MinAtarState(NamedTuple):
-    """The game's own state, and the action taken last, which the next step may repeat:
-    int32 [B].
-    """
+    """State of the game proper, and the last action, int32 [B], which the next step may repeat."""
 
     game: Any
     last_action: tf.Tensor
 
 
 class MinAtarGame(CompiledEnvironment):
-    """Base of the games. Observed as uint8 [10, 10, channels], 0 or 1; actions: nothing, left, up,
-    right, down, fire.
+    """Base of the games.
 
-    A step repeats the last action, whatever is asked, with probability `sticky_action_prob`.
-    `minimal_actions` leaves only the actions that do something. One difference from the original is
-    meant: an episode opens with "nothing" as its last action, where the original remembers the last
-    action of the episode before.
+    Observed as uint8 [10, 10, channels], 0 or 1; actions: nothing, left, up, right, down, fire.
+
+    A step repeats the last action instead of the chosen one with probability `sticky_action_prob`.
+    `minimal_actions` leaves only the actions that have an effect. One difference from the original
+    is deliberate: an episode opens with "nothing" as its last action, whereas the original keeps
+    the last action of the previous episode.
 
     A game sets `channels`, `minimal` and `draws`, and defines `opening`, `channel_boards` and
     `play`.
     """
 
     channels: tuple[str, ...]
-    minimal: tuple[int, ...]  # actions that do something
+    minimal: tuple[int, ...]  # actions that have an effect
     opening_draws = 0  # uniform numbers that an opening takes
-    draws = 0  # ... and that a step takes
+    draws = 0  # uniform numbers that a step takes
 
     def __init__(
         self,
@@ -78,15 +75,15 @@ class MinAtarGame(CompiledEnvironment):
 
     @abc.abstractmethod
     def opening(self, draws: tf.Tensor) -> Any:
-        """States that open a game, from uniform numbers float32 [B, opening_draws]."""
+        """Return states that open a game, from uniform numbers float32 [B, opening_draws]."""
 
     @abc.abstractmethod
     def play(self, state: Any, action: tf.Tensor, draws: tf.Tensor) -> Outcome:
-        """One step from actions [B], numbered as above, and uniform numbers float32 [B, draws]."""
+        """Take one step from actions [B], as numbered above, and uniform numbers [B, draws]."""
 
     @abc.abstractmethod
     def channel_boards(self, state: Any) -> list[tf.Tensor]:
-        """Each channel's cells, bool [B, 10, 10], by row and column."""
+        """Return the cells of each channel, bool [B, 10, 10], by row and column."""
 
     def initial(self, keys: tf.Tensor) -> MinAtarState:
         opening = self.opening(random.uniform(keys, self.opening_draws))
@@ -107,13 +104,13 @@ class MinAtarGame(CompiledEnvironment):
         seen = self.observe(
             tf.nest.map_structure(lambda part: tf.constant(part[np.newaxis]), state)
         )[0].numpy()
-        # [10, 10]: 0, or the channel's number from 1
+        # [10, 10]: 0, or the channel's index from 1
         shown = (seen * np.arange(1, seen.shape[-1] + 1)).max(axis=-1)
         return tiles(np.array([EMPTY, *COLOURS], np.uint8)[shown])
 
 
 class RampingGame(MinAtarGame):
-    """A game that grows harder as it is played, unless `difficulty_ramping` is false."""
+    """Game that grows harder as it is played, unless `difficulty_ramping` is false."""
 
     def __init__(
         self,
@@ -129,19 +126,20 @@ class RampingGame(MinAtarGame):
 def moved(
     place: tf.Tensor, action: tf.Tensor, back: int, forth: int, low: int, high: int
 ) -> tf.Tensor:
-    """`place` [B] a cell on by the actions `back` and `forth`, within [low, high]."""
+    """Return `place` [B] a cell on by the actions `back` and `forth`, within [low, high]."""
     step = tf.cast(action == forth, tf.int32) - tf.cast(action == back, tf.int32)
     return tf.clip_by_value(place + step, low, high)
 
 
 def choice(draw: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
-    """A whole number below `count`, int32, from uniform numbers of the same shape."""
+    """Return integers below `count`, int32, from uniform numbers of the same shape."""
     return tf.cast(draw * tf.cast(count, tf.float32), tf.int32)
 
 
 def one_cell(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Boards [B, 10, 10] with one cell set, at row y [B] and column x [B]; none if it is
-    outside.
+    """Return boards [B, 10, 10] with one cell set, at row y [B] and column x [B].
+
+    A cell outside the board sets none.
     """
     cells = tf.range(SIZE)
     return (cells == y[:, tf.newaxis])[:, :, tf.newaxis] & (cells == x[:, tf.newaxis])[
@@ -150,18 +148,19 @@ def one_cell(y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
 
 def lanes(x: tf.Tensor) -> tf.Tensor:
-    """Boards [B, 10, 10] of one thing in each of the rows 1 to 8, at columns x [B, 8]; none where
-    it is outside.
+    """Return boards [B, 10, 10] of one thing in each of the rows 1 to 8, at columns x [B, 8].
+
+    A column outside the board sets no cell.
     """
     cells = x[:, :, tf.newaxis] == tf.range(SIZE)  # [B, 8, 10]
     return tf.pad(cells, [[0, 0], [1, 1], [0, 0]])
 
 
 def filled(num_envs: int, value: int) -> tf.Tensor:
-    """The same number for all: int32 [B]."""
+    """Return int32 [num_envs], all equal to `value`."""
     return tf.fill([num_envs], value)
 
 
 def reward_of(count: tf.Tensor) -> tf.Tensor:
-    """Whole numbers or truths as rewards."""
+    """Return integers or booleans as rewards, float32."""
     return tf.cast(count, tf.float32)

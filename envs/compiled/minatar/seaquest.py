@@ -1,11 +1,11 @@
 """MinAtar's Seaquest.
 
 The original keeps its moving things in lists, whose order decides which of two in one cell is hit.
-Here enemies have places in a ring of RING, filled in turn, so that a place says an enemy's age; of
+Here enemies have slots in a ring of RING, filled in turn, so that a slot gives an enemy's age; of
 bullets and divers there are never more than two at once. No enemy lives through RING arrivals: it
 is gone after 60 steps at the first speed, with 18 steps between arrivals, and after 30 steps at the
 last, with one arrival a step. An enemy submarine's shot is gone before its next one, so the shots
-have the places of the submarines that fired them.
+have the slots of the submarines that fired them.
 """
 
 from typing import NamedTuple
@@ -43,8 +43,9 @@ GONE, FISH, SUB = range(3)
 
 
 class Pair(NamedTuple):
-    """Up to two things, older first, each [B, 2]; `there` says how many. `timer` is of use to
-    divers alone.
+    """Two slots for things, the older first, each [B, 2]; `there` marks those in use.
+
+    `timer` is of use to divers alone.
     """
 
     there: tf.Tensor  # bool
@@ -55,7 +56,7 @@ class Pair(NamedTuple):
 
 
 class Enemies(NamedTuple):
-    """Fish and submarines, int32 [B, RING] where not said otherwise."""
+    """Fish and submarines, int32 [B, RING] unless noted."""
 
     kind: tf.Tensor  # GONE, FISH or SUB
     x: tf.Tensor
@@ -66,7 +67,7 @@ class Enemies(NamedTuple):
 
 
 class Shots(NamedTuple):
-    """The enemies' bullets, [B, RING]."""
+    """Bullets of the enemies, [B, RING]."""
 
     there: tf.Tensor  # bool
     x: tf.Tensor  # int32
@@ -75,11 +76,11 @@ class Shots(NamedTuple):
 
 
 class SeaquestState(NamedTuple):
-    """int32 [B] where not said otherwise."""
+    """State of Seaquest, int32 [B] unless noted."""
 
     sub_x: tf.Tensor
     sub_y: tf.Tensor
-    rightwards: tf.Tensor  # bool [B]: where the submarine looks
+    rightwards: tf.Tensor  # bool [B]: whether the submarine faces right
     oxygen: tf.Tensor
     divers_aboard: tf.Tensor  # below 0 after all six went ashore, as in the original
     surfaced: tf.Tensor  # bool [B]
@@ -87,7 +88,7 @@ class SeaquestState(NamedTuple):
     divers: Pair
     enemies: Enemies
     shots: Shots
-    arrivals: tf.Tensor  # enemies that came so far: the next one's place in the ring
+    arrivals: tf.Tensor  # the next enemy's slot in the ring
     spawn_speed: tf.Tensor  # steps between two enemies
     spawn_timer: tf.Tensor
     diver_timer: tf.Tensor  # steps until a diver comes
@@ -97,12 +98,11 @@ class SeaquestState(NamedTuple):
 
 
 class Seaquest(RampingGame):
-    """A submarine shoots fish and submarines, 1 for each, and brings divers and itself to the
-    surface for air.
+    """Shoot fish and submarines, 1 for each, and bring divers to the surface before air runs out.
 
-    Six divers at once are worth 10 times the share of oxygen that is left. It ends when the
-    submarine is hit, out of oxygen, or surfaces without a diver. Every surfacing makes enemies come
-    and move faster.
+    Six divers at once are worth 10 times the share of oxygen that is left. The episode ends when
+    the submarine is hit, is out of oxygen, or surfaces without a diver. Every surfacing makes
+    enemies come and move faster.
     """
 
     name = "MinAtar-Seaquest"
@@ -170,9 +170,7 @@ class Seaquest(RampingGame):
         return state, reward_of(reward), rammed | struck | bitten | drowned
 
     def _breathe(self, state: SeaquestState) -> tuple[SeaquestState, tf.Tensor, tf.Tensor]:
-        """Oxygen is used up, or the submarine surfaces: the state, what six divers are worth, and
-        whether it ends.
-        """
+        """Use up oxygen, or surface: return the state, the reward for six divers, and the end."""
         below = state.sub_y > 0
         arrives = ~below & ~state.surfaced
         up = arrives & (state.divers_aboard != 0)
@@ -222,10 +220,10 @@ class Seaquest(RampingGame):
 def _drawn(
     there: tf.Tensor, x: tf.Tensor, y: tf.Tensor, rightwards: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """A board [B, 10, 10] of things [B, N], N a power of two; with `rightwards`, of the cells
-    behind them.
+    """Return a board [B, 10, 10] of things [B, N], N a power of two.
 
-    Each thing is a bit of its row's number, so that 10 cells cost as much as one.
+    With `rightwards`, the cells behind them are drawn instead. Each thing is a bit of its row's
+    integer, so that 10 cells cost as much as one.
     """
     if rightwards is not None:
         x = x + tf.where(rightwards, -1, 1)
@@ -248,12 +246,12 @@ def _outside(x: tf.Tensor) -> tf.Tensor:
 
 
 def _meets_sub(state: SeaquestState, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Which of things [B, N] are in the cell of the player's submarine."""
+    """Return which of the things [B, N] are in the cell of the player's submarine."""
     return (x == state.sub_x[:, tf.newaxis]) & (y == state.sub_y[:, tf.newaxis])
 
 
 def _age_order(state: SeaquestState) -> tf.Tensor:
-    """[B, RING]: 0 for the ring's oldest place, RING - 1 for the newest."""
+    """Return ages [B, RING]: 0 for the ring's oldest slot, RING - 1 for the newest."""
     return (tf.range(RING) - state.arrivals[:, tf.newaxis]) % RING
 
 
@@ -261,7 +259,7 @@ def _age_order(state: SeaquestState) -> tf.Tensor:
 
 
 def _enemy_arrives(state: SeaquestState, draws: tf.Tensor) -> SeaquestState:
-    """An enemy when its time has come, unless its row has one that goes the other way."""
+    """Add an enemy when one is due, unless one in its row goes the other way."""
     right = draws[:, 0] < 1 / 2
     sub = draws[:, 1] < 1 / 3
     y = 1 + choice(draws[:, 2], 8)
@@ -307,7 +305,7 @@ def _diver_arrives(state: SeaquestState, draws: tf.Tensor) -> SeaquestState:
 def _joined(
     pair: Pair, comes: tf.Tensor, x: tf.Tensor, y: tf.Tensor, rightwards: tf.Tensor
 ) -> Pair:
-    """The pair with another, newest one where `comes` [B]; there is room for it."""
+    """Return the pair with another, newest thing where `comes` [B]; there is room for it."""
     second = pair.there[:, 0]
     place = comes[:, tf.newaxis] & tf.stack([~second, second], axis=1)  # [B, 2]
     newcomer = Pair(tf.ones_like(comes), x, y, rightwards, tf.fill(x.shape, DIVER_SPEED))
@@ -317,7 +315,7 @@ def _joined(
 
 
 def _closed_up(pair: Pair) -> Pair:
-    """The pair with the younger one in the older one's place, if that is gone."""
+    """Return the pair with the younger thing in the older one's slot, if that is empty."""
     hole = ~pair.there[:, :1]
     first = [tf.where(hole, part[:, 1:], part[:, :1]) for part in pair]
     closed = Pair(
@@ -343,8 +341,9 @@ def _steered(state: SeaquestState, action: tf.Tensor) -> SeaquestState:
 
 
 def _bullets_fly(state: SeaquestState) -> tuple[SeaquestState, tf.Tensor]:
-    """The player's bullets a cell on, the newer first: each hits the oldest fish in its cell, else
-    submarine.
+    """Move the player's bullets a cell on, the newer first; also return the number of hits.
+
+    Each bullet hits the oldest fish in its cell, else the oldest submarine.
     """
     bullets = state.bullets
     kind = state.enemies.kind
@@ -368,8 +367,9 @@ def _bullets_fly(state: SeaquestState) -> tuple[SeaquestState, tf.Tensor]:
 
 
 def _divers_swim(state: SeaquestState) -> SeaquestState:
-    """Divers move every sixth step and are taken aboard, before or after it, the newer first, while
-    there is room.
+    """Move divers every sixth step and take them aboard, the newer first, while there is room.
+
+    A diver is taken aboard in the submarine's cell before or after its move.
     """
     divers = state.divers
     aboard = state.divers_aboard
@@ -393,8 +393,10 @@ def _divers_swim(state: SeaquestState) -> SeaquestState:
 
 
 def _enemies_move(state: SeaquestState, kind: int) -> tuple[SeaquestState, tf.Tensor, tf.Tensor]:
-    """Fish or submarines a cell on when they are due: the state, how many ran into bullets, and
-    whether one of them met the player. Submarines also shoot, even those that leave or are hit.
+    """Move fish or submarines when they are due.
+
+    Returns the state, how many ran into bullets, and whether one of them met the player. Submarines
+    also shoot, even those that leave or are hit.
     """
     enemies = state.enemies
     those = enemies.kind == kind
@@ -418,8 +420,10 @@ def _enemies_move(state: SeaquestState, kind: int) -> tuple[SeaquestState, tf.Te
 
 
 def _run_into(state: SeaquestState, exposed: tf.Tensor, x: tf.Tensor) -> tuple[Pair, tf.Tensor]:
-    """Enemies in `exposed` [B, RING], now at x, meet bullets, the newest first, each the oldest
-    bullet in its cell: the bullets that are left, and which enemies were hit.
+    """Let enemies in `exposed` [B, RING], now at x, meet bullets.
+
+    The newest enemy comes first, and each meets the oldest bullet in its cell. Returns the bullets
+    that are left, and which enemies were hit.
     """
     there = state.bullets.there
     order = _age_order(state)
@@ -457,7 +461,10 @@ def _submarines_shoot(state: SeaquestState, those: tf.Tensor, x: tf.Tensor) -> S
 
 
 def _shots_fly(state: SeaquestState) -> tuple[SeaquestState, tf.Tensor]:
-    """The enemies' bullets a cell on, and whether one was where the player is, before or after."""
+    """Move the enemies' bullets a cell on; also return whether one met the player.
+
+    A bullet meets the player in its cell before or after its move.
+    """
     shots = state.shots
     x = _ahead(shots.x, shots.rightwards)
     met = shots.there & (_meets_sub(state, shots.x, shots.y) | _meets_sub(state, x, shots.y))

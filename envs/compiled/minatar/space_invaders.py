@@ -26,14 +26,14 @@ NONE = 1000  # greater than any distance
 
 
 class SpaceInvadersState(NamedTuple):
-    """int32 [B], and boards bool [B, 10, 10]."""
+    """State of Space Invaders: int32 [B], and boards bool [B, 10, 10]."""
 
     cannon: tf.Tensor
     bullets: tf.Tensor  # board: the player's
     enemy_bullets: tf.Tensor  # board
     aliens: tf.Tensor  # board
     direction: tf.Tensor  # of the aliens, -1 or 1
-    # Steps between two moves of many aliens; few move as often as they are
+    # Steps between two moves of many aliens; fewer aliens wait only as many steps as they are
     move_interval: tf.Tensor
     move_timer: tf.Tensor
     enemy_shot_timer: tf.Tensor
@@ -42,10 +42,10 @@ class SpaceInvadersState(NamedTuple):
 
 
 class SpaceInvaders(RampingGame):
-    """A cannon shoots at aliens that come down and shoot back: 1 for each. It ends when the cannon
-    is hit.
+    """Shoot aliens that come down and shoot back: 1 for each.
 
-    Few aliens move faster, and every wave is faster than the last.
+    The episode ends when the cannon is hit or the aliens land. Few aliens move faster, and every
+    wave is faster than the last.
     """
 
     name = "MinAtar-SpaceInvaders"
@@ -63,7 +63,7 @@ class SpaceInvaders(RampingGame):
         cannon = moved(state.cannon, action, LEFT, RIGHT, 0, 9)
         fires = (action == FIRE) & (state.shot_timer == 0)
         at_cannon = tf.range(SIZE) == cannon[:, tf.newaxis]  # [B, 10]
-        # a bullet fired leaves row 9 in the same step
+        # A bullet leaves row 9 in the step it is fired
         bullets = tf.concat(
             [state.bullets[:, 1:9], (at_cannon & fires[:, tf.newaxis])[:, tf.newaxis]], axis=1
         )
@@ -111,7 +111,7 @@ class SpaceInvaders(RampingGame):
 
 
 def _wave() -> tf.Tensor:
-    """24 aliens: bool [10, 10]."""
+    """Return the board of 24 aliens that opens a wave, bool [10, 10]."""
     cells = tf.range(SIZE)
     return (cells < 4)[:, tf.newaxis] & ((cells >= 2) & (cells < 8))
 
@@ -123,8 +123,9 @@ def _count(board: tf.Tensor) -> tf.Tensor:
 def _marched(
     aliens: tf.Tensor, direction: tf.Tensor, moves: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The aliens a step sideways, or down and turned round at an edge, where `moves` [B]; and
-    whether they landed.
+    """Move the aliens sideways, or down and turned round at an edge, where `moves` [B].
+
+    Returns boards, directions, and whether the aliens landed.
     """
     left = tf.reduce_any(aliens[:, :, 0], axis=1)
     right = tf.reduce_any(aliens[:, :, 9], axis=1)
@@ -139,8 +140,9 @@ def _marched(
 
 
 def _nearest(aliens: tf.Tensor, cannon: tf.Tensor) -> tf.Tensor:
-    """Boards with one cell set: the lowest alien in the column nearest to the cannon, the left one
-    of two as near.
+    """Return boards with one cell set: the lowest alien in the column nearest to the cannon.
+
+    Of two columns as near, the left one counts.
     """
     columns = tf.range(SIZE)
     distance = 2 * tf.abs(columns - cannon[:, tf.newaxis]) + tf.cast(
