@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from sparring.cli import setup
 from sparring.cli.parser import strict
-from sparring.config import validation
+from sparring.config import old_spellings, validation
 from sparring.config.composer import Composer
 from sparring.errors import UserError, listed
 from sparring.storage import atomic, run_folder
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.trials < 1 or chosen.seeds < 1:
         raise UserError("--trials and --seeds are at least 1.")
     setup.prepare()
+    chosen.overrides = old_spellings.renamed(chosen.overrides)
     composer = Composer(chosen.config_name or chosen.kind, chosen.config_dir, chosen.overrides)
     base, space = _space(composer, chosen.overrides)
     for end in space.ends():

@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from sparring.cli.parser import STARTED, strict
 from sparring.cli.setup import prepare, set_resolvers
 from sparring.config import composer as config_composer
+from sparring.config import old_spellings, suites, targets, validation
 from sparring.config import overrides as config_overrides
-from sparring.config import suites, targets, validation
 from sparring.distribute import cluster, local_workers
 from sparring.errors import UserError
 from sparring.storage import provenance, run_folder
@@ -117,6 +117,7 @@ def _hydra(
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = strict(get_args_parser())
     chosen = parser.parse_intermixed_args(list(arguments))
+    chosen.overrides = old_spellings.renamed(chosen.overrides)
     if chosen.config_path or chosen.experimental_rerun:
         raise UserError(
             "--config-path and --experimental-rerun are not for use here: add a folder with "

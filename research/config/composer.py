@@ -7,7 +7,7 @@ accepts.
 import importlib.util
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sparring.conf
+from sparring.config import old_spellings
 from sparring.errors import UserError, listed, near
 
 _PARTS = ("base", "limits", "benchmark")  # files beside the primary configs, not configs themselves
@@ -154,7 +155,8 @@ class Composer:
         )
         chosen = {str(group).partition("@")[0] for group in cfg.hydra.runtime.choices}
         others = set(self.groups()) - chosen
-        return "\n".join(line for line in text.splitlines() if line.partition(":")[0] not in others)
+        lines = [line for line in text.splitlines() if line.partition(":")[0] not in others]
+        return "\n".join(_offered_only(line, cfg.get("offers") or {}) for line in lines)
 
     def options(self, group: str) -> list[str]:
         """Return the options of a config group."""
@@ -188,7 +190,9 @@ class Composer:
                     f"{listed(self.groups())}"
                 )
             return (
-                f"{group[1]}={group[2]}: no such option. {near(group[2], options)}{listed(options)}"
+                f"{group[1]}={group[2]}: no such option. "
+                f"{old_spellings.hint(group[1], group[2]) or near(group[2], options)}"
+                f"{listed(options)}"
             )
         lost = re.search(r"Could not override '(\S+)'", text)
         if lost:
@@ -232,6 +236,18 @@ def _folder(place: str) -> Path | None:
         if spec and spec.submodule_search_locations
         else None
     )
+
+
+def _offered_only(line: str, offers: Mapping[str, Sequence[str]]) -> str:
+    """Return a line "group: a, b" of the help without options for other kinds of runs."""
+    group, colon, options = line.partition(": ")
+    if group not in offers or not colon:
+        return line
+    kept = []
+    for option in options.split(", "):
+        if option in offers[group] or not (CONF / group / f"{option}.yaml").is_file():
+            kept.append(option)
+    return f"{group}: {', '.join(kept)}"
 
 
 def leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:

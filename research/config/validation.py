@@ -38,6 +38,7 @@ _READ = (
     "hparams",
     "tasks",
     "packages",
+    "offers",
     "trainer",
     "suite",
 )
@@ -120,6 +121,7 @@ class Command:
                 self._mended[text] = chosen[i]
         cfg = self._compose(chosen)
         _check_run(cfg.run)
+        _check_offers(cfg)
         check_composed(cfg, self.composer.places)
         if cfg.run.resume not in ("auto", "never"):
             RunFolder.named_in_config(str(cfg.run.resume), "run.resume")
@@ -204,6 +206,19 @@ def _check_left_over(raw: Any) -> None:
                     "Choose it, or take "
                     f"its settings out with '~{key}.{name}'."
                 )
+
+
+def _check_offers(cfg: DictConfig) -> None:
+    """Refuse options that another kind of run shares a group with, such as a GAN's networks."""
+    for group, offered in (cfg.get("offers") or {}).items():
+        option = cfg.hydra.runtime.choices.get(group)
+        if option is None or option in offered:
+            continue
+        if (CONF / str(group) / f"{option}.yaml").is_file():  # else it is the user's own
+            raise UserError(
+                f"{group}={option} is for another kind of run. "
+                f"{near(str(option), list(offered))}{listed(list(offered))}"
+            )
 
 
 def _check_run(run: DictConfig) -> None:

@@ -37,6 +37,7 @@ _FREE = (
     "limits",
     "packages",
     "tasks",
+    "offers",
 )
 
 

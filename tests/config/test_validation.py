@@ -162,7 +162,11 @@ EARLY = {
         [*GYM, "env.wrappers=[{_target_:gymnasium.wrappers.TimeAware}]"],
         "gymnasium.wrappers has no TimeAware. Did you",
     ),
-    "misspelt module": (["agent._target_=sparring.agents.pppo.PPO"], "agents has no pppo"),
+    "a GAN's network for an agent": (
+        ["network=dcgan"],
+        "network=dcgan is for another kind of run. There are: cnn, gru",
+    ),
+    "misspelt module": (["agent._target_=sparring.agents.pppo.PPO"], "sparring.agents has no pppo"),
     "a module for a class": (
         ["agent._target_=sparring.agents.ppo"],
         "names a module; add the name of a class",

@@ -151,7 +151,7 @@ def test_a_process_without_our_code_acts_as_the_trainer_to_the_bit(
 
 
 def test_a_policy_that_remembers_takes_its_state_and_gives_the_next(tmp_path: Path) -> None:
-    trainer = build(composed(*PPO, "env=memory", "memory=lstm", "agent.memory.units=[5]"))
+    trainer = build(composed(*PPO, "env=recall", "memory=lstm", "agent.memory.units=[5]"))
     trainer.train(64)
     exports = trainer.export()
     agent = trainer.agent
