@@ -98,7 +98,7 @@ class DQN(dqn_agent.DqnAgent):
         self.initialize()
 
     def parts(self) -> dict[str, tf.Module]:
-        """What was learned: enough to act and to bootstrap."""
+        """Return the modules that were learned: enough to act and to bootstrap."""
         return {"q_network": self._q_network, "target_q_network": self._target_q_network}
 
     # ---- acting ----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class DQN(dqn_agent.DqnAgent):
         )
 
     def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the greedy action is chosen by: Q(s, .) [B, A]."""
+        """Return the values that the greedy action is chosen by: Q(s, .) [B, A]."""
         return {"q_values": self.q_values(observation)}
 
     # ---- learning --------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class DQN(dqn_agent.DqnAgent):
         return self._replayed
 
     def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One gradient step on transitions [M], and the target's update when it is due.
+        """Take a gradient step on transitions [M], and update the target network when it is due.
 
         Of several replicas, each gives its share of the batch; the scalars are those of the whole.
         """

@@ -140,7 +140,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         optimizer.build(self.trainable)
 
     def parts(self) -> dict[str, tf.Module]:
-        """What was learned: enough to act and to value."""
+        """Return the modules that were learned: enough to act and to estimate values."""
         more = {"normalizer": self.observation_normalizer, "memories": self.memories}
         return {"actor": self._actor_net, "critic": self._value_net} | {
             k: v for k, v in more.items() if v is not None
@@ -158,13 +158,14 @@ class PPO(ppo_clip_agent.PPOClipAgent):
     # ---- remembering -----------------------------------------------------------------------------
 
     def start(self, batch: int) -> State:
-        """What is known before the first step of `batch` episodes: see
-        sparring.agents.networks.recurrent.
+        """Return the state before the first step of `batch` episodes.
+
+        See sparring.agents.networks.recurrent.
         """
         return () if self.memories is None else self.memories.start(batch)
 
     def see(self, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """What all methods below take as an observation, and the state after a step."""
+        """Return the input of all methods below for observations, and the state after a step."""
         return (
             (observation, ()) if self.memories is None else self.memories.step(observation, state)
         )
@@ -209,8 +210,9 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         return distributions.sample(self.distribution(observation), keys)
 
     def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the greedy action is chosen by: logits [B, A] or [B, K, A], or mean and stddev [B,
-        D].
+        """Return the parameters of the policy.
+
+        They are logits [B, A] or [B, K, A], or mean and stddev [B, D].
         """
         return distributions.parameters(self.distribution(observation))
 
@@ -276,8 +278,9 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         return mean * self.entropy_coefficient(self._progress)
 
     def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One gradient step on a minibatch; returns the scalars of `descriptions`. All steps
-        masked: zero gradient.
+        """Take a gradient step on a minibatch; return the scalars of `descriptions`.
+
+        A minibatch that is masked as a whole gives a zero gradient.
 
         Of several replicas, each gives its share of the minibatch; the scalars are those of the
         whole.
@@ -342,7 +345,7 @@ _NAMES = ("actor", "critic")
 
 
 def _share(values: tf.Tensor) -> tf.Tensor:
-    """What the mean of this replica's values adds to the mean of all."""
+    """Return the contribution of the mean of this replica's values to the mean of all."""
     return replicas.share_of_mean(tf.reduce_mean(values))
 
 

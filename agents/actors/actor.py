@@ -85,7 +85,7 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 class Actor:
-    """Who holds a place: the `generation` counts those who have held it."""
+    """Holder of a slot; `generation` counts those who have held it."""
 
     def __init__(
         self,

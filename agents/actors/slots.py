@@ -29,8 +29,9 @@ _ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1"}
 
 @dataclass(frozen=True)
 class Reverb:
-    """How many actors there are, and how they are reached; see conf/actors/reverb.yaml. `folder` is
-    the run's.
+    """Settings of actors: their number, and their address; see conf/actors/reverb.yaml.
+
+    `folder` is the run's.
     """
 
     folder: str
@@ -58,8 +59,9 @@ class Reverb:
 
 
 class ActorSlot:
-    """One actor's, whoever holds it: `generation` tells its holders apart, `owed` are the rollouts
-    it was told to.
+    """Slot of one actor, whoever holds it.
+
+    `generation` tells its holders apart, `owed` are the rollouts it was asked for.
 
     `of` says what an actor that may hold it is like (`wire.likeness`).
     """
@@ -111,7 +113,7 @@ class ActorSlot:
 
     @property
     def log(self) -> Path:
-        """What its processes here have said."""
+        """Return the output of its processes on this host."""
         return self.folder / "actors" / f"{self.number}.log"
 
     def open(self, vector_step: int, state: Sequence[np.ndarray] = ()) -> None:
@@ -162,7 +164,7 @@ class ActorSlot:
         return True
 
     def trouble(self) -> str:
-        """How its holder was lost, or ""."""
+        """Return the reason why its holder was lost, or ""."""
         code = None if self.process is None else self.process.poll()
         if code is not None:
             return (

@@ -1,5 +1,4 @@
-"""What a learner and its actors send each other, through tables of a Reverb server that the
-learner's process runs.
+"""Messages between a learner and its actors, in tables of a Reverb server.
 
     orders_0, ...  learner -> actor  a queue each: open, collect rollout k, take a snapshot, close
     weights        learner -> actors one item, the newest weights and their version
@@ -32,7 +31,7 @@ GONE = "does not answer any more"
 
 
 class Message(NamedTuple):
-    """What it is about, and its arrays."""
+    """Message: a header and arrays."""
 
     head: dict[str, Any]
     arrays: list[np.ndarray]
@@ -59,15 +58,13 @@ def packed(state: Any) -> list[np.ndarray]:
 
 
 def unpacked(arrays: Sequence[np.ndarray]) -> dict[str, Any]:
-    """What `packed` was given."""
+    """Return the values that `packed` was given."""
     text, npz = (array.tobytes() for array in arrays)
     return manifest.decode_host(text, npz)
 
 
 def compatibility_key(share: RolloutSpec, variables: Sequence[tf.Variable]) -> dict[str, Any]:
-    """What an actor's share of the environments, and what acts in them, has in common with the
-    learner's.
-    """
+    """Return the properties of environments and agent that an actor and its learner must share."""
     return {
         "environment": getattr(share.environment, "described", share.environment.name),
         "environments": share.num_envs,
@@ -78,7 +75,7 @@ def compatibility_key(share: RolloutSpec, variables: Sequence[tf.Variable]) -> d
 
 
 class Line:
-    """One end: sends to tables and takes from them.
+    """End of the line: sends to tables and takes from them.
 
     Reverb waits for a server that has gone for ever: see `sparring.agents.actors.actor.watch`.
     """
@@ -180,7 +177,7 @@ class Exchange(Line):
         return self._heard.empty()
 
     def unread(self, table: str) -> int:
-        """How many items of a table nobody has taken."""
+        """Return the number of items of a table that nobody has taken."""
         return int(self.client.server_info()[table].current_size)
 
     def close(self) -> None:

@@ -165,7 +165,7 @@ class CompiledDriver:
         )
 
     def snapshot(self) -> Any:
-        """Nothing: the environments' state is in `carry`, among the variables."""
+        """Return nothing: the environments' state is in `carry`, among the variables."""
         return {}
 
     def restore(self, snapshot: Mapping[str, Any]) -> list[str]:
@@ -175,4 +175,4 @@ class CompiledDriver:
         return []
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""

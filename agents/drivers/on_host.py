@@ -80,7 +80,7 @@ class Collector:
 
     @property
     def observation(self) -> np.ndarray:
-        """What the next step acts on, [B, ...]."""
+        """Observations [B, ...] that the next step acts on."""
         return self._observation
 
     def open(self) -> None:

@@ -89,7 +89,7 @@ def head(action_space: gymnasium.Space, log_std: float = 0.0) -> tf.keras.layers
 
 
 def sample(distribution: tfd.Distribution, keys: tf.Tensor) -> tf.Tensor:
-    """One sample per member of the batch: distribution of batch shape [B], `keys` uint32 [B, 2].
+    """Sample once per member of the batch, from `keys` uint32 [B, 2]; batch shape [B].
 
     Member i's sample depends on its own key only. A distribution of another kind, from a network of
     yours, is sampled by TensorFlow Probability from the first key, for the whole batch at once.

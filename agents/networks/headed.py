@@ -54,8 +54,9 @@ class HeadedNetwork(network.Network):
         self._head = head()
 
     def create_variables(self, input_tensor_spec: Any = None, **arguments: Any) -> Any:
-        """As TF-Agents', which draws bytes up to 255 by way of 256; numpy 2 has no byte for it, so
-        none above 254.
+        """Draw random bytes up to 254.
+
+        TF-Agents draws them up to 255 by way of 256, which numpy 2 does not fit into a byte.
         """
         whole: Any = self.input_tensor_spec
         if getattr(whole, "dtype", None) == tf.uint8:

@@ -1,5 +1,4 @@
-"""What an agent remembers of its episode: recurrent layers between the observations and its
-networks.
+"""Recurrent layers between observations and an agent's networks.
 
 An agent that remembers has two methods more than others,
 
@@ -31,9 +30,7 @@ def start(agent: Any, batch: int) -> State:
 
 
 def see(agent: Any, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-    """What an agent's methods are to be shown in the place of observations [B, ...], and its next
-    state.
-    """
+    """Return the input of an agent's methods for observations [B, ...], and the next state."""
     return agent.see(observation, state) if hasattr(agent, "see") else (observation, ())
 
 
@@ -66,9 +63,7 @@ class Memory(tf.keras.layers.Layer):
         self.sizes = [int(n) for c in self.cells.cells for n in tf.nest.flatten(c.state_size)]
 
     def step(self, encoded: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step: [B, F] and the state [B, S] -> what the last layer says [B, units[-1]], and the
-        next state.
-        """
+        """Apply one step: [B, F] and state [B, S] -> outputs [B, units[-1]] and the next state."""
         nested = tf.nest.pack_sequence_as(self.cells.start(1), tf.split(state, self.sizes, axis=1))
         said, after = self.cells.step(encoded, nested)
         return said, tf.concat(tf.nest.flatten(after), axis=1)
@@ -105,12 +100,12 @@ class Memories(tf.Module):
 
     @property
     def space(self) -> gymnasium.spaces.Box:
-        """Where `seen` lies."""
+        """Specification of the recurrent features that networks are given."""
         return gymnasium.spaces.Box(-np.inf, np.inf, (self.width * len(self.each),), np.float32)
 
     @property
     def weights(self) -> list[tf.Variable]:
-        """What is learned, in the layers' order."""
+        """Trainable weights, in the layers' order."""
         return [
             w
             for m in self.each
@@ -127,8 +122,7 @@ class Memories(tf.Module):
         return self._step(self._encoded(observation), state)
 
     def sequence(self, observation: tf.Tensor, first: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """What is seen over T steps of B environments, one step after the other from `state` [B, S]
-        on.
+        """Return the features of T steps of B environments, from `state` [B, S] on.
 
         `observation` [T * B, ...] and `first` [T * B] are time-major, as what is returned, [T * B,
         W]. After a step that opened an episode, as `first` says, the state is at the start again.

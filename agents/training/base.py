@@ -1,4 +1,4 @@
-"""What every agent's trainer shares: driving environments, counting, evaluating, saving."""
+"""Base of the agents' trainers: driving environments, counting, evaluating, saving."""
 
 import abc
 import functools
@@ -137,7 +137,7 @@ class AgentTrainer(BatchTrainer):
 
     @functools.cached_property
     def model(self) -> tf.train.Checkpoint:
-        """What acts: the networks (with the target's) and the observation normaliser."""
+        """Modules that act: the networks (with the target's) and the observation normalizer."""
         return tf.train.Checkpoint(**self.agent.parts())
 
     @functools.cached_property
@@ -267,7 +267,7 @@ class AgentTrainer(BatchTrainer):
         actor.play(address, place, self._collector, self.model)
 
     def _collector(self, number: int) -> Collector:
-        """What collects actor `number`'s share of a rollout."""
+        """Return the collector of actor `number`'s share of a rollout."""
         assert self.actors is not None
         share = self.source.share(number, self.actors.count)
         act = CachedCall(functools.partial(self._act, first=number * share.num_envs), self.mode)

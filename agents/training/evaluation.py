@@ -27,7 +27,7 @@ Act = Callable[
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How often and how thoroughly an agent is looked at.
+    """Settings of the evaluation of an agent.
 
     `episodes` whole episodes greedily and, if `sampled`, as many with the actions sampled as in
     training. Every `video_every`-th evaluation and the one at the run's end films one episode of up

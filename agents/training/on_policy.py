@@ -1,4 +1,4 @@
-"""On-policy training (PPO): learn from a rollout in epochs of minibatches, then throw it away."""
+"""Training on-policy (PPO): learn from a rollout in epochs of minibatches, then discard it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -228,8 +228,10 @@ class OnPolicyTrainer(AgentTrainer):
         updates: tf.Tensor,
         total: tf.Tensor,
     ) -> tf.Tensor:
-        """What is said once an iteration. The observation statistics move here too, after the last
-        update, so that a whole iteration sees one set of them and the first ratio is exactly one.
+        """Add the scalars of an iteration, and update the observation statistics.
+
+        These change after the last update, so that a whole iteration sees one set of them and the
+        first ratio is exactly one.
         """
         if self.agent.observation_normalizer is not None:
             self.agent.observation_normalizer.update(steps.observation, steps.mask)

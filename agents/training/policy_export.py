@@ -1,6 +1,4 @@
-"""What leaves an agent's run: its policy, greedy and sampled, and what it thinks of an
-observation.
-"""
+"""Export of an agent's policy, greedy and sampled, and of its values."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -51,7 +49,7 @@ class _Acting:
         self._progress = tf.constant(1.0)  # schedules of exploration at the end of the run
 
     def signatures(self, seen: Mapping[str, tf.TensorSpec]) -> dict[str, Signature]:
-        """By name; `seen` is the observation."""
+        """Return the outputs by name; `seen` is the observation."""
         known = tf.nest.flatten(recurrent.start(self.agent, 1))
         given = {
             **seen,

@@ -38,19 +38,20 @@ class Rollout(NamedTuple):
 
     @property
     def began_with(self) -> Any:
-        """What the agent knew before the first step, [B, S]."""
+        """State of the agent before the first step, [B, S]."""
         return tf.nest.map_structure(lambda memory: memory[0], self.memory)
 
     @property
     def ended_with(self) -> Any:
-        """What the agent knew after the last step, with which it goes on, [B, S]."""
+        """State of the agent after the last step, with which it goes on, [B, S]."""
         return tf.nest.map_structure(lambda memory: memory[1], self.memory)
 
 
 @dataclasses.dataclass(frozen=True)
 class RolloutSpec:
-    """What rollouts come from: `rollout_steps` steps of each of `num_envs` environments, seeded
-    from `seed` on.
+    """Specification of rollouts: `rollout_steps` steps of each of `num_envs` environments.
+
+    Their seeds count from `seed` on.
     """
 
     environment: Any
@@ -59,12 +60,12 @@ class RolloutSpec:
     seed: int
 
     def share(self, number: int, count: int) -> "RolloutSpec":
-        """What the `number`-th of `count` collects, where they collect a rollout together."""
+        """Return the share of collector `number` of `count` that collect a rollout together."""
         share = self.num_envs // count
         return dataclasses.replace(self, num_envs=share, seed=self.seed + number * share)
 
     def vector(self) -> Any:
-        """Its environments, opened on the host (see sparring.envs.gymnasium_bridge.vector)."""
+        """Open its environments on the host (see sparring.envs.gymnasium_bridge.vector)."""
         return self.environment.vector(self.num_envs, self.seed)
 
 

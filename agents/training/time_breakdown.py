@@ -10,8 +10,9 @@ from sparring.benchmark.time_breakdown import Part
 
 
 def shares(trainer: Any, parts: dict[str, Part], seconds: float) -> dict[str, float]:
-    """Each part's share of an iteration's time, and the "rest": forward and backward passes,
-    returns, statistics.
+    """Return each part's share of an iteration's time, and the "rest".
+
+    The rest are forward and backward passes, returns and statistics.
 
     Nothing is found of a trainer whose environments are stepped from the host, which says its
     seconds by itself, or of several replicas.

@@ -1,5 +1,4 @@
-"""Which worker of several this process is, as TF_CONFIG or Slurm say it; and whether the others are
-there.
+"""Place of this process among the workers of a run, as TF_CONFIG or Slurm give it.
 
 TensorFlow is not imported here. TensorFlow's own reading of TF_CONFIG says little of what is wrong
 with it, and its start waits for the others without saying for whom.
@@ -42,24 +41,24 @@ class Cluster:
 
     @property
     def addresses(self) -> list[str]:
-        """All of them, the chief's first."""
+        """Addresses of all workers, the chief's first."""
         return [address for job in JOBS for address in self.jobs.get(job, ())]
 
     @property
     def number(self) -> int:
-        """Which of `addresses` is this process'; 0 is the chief, which alone writes."""
+        """Index of this process in `addresses`; 0 is the chief, which alone writes."""
         return self.index + (len(self.jobs.get("chief", ())) if self.job == "worker" else 0)
 
     @property
     def text(self) -> str:
-        """It as TF_CONFIG."""
+        """TF_CONFIG of this process."""
         return json.dumps(
             {"cluster": dict(self.jobs), "task": {"type": self.job, "index": self.index}}
         )
 
 
 def of_environment(environment: Mapping[str, str] = os.environ) -> Cluster | None:
-    """What TF_CONFIG says, else Slurm, if it started several tasks; None if nobody says anything.
+    """Return the cluster of TF_CONFIG, else of Slurm; None for a process that is alone.
 
     Raises UserError, in a line, for a TF_CONFIG that cannot be.
     """

@@ -1,6 +1,4 @@
-"""How devices compute: settings that TensorFlow takes before it makes them, and what a figure was
-measured on.
-"""
+"""Settings of devices, which TensorFlow takes before it creates them."""
 
 import os
 

@@ -27,7 +27,7 @@ _POLL = 0.05
 
 
 class Worker:
-    """One process, `sparring arguments...`, on these cores (none: wherever)."""
+    """Process that runs `sparring arguments...` on the given cores (none: on any)."""
 
     def __init__(
         self, arguments: Sequence[str], place: Cluster, cores: Sequence[int], gpus: Sequence[str]

@@ -1,5 +1,4 @@
-"""Where computation happens: the strategies, and the one place where replicas are run and what they
-found is added.
+"""Replicas of a trainer: running them, and reducing over them.
 
 Sizes are global: of environments, batches and replay, each of R replicas has an R-th. A trainer's
   program is written
@@ -43,7 +42,7 @@ class Replicas:
         self._xla = False
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where variables are made after the trainer."""
+        """Return the scope in which variables are created after the trainer."""
         return contextlib.nullcontext() if self.count == 1 else self.strategy.scope()
 
     def function(
@@ -83,7 +82,7 @@ class Replicas:
         return functools.partial(self.run, part)
 
     def first(self, values: T) -> T:
-        """One replica's of `values`, a nest that is the same on all of them."""
+        """Return one replica's component of `values`, a nest that is equal on all of them."""
         if self.count == 1 or not tf.distribute.in_cross_replica_context():
             return values
         return tf.nest.map_structure(
@@ -105,12 +104,12 @@ class Replicas:
 
 
 def num_replicas() -> int:
-    """How many replicas there are."""
+    """Return the number of replicas."""
     return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def replica_index() -> tf.Tensor | int:
-    """Which of the replicas this is: a plain number wherever TensorFlow knows it while tracing."""
+    """Return the index of this replica, a plain number where TensorFlow knows it while tracing."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return 0
@@ -150,7 +149,7 @@ def all_reduce_mean(values: T) -> T:
 
 
 def share_of_mean(mean: tf.Tensor) -> tf.Tensor:
-    """What the mean over this replica's share adds to the mean over all."""
+    """Return the contribution of the mean over this replica's share to the mean over all."""
     return mean if num_replicas() == 1 else mean / num_replicas()
 
 
@@ -220,9 +219,7 @@ replicated = (
 
 
 def local_variable(variable: tf.Variable) -> tf.Variable:
-    """This replica's own of a `replicated` variable, for what such a variable cannot do itself, as
-    to scatter.
-    """
+    """Return this replica's component of a `replicated` variable, which can scatter, say."""
     if num_replicas() == 1:
         return variable
     if not isinstance(replica_index(), int):

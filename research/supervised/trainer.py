@@ -28,7 +28,7 @@ from sparring.xla import compilation, random
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a model is looked at.
+    """Settings of the evaluation of a model.
 
     Args:
       batch_size: test examples that are predicted at once.
@@ -258,8 +258,7 @@ class SupervisedTrainer(BatchTrainer):
         first: tf.Tensor | int,
         size: int,
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """What the `size` examples from `first` on of the batch `rows` [B] add to its gradient and
-        to its means.
+        """Return the gradients and means that `size` examples of the batch `rows` [B] contribute.
 
         Parts add up to the whole, whoever takes them: an example's key is that of its place in the
           batch.

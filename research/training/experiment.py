@@ -1,4 +1,4 @@
-"""One run, from a composed config: build the trainer, run the training loop, write the result."""
+"""Running an experiment from a composed config: build, train, write the result."""
 
 import contextlib
 import logging

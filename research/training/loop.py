@@ -87,7 +87,7 @@ class Every:
 
 
 class TrainingLoop:
-    """One run of one trainer in one folder.
+    """Loop of a run: train, log, evaluate and save one trainer in one folder.
 
     Of several workers each has one, which makes the same calls in the same order; the chief alone
     measures, decides and writes.

@@ -1,4 +1,4 @@
-"""How a run is shown while it goes: a bar on a terminal, lines in a log."""
+"""Progress of a run: a bar on a terminal, lines in a log."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ class Terminal(logging.StreamHandler):
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
-        """Where the next line goes."""
+        """Return the stream that the next line goes to."""
         return sys.stderr
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)

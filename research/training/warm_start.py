@@ -1,6 +1,4 @@
-"""What was learned elsewhere, taken along: by a torso from another task, by a run from an earlier
-one.
-"""
+"""Warm starts: weights of an earlier run, and freezing."""
 
 import logging
 from collections.abc import Sequence
