@@ -1,23 +1,24 @@
 """Replicas of a trainer: running them, and reducing over them.
 
 Sizes are global: of environments, batches and replay, each of R replicas has an R-th. A trainer's
-  program is written
-once, for any number of replicas:
+program is written once, for any number of replicas:
 
 - `Replicas` belongs to the trainer. Its `function` is the program. Inside, `run` has every replica
-  do a part, and loops and conditions go around `run`; what the parts return is each replica's own,
-  and `first` says what all agree on.
-- Inside a part, `total` and `average` reduce over replicas, and `index` says whose share of a batch
-  it is. Reductions stand outside of loops there, because replicas meet in them.
-- `compiled` wraps what XLA may compile of a part: loss and gradients, without a reduction inside.
+  do a part, and loops and conditions go around `run`; the parts return each replica's own values,
+  and `first` returns what is equal on all of them.
+- Inside a part, `all_reduce_sum` and `all_reduce_mean` reduce over replicas, and `replica_index`
+  tells which share of a batch is its own. Reductions stand outside of loops there, because replicas
+  meet in them.
+- `compile_in_replica` wraps what XLA may compile of a part: loss and gradients, without a reduction
+  inside.
 
-On one device a part is called as it is and sums are what is summed: nothing is added to the
-  program.
+On one device a part is called as it is and sums are the summed values: nothing is added to the
+program.
 """
 
 import contextlib
 import functools
-import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,7 +29,8 @@ from sparring.xla import compilation, random
 
 T = TypeVar("T")
 Make = Callable[[Callable[..., Any], str], Any]  # a program of a function and a mode
-_thread = threading.local()  # replicas are traced in a thread each
+# Strategies whose replicas' parts XLA compiles, while their programs are traced.
+_compiled_in_replicas: weakref.WeakSet[tf.distribute.Strategy] = weakref.WeakSet()
 
 
 class Replicas:
@@ -62,18 +64,17 @@ class Replicas:
         return make(scoped, "graph" if self._xla else mode)
 
     def run(self, part: Callable[..., Any], *arguments: Any) -> Any:
-        """`part(*arguments)` on every replica, each with its own of what an earlier part
-        returned.
+        """Return `part(*arguments)` of every replica.
+
+        Each is given its own component of what an earlier part returned.
         """
         if self.count == 1 or not tf.distribute.in_cross_replica_context():
             return part(*arguments)
-        xla = self._xla
-
-        def replica(*arguments: Any) -> Any:
-            _thread.xla = xla
-            return part(*arguments)
-
-        return self.strategy.run(replica, args=arguments)
+        if self._xla:
+            _compiled_in_replicas.add(self.strategy)
+        else:
+            _compiled_in_replicas.discard(self.strategy)
+        return self.strategy.run(part, args=arguments)
 
     def on_each(self, part: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that runs `part` on every replica; on one device `part` itself."""
@@ -90,8 +91,9 @@ class Replicas:
         )
 
     def share(self, size: int, key: str) -> int:
-        """A replica's share of a global size; UserError with the config's `key` if it has no whole
-        one.
+        """Return a replica's share of a global size.
+
+        Raises UserError, with the config's `key`, if the size has no whole share.
         """
         if size % self.count:
             raise UserError(
@@ -182,10 +184,11 @@ def all_reduce_max(value: tf.Tensor) -> tf.Tensor:
 
 
 def compile_in_replica(python_function: Callable[..., Any]) -> Callable[..., Any]:
-    """`python_function`, compiled by XLA where the program around it is not because it has several
-    replicas.
+    """Return `python_function`, compiled by XLA in a program of several replicas.
+
+    XLA does not compile such a program as a whole. On one device the function is returned as it is.
     """
-    if num_replicas() == 1 or not getattr(_thread, "xla", False):
+    if tf.distribute.get_strategy() not in _compiled_in_replicas:
         return python_function
     return tf.function(python_function, jit_compile=True, autograph=False)
 
