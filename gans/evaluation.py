@@ -149,7 +149,7 @@ class Gallery:
         self.settings = settings
         self.data = sampler.game.data
         self._fixed = random.stream(seed, "gallery")
-        self._judge = CachedCall(sampler.game.judge_at_rest, mode)
+        self._logits = CachedCall(sampler.game.logits, mode)
 
     def show(self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]) -> Evaluation:
         """Whatever suits the data's shape; `features` of images [N, ...] -> [N, D] place them in
@@ -224,7 +224,7 @@ class Gallery:
         return {
             f"discriminator/{name}_logits": np.concatenate(
                 [
-                    np.asarray(self._judge(x[i : i + size], y[i : i + size])).ravel()
+                    np.asarray(self._logits(x[i : i + size], y[i : i + size])).ravel()
                     for i in range(0, len(x) - size + 1, size)
                 ]
             )

@@ -1,4 +1,4 @@
-"""What a game is played with: a batch, what is shown of it, and the players."""
+"""Batches, discriminator inputs, and players: networks with their optimizers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,9 +11,17 @@ from sparring.optim.optimizer import Scheduled
 
 Values = dict[str, tf.Tensor]
 
+# An example's random keys, by what they are for
+KEY_DATA = 0
+KEY_LATENT = 1
+KEY_REAL = 2
+KEY_FAKE = 3
+KEY_PENALTY = 4
+KEYS = 5
+
 
 class Batch(NamedTuple):
-    """Real examples [M, ...], labels [M], latents [M, Z], and a key for each purpose [M, 5, 2]."""
+    """Real examples [M, ...], labels [M], latents [M, Z], and random keys [M, KEYS, 2]."""
 
     real: tf.Tensor
     labels: tf.Tensor
@@ -22,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class DiscriminatorInputs(NamedTuple):
-    """What the discriminator is shown, augmented and packed: [M / pack, ...]."""
+    """Real and generated examples, augmented and packed: [M / pack, ...] each."""
 
     real: tf.Tensor
     fake: tf.Tensor
@@ -30,7 +38,7 @@ class DiscriminatorInputs(NamedTuple):
 
 @dataclass
 class Player:
-    """A network and the optimizer of its weights, whose slots are made here."""
+    """A network and the optimizer of its weights, whose slots are created here."""
 
     network: tf.keras.layers.Layer
     optimizer: Scheduled
@@ -43,7 +51,7 @@ class Player:
         return self.optimizer.variables
 
     def step(self, gradients: list[tf.Tensor], progress: tf.Tensor, name: str) -> Values:
-        """Apply gradients; the norms, by tags of this player."""
+        """Apply gradients; return the norms, by tags that begin with `gradient/` and `name`."""
         norms = self.optimizer.step(gradients, progress)
         return {
             f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()
@@ -52,8 +60,9 @@ class Player:
 
 @contextlib.contextmanager
 def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
-    """Undo what happens to a network's buffers inside: statistics of batch normalisation move in
-    its own steps only.
+    """Restore a network's buffers on leaving.
+
+    Statistics of batch normalisation then move in the network's own steps only.
     """
     buffers = network.non_trainable_variables
     before = [tf.identity(v) for v in buffers]
@@ -63,7 +72,8 @@ def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watching(weights: list[tf.Variable]) -> Iterator[tf.GradientTape]:
+def watching(tensors: tf.Tensor | list[tf.Variable]) -> Iterator[tf.GradientTape]:
+    """Record operations for the gradient with respect to `tensors` alone."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
+        tape.watch(tensors)
         yield tape

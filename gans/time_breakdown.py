@@ -7,7 +7,7 @@ import tensorflow as tf
 from sparring.benchmark import time_breakdown
 from sparring.benchmark.time_breakdown import Part
 from sparring.gans.adversarial_step import AdversarialStep
-from sparring.gans.players import Batch, DiscriminatorInputs
+from sparring.gans.players import KEYS, Batch, DiscriminatorInputs
 from sparring.xla import loops
 
 
@@ -45,7 +45,7 @@ def _batch(game: AdversarialStep, i: tf.Tensor) -> Batch:
         tf.fill([size, *game.data.shape], number),
         tf.zeros([size], tf.int64),
         tf.fill([size, game.latent], number),
-        tf.zeros([size, 5, 2], tf.uint32) + tf.cast(i, tf.uint32),
+        tf.zeros([size, KEYS, 2], tf.uint32) + tf.cast(i, tf.uint32),
     )
 
 
@@ -87,7 +87,7 @@ def _penalty(trainer: Any) -> Part:
 
     def once(i: tf.Tensor) -> tf.Tensor:
         batch = _batch(game, i)
-        packed = game.show(batch.real, batch.keys[:, 0], tf.constant(0.5))
+        packed = game.objective.augment(batch.real, batch.keys[:, 0], tf.constant(0.5))
         return _sum(
             game.penalty_gradients(
                 batch, DiscriminatorInputs(packed, packed + 0.1), tf.constant(0.5)

@@ -257,18 +257,17 @@ class GANTrainer(Measured):
     def _iterate(self, plan: tf.Tensor, count: tf.Tensor) -> None:
         start = tf.identity(self.iterations)
 
-        def body(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-            return self._iteration(start + i, plan, i, total)
-
+        body = functools.partial(self._iteration, start, plan)
         self.means.total.assign(
             loops.repeated(body, tf.identity(self.means.total), count, most=_CALL)
         )
         self.iterations.assign_add(count)
 
     def _iteration(
-        self, number: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor
+        self, start: tf.Tensor, plan: tf.Tensor, i: tf.Tensor, total: tf.Tensor
     ) -> tf.Tensor:
-        """Iteration `number` of the run, which is the i-th of this call."""
+        """Run the i-th iteration of a call that begins at iteration `start` of the run."""
+        number = start + i
         critic = self.rules.n_critic
         game = self.game
         images = (number + 1) * self.steps_per_iteration

@@ -84,6 +84,14 @@ class Replicas:
             lambda v: self.strategy.experimental_local_results(v)[0], values
         )
 
+    def on_each(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs `part` on every replica and returns the first one's result,
+        which must be equal on all of them; on one device `part` itself.
+        """
+        if self.count == 1:
+            return part
+        return lambda *arguments: self.first(self.run(part, *arguments))
+
     def share(self, size: int, key: str) -> int:
         """A replica's share of a global size; UserError with the config's `key` if it has no whole
         one.

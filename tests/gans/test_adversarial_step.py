@@ -297,11 +297,11 @@ def test_packs_are_judged_as_one() -> None:
     game = trainer.game
     assert game.discriminator.network.hidden[0].dense.kernel.shape[0] == 8
     assert game.generator.network.out.kernel.shape[1] == 2
-    shown = game.show(
+    shown = game.objective.augment(
         game.batch(ZERO, ROWS, ZERO).real, game.batch(ZERO, ROWS, ZERO).keys[:, 0], HALF
     )
     assert shown.shape == (4, 8)
-    assert game.judge(shown, tf.zeros([4], tf.int64)).shape == (4,)
+    assert game.objective.discriminate(shown, tf.zeros([4], tf.int64)).shape == (4,)
     for weight in game.discriminator.weights:
         weight.assign(tf.zeros_like(weight))
     values = game.both_steps(ZERO, ROWS, HALF)
