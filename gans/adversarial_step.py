@@ -4,7 +4,7 @@ The losses are in `sparring.gans.objective`; here are gradients, replicas, accum
 penalties, weight clipping and optimizers.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -66,14 +66,15 @@ class AdversarialStep:
         self.batch = Batches(data, network.latent, rules, seed)
         self._network = network
         self._classes = data.classes if rules.conditional else 0
-        self.generator = Player(self.make_generator(), optimizers[0])
+        self.generator = Player("generator", self.make_generator(), optimizers[0])
         shape = (*data.shape[:-1], data.shape[-1] * rules.pack)
-        self.discriminator = Player(
-            network.build_discriminator(shape, self._classes, rules.discriminator_precision),
-            optimizers[1],
+        discriminator = network.build_discriminator(
+            shape, self._classes, rules.discriminator_precision
         )
+        self.discriminator = Player("discriminator", discriminator, optimizers[1])
+        settings.check_joint(rules, penalties, self.discriminator.network)
         self.objective = Objective(
-            self.discriminator.network, loss, self.penalties, list(augmentations.values()), rules
+            self.discriminator.network, loss, self.penalties, dict(augmentations), rules
         )
 
     def make_generator(self) -> tf.keras.layers.Layer:
@@ -158,7 +159,7 @@ class AdversarialStep:
         gradients, values = accumulate(
             of_part, self.rules.accumulation, self.discriminator.weights, tags
         )
-        return self._apply(self.discriminator, "discriminator", gradients, values, progress)
+        return self.discriminator.apply(gradients, values, progress)
 
     def _update_on_penalties(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         learn = self._compiled(self.penalty_gradients)
@@ -170,7 +171,7 @@ class AdversarialStep:
         gradients, values = accumulate(
             of_part, self.rules.accumulation, self.discriminator.weights, self._penalty_tags
         )
-        return self._apply(self.discriminator, "discriminator", gradients, values, progress)
+        return self.discriminator.apply(gradients, values, progress)
 
     def _update_generator(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         def of_part(part: tf.Tensor) -> tuple[Gradients, Values]:
@@ -183,7 +184,7 @@ class AdversarialStep:
         gradients, values = accumulate(
             learn, self.rules.accumulation, self.generator.weights, ["loss/generator"]
         )
-        return self._apply(self.generator, "generator", gradients, values, progress)
+        return self.generator.apply(gradients, values, progress)
 
     def _update_both(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         batch = self.batch(step, rows, tf.constant(0, tf.int64))
@@ -195,10 +196,10 @@ class AdversarialStep:
         inputs = self.objective.discriminator_inputs(batch, constant, progress)
         gradients, found = learn(batch, inputs, progress)
         found |= self.objective.diversity(batch, constant)
-        values = self._apply(self.discriminator, "discriminator", gradients, found, progress)
+        values = self.discriminator.apply(gradients, found, progress)
         values |= self._finish_discriminator(step, rows, progress)
         gradients, found = self.generator_gradients(batch, tape, fake, progress)
-        return values | self._apply(self.generator, "generator", gradients, found, progress)
+        return values | self.generator.apply(gradients, found, progress)
 
     def _discriminator_batch(
         self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor, progress: tf.Tensor
@@ -211,12 +212,6 @@ class AdversarialStep:
         with unchanged(self.generator.network):
             fake = tf.stop_gradient(self.generate(batch))
         return batch, fake, self.objective.discriminator_inputs(batch, fake, progress)
-
-    def _apply(
-        self, player: Player, name: str, gradients: Gradients, values: Values, progress: tf.Tensor
-    ) -> Values:
-        """Step a player's optimizer; return `values` of all replicas and the gradient's norms."""
-        return replicas.all_reduce_sum(values) | player.step(gradients, progress, name)
 
     # ---- gradients -------------------------------------------------------------------------------
 
@@ -253,11 +248,6 @@ class AdversarialStep:
 
     def _compiled(self, python_function: Callable[..., Any]) -> Callable[..., Any]:
         """Have XLA compile a replica's work, unless replicas meet inside of it."""
-        coupled = any(getattr(thing, "coupled", False) for thing in self._things())
+        players = (self.generator, self.discriminator)
+        coupled = self.objective.coupled or any(player.coupled for player in players)
         return python_function if coupled else replicas.compile_in_replica(python_function)
-
-    def _things(self) -> Iterator[Any]:
-        objective = self.objective
-        yield from (objective.loss, *objective.penalties.values(), *objective.augmentations)
-        for player in (self.generator, self.discriminator):
-            yield from player.network.submodules

@@ -30,12 +30,16 @@ class Limits:
 
 
 class Alarms:
-    """Called with every point of the log; says each thing once, and again after it has been well
-    for a point.
+    """Warnings of each point of the log, each given once until its cause has been absent for a
+    point.
+
+    A critic whose loss is `unbounded`, as Wasserstein's, is meant to order all pairs correctly: its
+    gradient does not vanish, and its accuracy is no cause for alarm.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, unbounded: bool = False) -> None:
         self.limits = limits
+        self.unbounded = unbounded
         # Of points in a row at which something was wrong
         self._rows: dict[str, int] = defaultdict(int)
         self._norms: dict[str, list[float]] = defaultdict(list)
@@ -58,7 +62,7 @@ class Alarms:
         limits = self.limits
         accuracy = values.get("discriminator/accuracy", 0.5)
         diversity = values.get("generator/diversity", 1.0)
-        if accuracy >= limits.accuracy:
+        if accuracy >= limits.accuracy and not self.unbounded:
             text = (
                 f"the discriminator orders {accuracy:.1%} of pairs right, and the generator may "
                 "learn nothing from it. "

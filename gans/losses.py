@@ -89,6 +89,7 @@ class Wasserstein:
     """
 
     relativistic = False
+    unbounded = True
 
     def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
         return per_example(fake) - per_example(real)

@@ -5,7 +5,7 @@ logits, one value per example, and reduce these in one place (`Objective.mean`).
 replicas, accumulation and optimizers are the business of `sparring.gans.adversarial_step`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -38,8 +38,14 @@ class Objective:
     discriminator: tf.keras.layers.Layer
     loss: Loss
     penalties: Mapping[str, Penalty]
-    augmentations: Sequence[Augmentation]
+    augmentations: Mapping[str, Augmentation]
     rules: GameSettings
+
+    @property
+    def coupled(self) -> bool:
+        """Whether replicas meet inside a loss, penalty or augmentation."""
+        parts = (self.loss, *self.penalties.values(), *self.augmentations.values())
+        return any(getattr(part, "coupled", False) for part in parts)
 
     def discriminator_loss(
         self, batch: Batch, inputs: DiscriminatorInputs, progress: tf.Tensor, penalized: bool
@@ -103,7 +109,7 @@ class Objective:
 
     def augment(self, examples: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
         """Augment examples [M, ...] with keys [M, 2], then pack them: [M / pack, ...]."""
-        for i, augment in enumerate(self.augmentations):
+        for i, augment in enumerate(self.augmentations.values()):
             examples = augment(examples, random.fold(keys, i), progress)
         return augmentation.pack(examples, self.rules.pack)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sparring.distribute import replicas
 from sparring.optim.optimizer import Scheduled
 
 Values = dict[str, tf.Tensor]
@@ -40,6 +41,7 @@ class DiscriminatorInputs(NamedTuple):
 class Player:
     """A network and the optimizer of its weights, whose slots are created here."""
 
+    name: str  # in tags
     network: tf.keras.layers.Layer
     optimizer: Scheduled
 
@@ -50,12 +52,22 @@ class Player:
     def weights(self) -> list[tf.Variable]:
         return self.optimizer.variables
 
-    def step(self, gradients: list[tf.Tensor], progress: tf.Tensor, name: str) -> Values:
-        """Apply gradients; return the norms, by tags that begin with `gradient/` and `name`."""
+    @property
+    def coupled(self) -> bool:
+        """Whether replicas meet inside the network, as in batch normalisation."""
+        return any(getattr(layer, "coupled", False) for layer in self.network.submodules)
+
+    def step(self, gradients: list[tf.Tensor], progress: tf.Tensor) -> Values:
+        """Apply gradients; return the norms, by tag."""
         norms = self.optimizer.step(gradients, progress)
         return {
-            f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()
+            f"gradient/{self.name}_{tag.removeprefix('gradient/')}": norm
+            for tag, norm in norms.items()
         }
+
+    def apply(self, gradients: list[tf.Tensor], values: Values, progress: tf.Tensor) -> Values:
+        """Apply gradients; return the sum over replicas of `values`, and the gradient's norms."""
+        return replicas.all_reduce_sum(values) | self.step(gradients, progress)
 
 
 @contextlib.contextmanager

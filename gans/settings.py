@@ -2,7 +2,11 @@
 precision entails.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
 
 from sparring.distribute import replicas
 from sparring.errors import UserError
@@ -72,16 +76,37 @@ class GameSettings:
         return self.batch_size // self.accumulation // replicas.num_replicas()
 
 
+def check_joint(
+    rules: GameSettings, penalties: Mapping[str, Any], discriminator: tf.keras.layers.Layer
+) -> None:
+    """Refuse penalties of a discriminator that normalises real and generated examples together.
+
+    A penalty evaluates it on examples of one kind, or on points between both: alone, with
+    statistics that it has in neither of the steps.
+    """
+    if not (rules.joint and penalties):
+        return
+    for layer in discriminator.submodules:
+        coupled = getattr(layer, "coupled", False)
+        if coupled or isinstance(layer, tf.keras.layers.BatchNormalization):
+            raise UserError(
+                "game.joint=true: a penalty judges examples apart, and batch normalisation would "
+                "differ in it: set game.joint=false, penalty=none or "
+                "network.discriminator.normalization=layer."
+            )
+
+
 def correct_for_interval(optimizer: Scheduled, interval: int) -> None:
     """Slow an optimizer that takes interval + 1 steps where it took interval (Karras et al. 2019,
     appendix B).
 
-    The rate is scaled by c = interval / (interval + 1), Adam's decay rates are raised to the power
-    c.
+    The learning rate is scaled by c = interval / (interval + 1); decay rates of moments (Adam's
+    betas, RMSprop's rho) are raised to the power c.
     """
     share = interval / (interval + 1.0)
     rate = optimizer.learning_rate
     optimizer.learning_rate = lambda progress: share * rate(progress)
-    for name in ("beta_1", "beta_2"):
-        if hasattr(optimizer.keras, name):
-            setattr(optimizer.keras, name, getattr(optimizer.keras, name) ** share)
+    for name in ("beta_1", "beta_2", "rho"):
+        decay = getattr(optimizer.keras, name, None)
+        if decay is not None:
+            setattr(optimizer.keras, name, decay**share)

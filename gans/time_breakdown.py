@@ -103,7 +103,7 @@ def _optimizers(trainer: Any) -> Part:
 
     def part(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         def step(player: Any) -> tf.Tensor:
-            return _sum(player.step([1e-3 * w for w in player.weights], tf.constant(0.5), "player"))
+            return _sum(player.step([1e-3 * w for w in player.weights], tf.constant(0.5)))
 
         total = _repeated(lambda _: step(game.discriminator), critic, total)
         return total + step(game.generator)

@@ -23,6 +23,7 @@ from sparring.gans.metrics.base import Metric, Metrics
 from sparring.gans.networks.pair import Pair
 from sparring.gans.penalties import Penalty
 from sparring.gans.settings import GameSettings
+from sparring.gans.state import objective_state
 from sparring.optim.optimizer import Scheduled
 from sparring.training.trainer import Evaluation
 from sparring.xla import compilation, loops
@@ -93,7 +94,7 @@ class GANTrainer(Measured):
             compile, [*self.game.generator.weights, *self.game.discriminator.weights]
         )
         self.settings = evaluation or EvaluationSettings()
-        self.alarms = Alarms(alarms or Limits())
+        self.alarms = Alarms(alarms or Limits(), unbounded=getattr(loss, "unbounded", False))
         self.sampler = Sampler(self.game, self.average, self.mode, seed, self.settings.batch_size)
         self.gallery = Gallery(self.sampler, self.settings, self.mode, seed)
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -171,13 +172,14 @@ class GANTrainer(Measured):
 
     @functools.cached_property
     def checkpoint(self) -> tf.train.Checkpoint:
-        """Every variable."""
+        """Every variable, those that losses, penalties and augmentations keep among them."""
         return tf.train.Checkpoint(
             model=self.model,
             generator_optimizer=self.game.generator.optimizer.keras,
             discriminator_optimizer=self.game.discriminator.optimizer.keras,
             iterations=self.iterations,
             means=self.means,
+            **objective_state(self.game.objective),
         )
 
     def train(self, steps: int) -> None:
