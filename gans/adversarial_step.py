@@ -114,7 +114,7 @@ class AdversarialStep:
     def _finish_discriminator(
         self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor
     ) -> dict[str, Any]:
-        """Do what follows an update of the discriminator: lazy penalties, weight clipping."""
+        """Complete a discriminator update: lazy penalties, then weight clipping."""
         values = self._lazy_penalties(step, rows, progress) if self.lazy else {}
         limit = self.rules.weight_clip
         if limit is not None:

@@ -1,8 +1,8 @@
-"""The mathematics of a GAN: the discriminator's loss and the generator's, of one batch.
+"""Mathematics of a GAN: the discriminator's loss and the generator's, of one batch.
 
 Both are functions of tensors, as pure as networks with batch normalisation allow: they compute
 logits, one value per example, and reduce these in one place (`Objective.mean`). Gradients,
-replicas, accumulation and optimizers are the business of `sparring.gans.adversarial_step`.
+replicas, accumulation and optimizers are in `sparring.gans.adversarial_step`.
 """
 
 from collections.abc import Mapping

@@ -12,7 +12,7 @@ from sparring.optim.optimizer import Scheduled
 
 Values = dict[str, tf.Tensor]
 
-# An example's random keys, by what they are for
+# Index of an example's random key, by purpose
 KEY_DATA = 0
 KEY_LATENT = 1
 KEY_REAL = 2
@@ -39,7 +39,7 @@ class DiscriminatorInputs(NamedTuple):
 
 @dataclass
 class Player:
-    """A network and the optimizer of its weights, whose slots are created here."""
+    """Network and optimizer of one player; creates the optimizer's slots."""
 
     name: str  # in tags
     network: tf.keras.layers.Layer

@@ -1,4 +1,4 @@
-"""State that losses, penalties and augmentations keep: what a checkpoint must hold of them."""
+"""State that losses, penalties and augmentations keep, for the checkpoint."""
 
 import functools
 import types
@@ -11,7 +11,13 @@ from sparring.errors import UserError
 from sparring.gans.objective import Objective
 
 Trackable = tf.__internal__.tracking.Trackable
-_FOREIGN = {"builtins", "numpy", "tensorflow", "keras", "tf_keras"}  # not looked into
+_FOREIGN = {
+    "builtins",
+    "numpy",
+    "tensorflow",
+    "keras",
+    "tf_keras",
+}  # packages whose objects are not searched
 
 
 def objective_state(objective: Objective) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The parts of a GAN's iteration, for `sparring.benchmark.time_breakdown`."""
+"""Parts of a GAN's iteration, for `sparring.benchmark.time_breakdown`."""
 
 from typing import Any
 
@@ -12,13 +12,12 @@ from sparring.xla import loops
 
 
 def shares(trainer: Any, seconds: float) -> dict[str, float]:
-    """Each part's share of an iteration's time, and the "rest": forward and backward passes of both
-    players.
+    """Measure each part's share of an iteration's time.
 
     data: real examples, labels, latents and keys; generate: the generator's forward pass; penalty:
-      the penalties and
-    their gradients (second derivatives, for most); optimizers: a step of either player's; average:
-    of the generator.
+    the penalties and their gradients (second derivatives, for most); optimizers: a step of each
+    player's; average: moving average of the generator; "rest": forward and backward passes of both
+    players.
     """
     game = trainer.game
     parts = {
@@ -38,7 +37,7 @@ def shares(trainer: Any, seconds: float) -> dict[str, float]:
 
 
 def _batch(game: AdversarialStep, i: tf.Tensor) -> Batch:
-    """Made of one number, so that making it takes no time."""
+    """Build a batch out of one number, so that building it takes no time."""
     size = game.rules.part
     number = 1e-3 * tf.cast(i % 7, tf.float32)
     return Batch(

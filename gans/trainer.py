@@ -1,4 +1,4 @@
-"""Training a GAN: many iterations in one compiled call, everything in the checkpoint."""
+"""GAN trainer: many iterations in one compiled call, all state in the checkpoint."""
 
 import functools
 import time
@@ -29,21 +29,20 @@ from sparring.training.trainer import Evaluation
 from sparring.xla import compilation, loops
 from sparring.xla.running_means import Means, Measured
 
-_CALL = 256  # iterations of one call at most: the plan of batches that it is given has one shape
+_CALL = 256  # most iterations of one call, which fix the shape of its plan of batches
 
 
 class GANTrainer(Measured):
-    """A generator against a discriminator; satisfies `sparring.training.trainer.Trainer`.
+    """Trainer of a generator and a discriminator; a `sparring.training.trainer.Trainer`.
 
-    One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of
-    the run is a real image that the discriminator is shown (an example, whatever the data consists
-    of).
+    One iteration is `rules.n_critic` discriminator steps and one generator step. A step of the run
+    is a real image shown to the discriminator (an example, for other data).
 
     Args:
       data: a `sparring.data.dataset.Data`.
       network: factories of the two networks, and the size of a latent vector.
       penalties, augmentations, metrics: by name; of metrics, factories called with the data.
-      objective: the tag that says how good it is; None: the first that a metric gives.
+      objective: tag of the score that selects the best model; None: the first of the metrics.
     """
 
     unit = "images"
@@ -108,17 +107,17 @@ class GANTrainer(Measured):
 
     @property
     def steps_per_iteration(self) -> int:
-        """Real examples of one iteration."""
+        """Number of real examples in one iteration."""
         return self.rules.batch_size * self.rules.n_critic
 
     @property
     def step(self) -> int:
-        """Real examples that the discriminator has been shown."""
+        """Number of real examples shown to the discriminator so far."""
         return self._done * self.steps_per_iteration
 
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
-        """Tag -> what it measures."""
+        """Description of each tag."""
         return self._training | self.metrics.descriptions | PICTURES
 
     @functools.cached_property
@@ -142,7 +141,7 @@ class GANTrainer(Measured):
 
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
-        """TensorBoard's custom scalars."""
+        """Layout of TensorBoard's custom scalars."""
         norms = [f"gradient/{player}_norm" for player in ("generator", "discriminator")]
         penalties = (
             {"penalties": [f"penalty/{name}" for name in self.game.penalties]}
@@ -163,7 +162,7 @@ class GANTrainer(Measured):
 
     @functools.cached_property
     def model(self) -> tf.train.Checkpoint:
-        """Both networks, and the generator's average, which is what is sampled from."""
+        """Both networks, and the generator's average, from which samples are drawn."""
         return tf.train.Checkpoint(
             generator=self.game.generator.network,
             discriminator=self.game.discriminator.network,
@@ -172,7 +171,7 @@ class GANTrainer(Measured):
 
     @functools.cached_property
     def checkpoint(self) -> tf.train.Checkpoint:
-        """Every variable, those that losses, penalties and augmentations keep among them."""
+        """All variables, including those of losses, penalties and augmentations."""
         return tf.train.Checkpoint(
             model=self.model,
             generator_optimizer=self.game.generator.optimizer.keras,
@@ -204,8 +203,9 @@ class GANTrainer(Measured):
     def evaluate(
         self, episodes: int | None = None, media: bool = True, step: int | None = None
     ) -> Evaluation:
-        """Scores and pictures of the averaged generator; a metric gets no more than `episodes`
-        samples.
+        """Compute scores and images of the averaged generator.
+
+        A metric gets at most `episodes` samples.
         """
         samples = self.sampler.at(self.step if step is None else step)
 
@@ -225,8 +225,9 @@ class GANTrainer(Measured):
         return found
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
-        """Shares of an iteration's time, each measured for about `seconds`: see
-        sparring.gans.time_breakdown.
+        """Measure shares of an iteration's time, each for about `seconds`.
+
+        See `sparring.gans.time_breakdown`.
         """
         return time_breakdown.shares(self, seconds)
 
@@ -239,7 +240,7 @@ class GANTrainer(Measured):
         return []
 
     def export(self) -> Export:
-        """The averaged generator and the discriminator."""
+        """Return the signatures of the averaged generator and the discriminator."""
         return gans_export.game(self)
 
     def close(self) -> None:
@@ -248,9 +249,7 @@ class GANTrainer(Measured):
     # ---- the program -----------------------------------------------------------------------------
 
     def _plan(self, count: int) -> tf.Tensor:
-        """Which examples the batches of the next `count` iterations consist of, int64 [_CALL *
-        n_critic, B].
-        """
+        """Plan the batches of the next `count` iterations: rows, int64 [_CALL * n_critic, B]."""
         critic = self.rules.n_critic
         batch = self.rules.batch_size
         rows = self.game.data.plan(self._done * critic, count * critic, batch)
