@@ -1,46 +1,45 @@
-"""The game: one step of the discriminator and one of the generator, as pure as variables allow.
+"""Orchestration of one discriminator step and one generator step.
 
-A step is parts that every replica does with its share of the batch, and what has to stand around
-them. Everything random comes from keys folded from the step's number, one per example, so that an
-example's numbers depend neither on the size of the batch nor on how it is split. Every term of a
-loss is summed over examples and divided by the whole batch, here and nowhere else.
+The losses are in `sparring.gans.objective`; here are gradients, replicas, accumulation, lazy
+penalties, weight clipping and optimizers.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from sparring.data import dataset
 from sparring.distribute import replicas
-from sparring.gans import augmentation
+from sparring.gans import augmentation, settings
+from sparring.gans.accumulation import Gradients, accumulate
 from sparring.gans.augmentation import Augmentation
-from sparring.gans.losses import Loss, per_example
+from sparring.gans.batches import Batches
+from sparring.gans.losses import Loss
 from sparring.gans.networks import spectral_norm
 from sparring.gans.networks.pair import Pair
+from sparring.gans.objective import Objective
 from sparring.gans.penalties import Penalty
 from sparring.gans.players import Batch, DiscriminatorInputs, Player, Values, unchanged, watching
-from sparring.gans.settings import GameSettings, correct_for_interval
+from sparring.gans.settings import GameSettings
 from sparring.optim.optimizer import Scheduled
-from sparring.optim.precision import computing_in
-from sparring.xla import loops, random
 
-_DATA, _LATENT, _REAL, _FAKE, _PENALTY = range(5)  # the purposes that an example has a key for
-_PURPOSES = 5
-_OF_DISCRIMINATOR = (
+_ZERO = tf.UnconnectedGradients.ZERO
+_DISCRIMINATOR_TAGS = (
     "loss/discriminator",
     "discriminator/accuracy",
     "discriminator/real_logit",
     "discriminator/fake_logit",
+    "generator/diversity",
 )
 
 
 class AdversarialStep:
-    """Two players, their losses, and what lies between a generated example and the discriminator.
+    """Generator and discriminator with their optimizers, and the steps that train them.
 
-    `data` is a `sparring.data.dataset.Data`; `penalties` and `augmentations` are by name, applied
-    in order.
+    `discriminator_step`, `generator_step` and `both_steps` run the `_update_*` methods on every
+    replica. `data` is a `sparring.data.dataset.Data`; `penalties` and `augmentations` are by name,
+    applied in order.
     """
 
     def __init__(
@@ -57,347 +56,198 @@ class AdversarialStep:
         self.replicas = replicas.Replicas()
         dataset.check(data, rules.batch_size, labelled=rules.conditional, key="game.batch_size")
         self.data = data
-        self.loss = loss
         self.rules = rules
         self.latent = network.latent
         self.penalties = dict(penalties)
-        self.augmentations = list(augmentations.values())
+        self._penalty_tags = [f"penalty/{name}" for name in penalties]
         self.lazy = bool(penalties) and rules.penalty_interval > 1
         if self.lazy:
-            correct_for_interval(optimizers[1], rules.penalty_interval)
+            settings.correct_for_interval(optimizers[1], rules.penalty_interval)
+        self.batch = Batches(data, network.latent, rules, seed)
         self._network = network
-        self._keys = random.stream(seed, "game")
-        self.generator = Player(self.make_generator(), optimizers[0])
-        self.discriminator = Player(self._make_discriminator(), optimizers[1])
+        self._classes = data.classes if rules.conditional else 0
+        self.generator = Player("generator", self.make_generator(), optimizers[0])
+        shape = (*data.shape[:-1], data.shape[-1] * rules.pack)
+        discriminator = network.build_discriminator(
+            shape, self._classes, rules.discriminator_precision
+        )
+        self.discriminator = Player("discriminator", discriminator, optimizers[1])
+        settings.check_joint(rules, penalties, self.discriminator.network)
+        self.objective = Objective(
+            self.discriminator.network, loss, self.penalties, dict(augmentations), rules
+        )
 
     def make_generator(self) -> tf.keras.layers.Layer:
-        """A generator with weights of its own."""
-        with computing_in(self.rules.generator_precision):
-            network = self._network.generator(shape=tuple(self.data.shape), classes=self._classes)
-            network(tf.zeros([2, self.latent]), tf.zeros([2], tf.int64), training=False)
-        return network
-
-    def _make_discriminator(self) -> tf.keras.layers.Layer:
-        shape = (*self.data.shape[:-1], self.data.shape[-1] * self.rules.pack)
-        with computing_in(self.rules.discriminator_precision):
-            network = self._network.discriminator(shape=shape, classes=self._classes)
-            network(tf.zeros([2, *shape]), tf.zeros([2], tf.int64), training=False)
-        return network
-
-    @property
-    def _penalty_tags(self) -> list[str]:
-        return [f"penalty/{name}" for name in self.penalties]
-
-    @property
-    def _classes(self) -> int:
-        return self.data.classes if self.rules.conditional else 0
-
-    # ---- what both players look at ---------------------------------------------------------------
-
-    def batch(self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor) -> Batch:
-        """Part `part` of the batch of the discriminator's step `step`; `rows` [B] are its examples
-        in the data.
-        """
-        size = self.rules.part
-        first = (
-            part * replicas.num_replicas() + replicas.replica_index()
-        ) * size  # replicas share a part of the batch
-        members = random.members(random.fold(self._keys, step), size, first)  # [M, 2]
-        # [M, purposes, 2]
-        keys = random.fold(members[:, tf.newaxis], tf.range(_PURPOSES, dtype=tf.int64))
-        rows = tf.slice(rows, tf.reshape(tf.cast(first, tf.int32), [1]), [size])
-        real, labels = self.data.take(rows, keys[:, _DATA])
-        latents = random.normal(keys[:, _LATENT], self.latent)
-        return Batch(tf.ensure_shape(real, [size, *self.data.shape]), labels, latents, keys)
+        """Build a generator with weights of its own."""
+        shape = tuple(self.data.shape)
+        return self._network.build_generator(shape, self._classes, self.rules.generator_precision)
 
     def generate(self, batch: Batch) -> tf.Tensor:
-        """Generated examples [M, ...], float32, by the statistics of this batch."""
-        return tf.cast(
-            self.generator.network(batch.latents, batch.labels, training=True), tf.float32
-        )
+        """Return generated examples [M, ...], float32, with this batch's own statistics."""
+        fake = self.generator.network(batch.latents, batch.labels, training=True)
+        return tf.cast(fake, tf.float32)
 
-    def show(self, examples: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-        """Examples [M, ...] as the discriminator sees them: augmented, then packed, [M / pack,
-        ...].
-        """
-        for i, augment in enumerate(self.augmentations):
-            examples = augment(examples, random.fold(keys, i), progress)
-        return augmentation.pack(examples, self.rules.pack)
-
-    def _shown(self, batch: Batch, fake: tf.Tensor, progress: tf.Tensor) -> DiscriminatorInputs:
-        return DiscriminatorInputs(
-            self.show(batch.real, batch.keys[:, _REAL], progress),
-            self.show(fake, batch.keys[:, _FAKE], progress),
-        )
-
-    def judge(self, examples: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Logits of examples [M / pack, ...] as they are shown, float32: [M / pack] or [M / pack,
-        h, w, 1].
-        """
-        return tf.cast(self.discriminator.network(examples, labels, training=True), tf.float32)
-
-    def judge_at_rest(self, examples: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """The same of plain examples [M, ...], by the statistics of training."""
+    def logits(self, examples: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Return the discriminator's logits of plain examples [M, ...] in inference mode."""
         packed = augmentation.pack(examples, self.rules.pack)
         return tf.cast(self.discriminator.network(packed, labels, training=False), tf.float32)
 
-    def _judge_both(
-        self, shown: DiscriminatorInputs, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        if not self.rules.joint:
-            return self.judge(shown.real, labels), self.judge(shown.fake, labels)
-        real, fake = tf.split(
-            self.judge(tf.concat(shown, axis=0), tf.concat([labels, labels], axis=0)), 2
-        )
-        return real, fake
+    # ---- steps -----------------------------------------------------------------------------------
 
-    def _reduce(self, values: tf.Tensor) -> tf.Tensor:
-        """The one place where values per example [M / pack] become a scalar.
+    def discriminator_step(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        """Train the discriminator on real examples and generated ones; return scalars to log."""
+        update = self.replicas.agreed(self._update_discriminator)
+        return update(step, rows, progress) | self._finish_discriminator(step, rows, progress)
 
-        What the parts of a batch, and the replicas, find adds up to the batch's mean.
-        """
-        return tf.reduce_sum(values) * (self.rules.pack / self.rules.batch_size)
+    def generator_step(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        """Train the generator against the discriminator as it is; return scalars to log."""
+        return self.replicas.agreed(self._update_generator)(step, rows, progress)
 
-    # ---- the discriminator -----------------------------------------------------------------------
+    def both_steps(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        """Train both players on the same generated examples, which are generated once."""
+        if self.lazy and self.replicas.count > 1:
+            # The condition on lazy penalties must stand outside of what runs on replicas
+            values = self.discriminator_step(step, rows, progress)
+            return values | self.generator_step(step, rows, progress)
+        return self.replicas.agreed(self._update_both)(step, rows, progress)
 
-    def discriminator_step(
-        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None = None
-    ) -> Values:
-        """One step on real examples and generated ones (`fake` [B, ...], if the whole batch is
-        there already).
-        """
-        values = self.replicas.first(
-            self.replicas.run(self._learn_discriminator, step, rows, progress, fake)
-        )
-        if self.lazy:
-            values |= self._lazily(step, rows, progress)
-        self._clip()
-        return values
-
-    def _learn_discriminator(
-        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor, fake: tf.Tensor | None
-    ) -> Values:
-        spectral_norm.power_step(self.discriminator.network)
-        learn = self._compiled(self._discriminator_gradients)
-
-        def of_part(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-            batch = self.batch(step, rows, part)
-            made = self._made(batch) if fake is None else fake
-            gradients, values = learn(batch, self._shown(batch, made, progress), progress)
-            return gradients, values | {"generator/diversity": self._diversity(batch.real, made)}
-
-        names = [
-            *_OF_DISCRIMINATOR,
-            "generator/diversity",
-            *([] if self.lazy else self._penalty_tags),
-        ]
-        gradients, values = self._over_parts(of_part, self.discriminator, names)
-        return replicas.all_reduce_sum(values) | self.discriminator.step(
-            gradients, progress, "discriminator"
-        )
-
-    def _made(self, batch: Batch) -> tf.Tensor:
-        """Generated examples [M, ...] for the discriminator, which leave no trace in the
-        generator.
-        """
-        with unchanged(self.generator.network):
-            return tf.stop_gradient(self.generate(batch))
-
-    def _discriminator_gradients(
-        self, batch: Batch, shown: DiscriminatorInputs, progress: tf.Tensor
-    ) -> tuple[list[tf.Tensor], Values]:
-        with self._tape() as tape:
-            real, fake = self._judge_both(shown, batch.labels)
-            loss = self._reduce(self.loss.discriminator(real, fake))
-            penalty, values = (0.0, {}) if self.lazy else self._penalty(batch, shown, progress)
-            total = loss + penalty
-        values |= {
-            "loss/discriminator": loss,
-            **self._watched(per_example(real), per_example(fake)),
-        }
-        return self._gradients(tape, total), values
-
-    def _penalty(
-        self, batch: Batch, shown: DiscriminatorInputs, progress: tf.Tensor
-    ) -> tuple[tf.Tensor, Values]:
-        keys = batch.keys[:: self.rules.pack, _PENALTY]  # [M / pack, 2]
-        values = {}
-        for i, (name, penalty) in enumerate(self.penalties.items()):
-            # [M / pack]
-            each = penalty(
-                lambda examples: self.judge(examples, batch.labels),
-                *shown,
-                random.fold(keys, i),
-                progress,
-            )
-            values[f"penalty/{name}"] = self._reduce(each)
-        return tf.add_n([tf.zeros([]), *values.values()]), values
-
-    def _lazily(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Any:
-        """A step on the penalties alone, if it is due; each value a pair with its weight in a mean,
-        1 or 0.
-        """
-        names = self._penalty_tags
-
-        def now() -> list[tf.Tensor]:
-            values = self.replicas.first(
-                self.replicas.run(self._learn_penalties, step, rows, progress)
-            )
-            return [*(values[name] for name in names), tf.ones([])]
-
-        def not_now() -> list[tf.Tensor]:
-            return [tf.zeros([])] * (len(names) + 1)
-
-        *found, due = tf.cond(tf.equal(step % self.rules.penalty_interval, 0), now, not_now)
-        return {name: (value, due) for name, value in zip(names, found, strict=True)}
-
-    def _learn_penalties(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
-        learn = self._compiled(self.penalty_gradients)
-
-        def of_part(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
-            batch = self.batch(step, rows, part)
-            return learn(batch, self._shown(batch, self._made(batch), progress), progress)
-
-        gradients, values = self._over_parts(of_part, self.discriminator, self._penalty_tags)
-        self.discriminator.step(gradients, progress, "discriminator")
-        return replicas.all_reduce_sum(values)
-
-    def penalty_gradients(
-        self, batch: Batch, shown: DiscriminatorInputs, progress: tf.Tensor
-    ) -> tuple[list[tf.Tensor], Values]:
-        """The discriminator's gradients of the penalties alone, as strong as they are where an
-        interval is between.
-        """
-        with self._tape() as tape:
-            total, values = self._penalty(batch, shown, progress)
-            total *= float(self.rules.penalty_interval)
-        return self._gradients(tape, total), values
-
-    def _watched(self, real: tf.Tensor, fake: tf.Tensor) -> Values:
-        right = tf.cast(real > fake, tf.float32) + 0.5 * tf.cast(tf.equal(real, fake), tf.float32)
-        return {
-            "discriminator/accuracy": self._reduce(right),
-            "discriminator/real_logit": self._reduce(real),
-            "discriminator/fake_logit": self._reduce(fake),
-        }
-
-    def _diversity(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-        """Of examples [M, ...] as they are: what noise adds to either would hide a collapse."""
-        real, fake = (tf.reduce_mean(replicas.standard_deviation(x, axis=0)) for x in (real, fake))
-        return fake / tf.maximum(real, 1e-8) / (self.rules.accumulation * replicas.num_replicas())
-
-    def _clip(self) -> None:
+    def _finish_discriminator(
+        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor
+    ) -> dict[str, Any]:
+        """Complete a discriminator update: lazy penalties, then weight clipping."""
+        values = self._lazy_penalties(step, rows, progress) if self.lazy else {}
         limit = self.rules.weight_clip
         if limit is not None:
             for weight in self.discriminator.weights:
                 replicas.assign(weight, tf.clip_by_value(weight, -limit, limit))
+        return values
 
-    # ---- the generator ---------------------------------------------------------------------------
+    def _lazy_penalties(
+        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Step on the penalties alone if it is due.
 
-    def generator_step(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
-        """One step of the generator against the discriminator as it is."""
-        return self.replicas.first(self.replicas.run(self._learn_generator, step, rows, progress))
+        Returns each value as a pair with its weight in a running mean, 1 if it was due, else 0.
+        """
+        tags = self._penalty_tags
 
-    def _learn_generator(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
-        def learn(part: tf.Tensor) -> tuple[list[tf.Tensor], Values]:
+        def due() -> list[tf.Tensor]:
+            values = self.replicas.agreed(self._update_on_penalties)(step, rows, progress)
+            return [*(values[tag] for tag in tags), tf.ones([])]
+
+        def not_due() -> list[tf.Tensor]:
+            return [tf.zeros([])] * (len(tags) + 1)
+
+        is_due = tf.equal(step % self.rules.penalty_interval, 0)
+        *found, weight = tf.cond(is_due, due, not_due)
+        return {tag: (value, weight) for tag, value in zip(tags, found, strict=True)}
+
+    # ---- on each replica -------------------------------------------------------------------------
+
+    def _update_discriminator(
+        self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor
+    ) -> Values:
+        spectral_norm.power_step(self.discriminator.network)
+        learn = self._compiled(self.discriminator_gradients)
+
+        def of_part(part: tf.Tensor) -> tuple[Gradients, Values]:
+            batch, fake, inputs = self._discriminator_batch(step, rows, part, progress)
+            gradients, values = learn(batch, inputs, progress)
+            return gradients, values | self.objective.diversity(batch, fake)
+
+        tags = [*_DISCRIMINATOR_TAGS, *([] if self.lazy else self._penalty_tags)]
+        gradients, values = accumulate(
+            of_part, self.rules.accumulation, self.discriminator.weights, tags
+        )
+        return self.discriminator.apply(gradients, values, progress)
+
+    def _update_on_penalties(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        learn = self._compiled(self.penalty_gradients)
+
+        def of_part(part: tf.Tensor) -> tuple[Gradients, Values]:
+            batch, _, inputs = self._discriminator_batch(step, rows, part, progress)
+            return learn(batch, inputs, progress)
+
+        gradients, values = accumulate(
+            of_part, self.rules.accumulation, self.discriminator.weights, self._penalty_tags
+        )
+        return self.discriminator.apply(gradients, values, progress)
+
+    def _update_generator(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        def of_part(part: tf.Tensor) -> tuple[Gradients, Values]:
             batch = self.batch(step, rows, part)
-            tape, fake = self._generated(batch)
-            return self._generator_gradients(batch, tape, fake, progress)
+            with watching(self.generator.weights) as tape:
+                fake = self.generate(batch)
+            return self.generator_gradients(batch, tape, fake, progress)
 
-        gradients, values = self._over_parts(
-            self._compiled(learn), self.generator, ["loss/generator"]
+        learn = self._compiled(of_part)
+        gradients, values = accumulate(
+            learn, self.rules.accumulation, self.generator.weights, ["loss/generator"]
         )
-        return replicas.all_reduce_sum(values) | self.generator.step(
-            gradients, progress, "generator"
-        )
+        return self.generator.apply(gradients, values, progress)
 
-    def both_steps(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
-        """A step of either player on the same generated examples, which are generated once."""
-        # A condition that the replicas meet in stands around their parts
-        if self.lazy and self.replicas.count > 1:
-            return self.discriminator_step(step, rows, progress) | self.generator_step(
-                step, rows, progress
-            )
-        return self.replicas.first(self.replicas.run(self._learn_both, step, rows, progress))
-
-    def _learn_both(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+    def _update_both(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
         batch = self.batch(step, rows, tf.constant(0, tf.int64))
-        tape, fake = self._generated(batch)
-        values = self.discriminator_step(step, rows, progress, tf.stop_gradient(fake))
-        gradients, more = self._generator_gradients(batch, tape, fake, progress)
-        return (
-            values
-            | replicas.all_reduce_sum(more)
-            | self.generator.step(gradients, progress, "generator")
-        )
-
-    def _generated(self, batch: Batch) -> tuple[tf.GradientTape, tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.generator.weights)
+        with watching(self.generator.weights) as tape:
             fake = self.generate(batch)
-        return tape, fake
+        spectral_norm.power_step(self.discriminator.network)
+        learn = self._compiled(self.discriminator_gradients)
+        constant = tf.stop_gradient(fake)
+        inputs = self.objective.discriminator_inputs(batch, constant, progress)
+        gradients, found = learn(batch, inputs, progress)
+        found |= self.objective.diversity(batch, constant)
+        values = self.discriminator.apply(gradients, found, progress)
+        values |= self._finish_discriminator(step, rows, progress)
+        gradients, found = self.generator_gradients(batch, tape, fake, progress)
+        return values | self.generator.apply(gradients, found, progress)
 
-    def _generator_gradients(
-        self, batch: Batch, generated: tf.GradientTape, fake: tf.Tensor, progress: tf.Tensor
-    ) -> tuple[list[tf.Tensor], Values]:
-        with unchanged(self.discriminator.network):
-            real = None
-            if self.loss.relativistic:
-                real = self.judge(
-                    self.show(batch.real, batch.keys[:, _REAL], progress), batch.labels
-                )
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(fake)
-                logits = self.judge(self.show(fake, batch.keys[:, _FAKE], progress), batch.labels)
-                loss = self._reduce(self.loss.generator(logits, real))
-            slope = tape.gradient(loss, fake)  # [M, ...]
-        gradients = generated.gradient(
-            fake, self.generator.weights, slope, tf.UnconnectedGradients.ZERO
-        )
-        return gradients, {"loss/generator": loss}
+    def _discriminator_batch(
+        self, step: tf.Tensor, rows: tf.Tensor, part: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[Batch, tf.Tensor, DiscriminatorInputs]:
+        """Return a part of a batch, generated examples [M, ...] for it, and both as inputs.
+
+        Generating them leaves no trace in the generator's buffers or its gradient.
+        """
+        batch = self.batch(step, rows, part)
+        with unchanged(self.generator.network):
+            fake = tf.stop_gradient(self.generate(batch))
+        return batch, fake, self.objective.discriminator_inputs(batch, fake, progress)
 
     # ---- gradients -------------------------------------------------------------------------------
 
+    def discriminator_gradients(
+        self, batch: Batch, inputs: DiscriminatorInputs, progress: tf.Tensor
+    ) -> tuple[Gradients, Values]:
+        """Differentiate the discriminator's loss, with penalties unless they are lazy."""
+        weights = self.discriminator.weights
+        with watching(weights) as tape:
+            loss, values = self.objective.discriminator_loss(
+                batch, inputs, progress, penalized=not self.lazy
+            )
+        return tape.gradient(loss, weights, unconnected_gradients=_ZERO), values
+
+    def penalty_gradients(
+        self, batch: Batch, inputs: DiscriminatorInputs, progress: tf.Tensor
+    ) -> tuple[Gradients, Values]:
+        """Differentiate the penalties alone, times the interval at which they are taken."""
+        weights = self.discriminator.weights
+        with watching(weights) as tape:
+            penalty, values = self.objective.penalty(batch, inputs, progress)
+            loss = penalty * float(self.rules.penalty_interval)
+        return tape.gradient(loss, weights, unconnected_gradients=_ZERO), values
+
+    def generator_gradients(
+        self, batch: Batch, generation: tf.GradientTape, fake: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[Gradients, Values]:
+        """Differentiate the generator's loss through `fake` and the tape that recorded it."""
+        with unchanged(self.discriminator.network), watching(fake) as tape:
+            loss = self.objective.generator_loss(batch, fake, progress)
+        slope = tape.gradient(loss, fake)  # [M, ...]
+        gradients = generation.gradient(fake, self.generator.weights, slope, _ZERO)
+        return gradients, {"loss/generator": loss}
+
     def _compiled(self, python_function: Callable[..., Any]) -> Callable[..., Any]:
-        """What XLA may compile of a replica's part: nothing if replicas meet inside, as in batch
-        normalisation.
-        """
-        coupled = any(getattr(thing, "coupled", False) for thing in self._things())
+        """Have XLA compile a replica's work, unless replicas meet inside of it."""
+        players = (self.generator, self.discriminator)
+        coupled = self.objective.coupled or any(player.coupled for player in players)
         return python_function if coupled else replicas.compile_in_replica(python_function)
-
-    def _things(self) -> Iterator[Any]:
-        yield from (self.loss, *self.penalties.values(), *self.augmentations)
-        for player in (self.generator, self.discriminator):
-            yield from player.network.submodules
-
-    def _tape(self) -> tf.GradientTape:
-        return watching(self.discriminator.weights)
-
-    def _gradients(self, tape: tf.GradientTape, total: tf.Tensor) -> list[tf.Tensor]:
-        return tape.gradient(
-            total, self.discriminator.weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-
-    def _over_parts(
-        self,
-        learn: Callable[[tf.Tensor], tuple[list[tf.Tensor], Values]],
-        player: Player,
-        names: list[str],
-    ) -> tuple[list[tf.Tensor], Values]:
-        """The gradients and values (of these names) of a whole batch: those of its parts, added."""
-        parts = self.rules.accumulation
-        if parts == 1:
-            return learn(tf.constant(0, tf.int64))
-        # Which may meet in each part, as they cannot in a loop of the program
-        if self.replicas.count > 1:
-            found = [learn(tf.constant(part, tf.int64)) for part in range(parts)]
-            return functools.reduce(functools.partial(tf.nest.map_structure, tf.add), found)
-
-        def body(part: tf.Tensor, sums: Any) -> Any:
-            return tf.nest.map_structure(tf.add, sums, learn(part))
-
-        nothing = (
-            [tf.zeros(w.shape) for w in player.weights],
-            {name: tf.zeros([]) for name in names},
-        )
-        return loops.repeated(body, nothing, parts, most=parts)

@@ -1,7 +1,8 @@
-"""What is done to real and generated examples alike before the discriminator sees them.
+"""Augmentation of real and generated examples before the discriminator sees them.
 
 An augmentation is called as `augment(examples [B, ...], keys [B, 2], progress)` and returns
-examples of the same shape, differentiable in them. It draws from the keys alone.
+examples of the same shape, differentiable in them. Its random numbers come from the keys alone.
+State that it keeps in `tf.Variable`s is part of the checkpoint; create them in its constructor.
 """
 
 from typing import Protocol
@@ -13,15 +14,16 @@ from sparring.xla import random
 
 
 class Augmentation(Protocol):
-    """A random, differentiable change of examples."""
+    """Random, differentiable transformation of examples."""
 
     def __call__(self, examples: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-        """Examples `[B, ...]` of the same shape."""
+        """Return transformed examples of the same shape `[B, ...]`."""
 
 
 class InstanceNoise:
-    """Normal noise of standard deviation `scale`, a number or a schedule (Sonderby et al. 2016,
-    section 3.3).
+    """Gaussian noise of standard deviation `scale` (Sonderby et al. 2016, section 3.3).
+
+    `scale` is a number or a schedule.
     """
 
     def __init__(self, scale: Schedule | float) -> None:
@@ -33,9 +35,9 @@ class InstanceNoise:
 
 
 def pack(examples: tf.Tensor, count: int) -> tf.Tensor:
-    """`count` neighbours side by side in the last axis, judged as one (PacGAN, Lin et al. 2018).
+    """Concatenate `count` neighbouring examples in the last axis (PacGAN, Lin et al. 2018).
 
-    [B, ..., C] -> [B / count, ..., count * C].
+    [B, ..., C] -> [B / count, ..., count * C]; the discriminator judges a pack as one.
     """
     if count == 1:
         return examples

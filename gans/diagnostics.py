@@ -1,4 +1,4 @@
-"""Warnings of what GANs die of, from the means that are logged anyway, each with what to try."""
+"""Warnings of common GAN failures, computed from logged means, each with a remedy."""
 
 import logging
 import statistics
@@ -11,16 +11,16 @@ _log = logging.getLogger("sparring")
 
 @dataclass(frozen=True)
 class Limits:
-    """When an alarm goes off.
+    """Thresholds of the alarms.
 
     Args:
-      accuracy: the share of pairs that the discriminator orders right, from which it is too good
-        (or, at 1 minus this, the wrong way round), at `points` points of the log in a row.
-      diversity: the spread of generated examples over that of real ones, below which the generator
-        has collapsed.
-      gradient: a gradient's norm over the median of the norms before it.
-      points: how many points of the log in a row make a state of an incident; a gradient needs as
-        many before it.
+      accuracy: share of pairs that the discriminator orders correctly, from which it is too strong
+        (at 1 minus this, inverted), at `points` points of the log in a row.
+      diversity: standard deviation of generated examples over that of real ones, below which the
+        generator has collapsed.
+      gradient: ratio of a gradient norm to the median of the norms before it.
+      points: consecutive points of the log that make a state out of an incident; a gradient needs
+        as many before it.
     """
 
     accuracy: float = 0.99
@@ -30,18 +30,21 @@ class Limits:
 
 
 class Alarms:
-    """Called with every point of the log; says each thing once, and again after it has been well
-    for a point.
+    """Alarms on logged values, each given once until its cause has been absent for a point.
+
+    A critic whose loss is `unbounded`, as Wasserstein's, is meant to order all pairs correctly: its
+    gradient does not vanish, and high accuracy is no cause for alarm.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, unbounded: bool = False) -> None:
         self.limits = limits
-        # Of points in a row at which something was wrong
+        self.unbounded = unbounded
+        # Consecutive points at which each cause was present
         self._rows: dict[str, int] = defaultdict(int)
         self._norms: dict[str, list[float]] = defaultdict(list)
 
     def __call__(self, values: Mapping[str, float], step: int) -> list[str]:
-        """The warnings, which are logged too."""
+        """Log and return the warnings for one point of the log."""
         found = dict(self._found(values))
         said = []
         for name, (text, needed) in found.items():
@@ -58,7 +61,7 @@ class Alarms:
         limits = self.limits
         accuracy = values.get("discriminator/accuracy", 0.5)
         diversity = values.get("generator/diversity", 1.0)
-        if accuracy >= limits.accuracy:
+        if accuracy >= limits.accuracy and not self.unbounded:
             text = (
                 f"the discriminator orders {accuracy:.1%} of pairs right, and the generator may "
                 "learn nothing from it. "

@@ -1,4 +1,4 @@
-"""An exponential moving average of a generator's weights, which is what is sampled from."""
+"""Exponential moving average of a generator's parameters, from which samples are drawn."""
 
 import tensorflow as tf
 
@@ -6,14 +6,13 @@ from sparring.distribute import replicas
 
 
 class EMA:
-    """Settings of the average (Karras et al. 2020, "Training GANs with limited data", their
-    program's `ema_kimg`).
+    """Settings of the average (Karras et al. 2020, "Training GANs with limited data", `ema_kimg`).
 
     Args:
       half_life: images after which the weight of the past has halved; 0: the average is the
         generator itself.
-      ramp_up: the half-life is at most this share of the images so far, so that it forgets the
-        beginning; null: never.
+      ramp_up: the half-life is at most this share of the images so far, so that early parameters
+        are forgotten; null: no such limit.
     """
 
     def __init__(self, half_life: float, ramp_up: float | None = 0.05) -> None:
@@ -21,8 +20,9 @@ class EMA:
         self.ramp_up = ramp_up
 
     def decay(self, images: tf.Tensor, batch: int) -> tf.Tensor:
-        """The weight of the past after a step of `batch` images, at `images` (int64) of the run:
-        float32 in [0, 1).
+        """Compute the weight of the past, float32 in [0, 1), after a step of `batch` images.
+
+        `images` (int64) is the number of images so far.
         """
         half_life = tf.constant(self.half_life, tf.float32)
         if self.ramp_up is not None:
@@ -32,9 +32,7 @@ class EMA:
     def update(
         self, average: tf.keras.layers.Layer, network: tf.keras.layers.Layer, decay: tf.Tensor
     ) -> None:
-        """Move `average` towards `network`; buffers, such as a batch normalisation's statistics,
-        are copied.
-        """
+        """Move `average` towards `network`; copy buffers, such as moving statistics."""
         for shadow, value in zip(
             average.trainable_variables, network.trainable_variables, strict=True
         ):
@@ -46,6 +44,6 @@ class EMA:
 
 
 def copy(target: tf.keras.layers.Layer, source: tf.keras.layers.Layer) -> None:
-    """Give `target` the weights and buffers of `source`, made alike."""
+    """Copy parameters and buffers from `source` to `target`, networks of the same architecture."""
     for theirs, ours in zip(target.variables, source.variables, strict=True):
         theirs.assign(ours)

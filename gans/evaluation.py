@@ -1,6 +1,4 @@
-"""What an evaluation shows of a GAN: scores, samples that are the same every time, and the
-discriminator's logits.
-"""
+"""Evaluation of a GAN: scores, fixed samples, and histograms of the discriminator's logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,19 +31,19 @@ PICTURES = {
     "gan/nearest_neighbours": "Generated images, each with the training image nearest to it at its "
     "right.",
     "gan/plane": "Modes of the mixture in grey, generated examples on them in blue, others in red.",
-}  # tags of what is shown beside scalars: what it is
+}  # descriptions of images and histograms, by tag
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a GAN is looked at.
+    """Settings of an evaluation.
 
     Args:
-      columns: of a grid of samples, which has as many rows.
+      columns: columns and rows of a grid of samples.
       points: generated examples of a scatter plot, and of a histogram of logits.
-      embedded: real and generated images of the projector, so many of either; 0: none.
-      batch_size: examples that are generated at once.
-      pictures_every: pictures at every so many evaluations; 0: never.
+      embedded: real images, and as many generated ones, in the projector; 0: none.
+      batch_size: examples generated at once.
+      pictures_every: evaluations between two with images; 0: no images.
     """
 
     columns: int = 8
@@ -56,9 +54,7 @@ class EvaluationSettings:
 
 
 class Sampler:
-    """Generated examples of a network, from keys; labels are drawn as they lie in the training
-    data.
-    """
+    """Sampler of generated examples from keys; labels follow those of the training data."""
 
     def __init__(
         self,
@@ -87,13 +83,11 @@ class Sampler:
         )
 
     def generate(self, latents: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Examples [B, ...] of latents [B, Z] and labels [B], float32, by the statistics of
-        training.
-        """
+        """Generate examples [B, ...], float32, from latents [B, Z] and labels [B]."""
         return tf.cast(self.network(latents, labels, training=False), tf.float32)
 
     def of(self, latents: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Examples [N, ...] of given latents [N, Z] and labels [N]."""
+        """Generate examples [N, ...] of given latents [N, Z] and labels [N]."""
         count = len(latents)
         parts = []
         padding = -count % self.size  # one shape for all calls
@@ -106,24 +100,19 @@ class Sampler:
         return np.concatenate(parts)[:count]
 
     def latents(self, key: tf.Tensor, count: int) -> Sample:
-        """Latents [N, Z] and labels [N], a function of the key; more of one key begin with fewer of
-        it.
-        """
+        """Draw latents [N, Z] and labels [N] from a key; fewer are a prefix of more."""
         parts = [self._latents(key, np.int64(i)) for i in range(0, count, self.size)]
-        latents, labels = (
-            np.concatenate([np.asarray(p[i]) for p in parts])[:count] for i in (0, 1)
-        )
-        return latents, labels
+        latents = np.concatenate([np.asarray(part[0]) for part in parts])
+        labels = np.concatenate([np.asarray(part[1]) for part in parts])
+        return latents[:count], labels[:count]
 
     def at(self, step: int) -> "Samples":
-        """The samples of an evaluation at a step."""
+        """Return the samples of the evaluation at a step."""
         return Samples(self, random.fold(self._fresh, step))
 
 
 class Samples:
-    """`samples(n)`: the first n generated examples and labels of an evaluation, kept for who asks
-    again.
-    """
+    """Generated examples and labels of one evaluation, cached: `samples(n)` returns the first n."""
 
     def __init__(self, sampler: Sampler, key: tf.Tensor) -> None:
         self._sampler = sampler
@@ -138,9 +127,7 @@ class Samples:
 
 
 class Gallery:
-    """Pictures and histograms of a sampler's examples. Latents of the pictures stay the same for
-    the whole run.
-    """
+    """Images and histograms of a sampler's examples, from latents fixed for the whole run."""
 
     def __init__(
         self, sampler: Sampler, settings: EvaluationSettings, mode: str, seed: int
@@ -149,11 +136,12 @@ class Gallery:
         self.settings = settings
         self.data = sampler.game.data
         self._fixed = random.stream(seed, "gallery")
-        self._judge = CachedCall(sampler.game.judge_at_rest, mode)
+        self._logits = CachedCall(sampler.game.logits, mode)
 
     def show(self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]) -> Evaluation:
-        """Whatever suits the data's shape; `features` of images [N, ...] -> [N, D] place them in
-        the projector.
+        """Show what suits the data's shape: images, or points in the plane.
+
+        `features` of images [N, ...] -> [N, D] place them in the projector.
         """
         found = Evaluation(histograms=self._histograms(samples))
         if len(self.data.shape) == 3:
@@ -169,19 +157,19 @@ class Gallery:
 
     def _images(self) -> dict[str, np.ndarray]:
         n = self.settings.columns
-        latents, labels = self.sampler.latents(self._fixed, max(n * n, 2 * n))  # a way has two ends
-        fake, (real, _) = (
-            self.sampler.of(latents[: n * n], labels[: n * n]),
-            self.data.examples("test", n * n),
-        )
-        ways = image_grids.between(latents[:n], latents[n : 2 * n], n)
+        latents, labels = self.sampler.latents(
+            self._fixed, max(n * n, 2 * n)
+        )  # a path has two ends
+        fake = self.sampler.of(latents[: n * n], labels[: n * n])
+        real, _ = self.data.examples("test", n * n)
+        paths = image_grids.between(latents[:n], latents[n : 2 * n], n)
         images = {
             "samples/generated": image_grids.grid(fake, n),
             "samples/real_and_generated": image_grids.beside(
                 image_grids.grid(real, n), image_grids.grid(fake[: len(real)], n)
             ),
             "samples/interpolation": image_grids.grid(
-                self.sampler.of(ways, labels[:n].repeat(n)), n
+                self.sampler.of(paths, labels[:n].repeat(n)), n
             ),
         }
         if self.sampler.game.rules.conditional:
@@ -191,7 +179,7 @@ class Gallery:
     def _embedding(
         self, samples: Samples, features: Callable[[np.ndarray], np.ndarray]
     ) -> Embedding:
-        """Real and generated images by their features, with their labels where they have any."""
+        """Embed real and generated images by their features, with labels where they have any."""
         real, labels = self.data.examples("test", self.settings.embedded)
         fake, wanted = samples(self.settings.embedded)
         named = [str(label) for label in labels] if self.data.classes else ["-"] * len(real)
@@ -208,7 +196,7 @@ class Gallery:
         )
 
     def _classes(self, latents: np.ndarray) -> np.ndarray:
-        """A column for each class, a row for each latent."""
+        """Draw a grid with a column for each class and a row for each latent."""
         n = self.settings.columns
         classes = min(self.data.classes, 32)
         labels = np.tile(np.arange(classes), n)
@@ -221,12 +209,11 @@ class Gallery:
         count = max(self.settings.points // size, 1) * size
         real = self.data.examples("train", count)
         fake = samples(count)
-        return {
-            f"discriminator/{name}_logits": np.concatenate(
-                [
-                    np.asarray(self._judge(x[i : i + size], y[i : i + size])).ravel()
-                    for i in range(0, len(x) - size + 1, size)
-                ]
-            )
-            for name, (x, y) in (("real", real), ("generated", fake))
-        }
+        found = {}
+        for name, (examples, labels) in (("real", real), ("generated", fake)):
+            parts = []
+            for start in range(0, len(examples) - size + 1, size):
+                rows = slice(start, start + size)
+                parts.append(np.asarray(self._logits(examples[rows], labels[rows])).ravel())
+            found[f"discriminator/{name}_logits"] = np.concatenate(parts)
+        return found

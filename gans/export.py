@@ -1,6 +1,4 @@
-"""What leaves a GAN's run: the averaged generator, of latents, of seeds, as pictures too, and the
-discriminator.
-"""
+"""Serving signatures of a GAN: the averaged generator and the discriminator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +14,12 @@ _LABEL = 1
 
 
 def game(trainer: Any) -> Export:
-    """The signatures of a `sparring.gans.trainer.GANTrainer`.
+    """Return the signatures of a `sparring.gans.trainer.GANTrainer`.
 
-    `generate` makes examples [B, ...] (images in [-1, 1]) of latents [B, Z]; `sampled` of seeds
-    [B], which the latents are drawn from; `png` gives images as files. A conditional model takes
-    labels [B] beside them. `discriminate` gives the logit of examples, of `pack` packed ones if the
-    discriminator judges several at once.
+    `generate` returns examples [B, ...] (images in [-1, 1]) of latents [B, Z]; `sampled` of seeds
+    [B], from which the latents are drawn; `png` returns images as files. A conditional model takes
+    labels [B] beside them. `discriminate` returns the logit of examples, of packs of `pack`
+    examples if the discriminator judges several at once.
     """
     playing = _Playing(trainer)
     shape = trainer.game.data.shape
@@ -51,7 +49,7 @@ def game(trainer: Any) -> Export:
 
 
 class _Playing:
-    """A trainer's networks as functions of named tensors."""
+    """Networks of a trainer as functions of named tensors."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -83,13 +81,11 @@ class _Playing:
         return {"logits": tf.cast(logits, tf.float32)}
 
     def samples(self, count: int) -> dict[str, np.ndarray]:
-        """Latents [count, Z] as in training, and labels [count] as they lie in the
-        training data.
-        """
+        """Draw latents [count, Z] as in training, and labels [count] as in the training data."""
         return self._inputs(*self.sampler.latents(random.fold(self._stream, _LABEL), count))
 
     def judge(self, function: Function, seed: int) -> dict[str, float]:
-        """The run's own scores of what `function` generates."""
+        """Compute the run's own scores of what `function` generates."""
         return self.trainer.metrics(self._sample(function, random.fold(self._stream, 2 + seed)))
 
     def _sample(

@@ -1,4 +1,4 @@
-"""Pictures of examples: grids of images, and points in the plane."""
+"""Grids of images, scatter plots of points, and interpolated latents."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sparring.data.pictures import levels
 
-_SIDE = 256  # pixels that a picture is enlarged to have at least
+_SIDE = 256  # minimum side of an image, in pixels; smaller ones are enlarged
 _CANVAS = 384
 _MARGIN = 0.3
 _REAL = np.array([150, 150, 150])
@@ -14,8 +14,9 @@ _FAKE = np.array([215, 70, 20])
 
 
 def grid(examples: np.ndarray, columns: int) -> np.ndarray:
-    """Images [N, h, w, C] in [-1, 1], row by row -> one picture uint8 [H, W, 1, 3 or 4]; small ones
-    are enlarged.
+    """Arrange images [N, h, w, C] in [-1, 1] row by row in one image uint8 [H, W, 1, 3 or 4].
+
+    Small images are enlarged.
     """
     cells = levels(examples)  # [N, h, w, C]
     rows = -(-len(cells) // columns)
@@ -30,14 +31,15 @@ def grid(examples: np.ndarray, columns: int) -> np.ndarray:
 
 
 def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two pictures of equal height with a gap between them."""
+    """Concatenate two images of equal height with a gap between them."""
     gap = np.full([left.shape[0], max(left.shape[1] // 32, 2), left.shape[2]], 255, np.uint8)
     return np.concatenate([left, gap, right], axis=1)
 
 
 def scatter(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """Points [N, 2], real ones grey under generated ones in orange, uint8 [H, W, 3]; the real ones
-    set the scale.
+    """Plot points [N, 2], generated ones in orange on real ones in grey: uint8 [H, W, 3].
+
+    The real points set the scale.
     """
     low = real.min(axis=0)
     high = real.max(axis=0)
@@ -46,21 +48,19 @@ def scatter(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
     picture = np.full([_CANVAS, _CANVAS, 3], 255, np.uint8)
     for points, color in ((real, _REAL), (fake, _FAKE)):
         place = (points - middle) / half  # [N, 2]
-        place = place[(np.abs(place) < 1.0).all(axis=1)]  # what is to be seen; NaN is not
-        column, row = (
-            ((p + 1.0) / 2.0 * (_CANVAS - 1)).astype(int) for p in (place[:, 0], -place[:, 1])
-        )
+        place = place[(np.abs(place) < 1.0).all(axis=1)]  # visible points; drops NaN
+        column = ((place[:, 0] + 1.0) / 2.0 * (_CANVAS - 1)).astype(int)
+        row = ((1.0 - place[:, 1]) / 2.0 * (_CANVAS - 1)).astype(int)
         for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
             picture[row + dy, column + dx] = color
     return picture
 
 
 def between(start: np.ndarray, end: np.ndarray, steps: int) -> np.ndarray:
-    """Latents on the way from `start` [R, Z] to `end`, along great circles (White 2016): [R *
-    steps, Z], row by row.
+    """Interpolate from latents `start` [R, Z] to `end` along great circles (White 2016).
 
-    Straight lines between normal vectors would leave the shell in which all that was trained on
-    lies.
+    Returns [R * steps, Z], row by row. Straight lines between normal vectors would leave the shell
+    in which nearly all training latents lie.
     """
     share = np.linspace(0.0, 1.0, steps)[:, np.newaxis]  # [S, 1]
     rows: Sequence[np.ndarray] = [_arc(a, b, share) for a, b in zip(start, end, strict=True)]

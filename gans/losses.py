@@ -1,10 +1,12 @@
-"""What a discriminator and a generator minimise: pure functions of logits.
+"""Losses of discriminator and generator, functions of logits.
 
 A loss has two methods, `discriminator(real, fake)` and `generator(fake, real)`, from the logits of
-real and of generated examples to one value per example, `[B]`; the game alone reduces them. Logits
-are `[B]`, or those of patches `[B, h, w, 1]`, whose values are averaged per example. `relativistic`
-says that the generator's loss looks at `real` too. Any class like these serves, in any package:
-name it in a YAML.
+real and of generated examples to one value per example, `[B]`; `sparring.gans.objective` alone
+reduces them. Logits are `[B]`, or those of patches `[B, h, w, 1]`, whose values are averaged per
+example. `relativistic` says that the generator's loss depends on `real` too. Optional attributes:
+`coupled = True` of a loss in which replicas meet, `unbounded = True` of a critic's loss without a
+lower bound. `tf.Variable`s that a loss creates in its constructor are part of the checkpoint. Any
+such class serves, in any package: name it in a YAML.
 """
 
 from typing import Protocol
@@ -15,19 +17,19 @@ from sparring.distribute import replicas
 
 
 class Loss(Protocol):
-    """Two players' losses."""
+    """Losses of both players."""
 
     relativistic: bool  # whether the generator's loss needs the logits of real examples
 
     def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-        """What the discriminator minimises, `[B]`, of logits `[B]` or `[B, h, w, 1]`."""
+        """Return the discriminator's loss, `[B]`, of logits `[B]` or `[B, h, w, 1]`."""
 
     def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
-        """What the generator minimises, `[B]`; `real` is None unless the loss is relativistic."""
+        """Return the generator's loss, `[B]`; `real` is None unless the loss is relativistic."""
 
 
 def per_example(values: tf.Tensor) -> tf.Tensor:
-    """The mean over every axis but the first, float32: `[B, ...]` -> `[B]`."""
+    """Average over every axis but the first, in float32: `[B, ...]` -> `[B]`."""
     values = tf.cast(values, tf.float32)
     return (
         tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
@@ -37,9 +39,7 @@ def per_example(values: tf.Tensor) -> tf.Tensor:
 
 
 class NonSaturating:
-    """Cross-entropy, and a generator that maximises log D(G(z)) (Goodfellow et al. 2014, section
-    3).
-    """
+    """Cross-entropy; the generator maximises log D(G(z)) (Goodfellow et al. 2014, section 3)."""
 
     relativistic = False
 
@@ -51,16 +51,14 @@ class NonSaturating:
 
 
 class Minimax(NonSaturating):
-    """Cross-entropy, and a generator that minimises log(1 - D(G(z))) (Goodfellow et al. 2014, eq.
-    1).
-    """
+    """Cross-entropy; the generator minimises log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1)."""
 
     def generator(self, fake: tf.Tensor, real: tf.Tensor | None) -> tf.Tensor:
         return per_example(-tf.nn.softplus(fake))
 
 
 class Hinge:
-    """Margins of one on either side (Lim and Ye 2017; Miyato et al. 2018, eqs. 16 and 17)."""
+    """Hinge loss with margins of one (Lim and Ye 2017; Miyato et al. 2018, eqs. 16 and 17)."""
 
     relativistic = False
 
@@ -72,7 +70,7 @@ class Hinge:
 
 
 class LeastSquares:
-    """Squared distance to 1 for real, 0 for generated (Mao et al. 2017, eq. 9)."""
+    """Squared distance to 1 for real, 0 for generated examples (Mao et al. 2017, eq. 9)."""
 
     relativistic = False
 
@@ -84,11 +82,13 @@ class LeastSquares:
 
 
 class Wasserstein:
-    """Difference of means (Arjovsky et al. 2017, eqs. 2 and 3); needs a penalty or
-    clipped weights.
+    """Difference of means (Arjovsky et al. 2017, eqs. 2 and 3).
+
+    Needs a gradient penalty or clipped weights.
     """
 
     relativistic = False
+    unbounded = True
 
     def discriminator(self, real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
         return per_example(fake) - per_example(real)
@@ -98,8 +98,9 @@ class Wasserstein:
 
 
 class RelativisticPairing:
-    """RpGAN: a real example against a generated one (Jolicoeur-Martineau 2018, section 4; Huang et
-    al. 2024, eq. 2).
+    """RpGAN: each real example against a generated one.
+
+    Jolicoeur-Martineau 2018, section 4; Huang et al. 2024, eq. 2.
     """
 
     relativistic = True
@@ -113,11 +114,10 @@ class RelativisticPairing:
 
 
 class RelativisticAverage:
-    """RaGAN: an example against the mean of the batch's others (Jolicoeur-Martineau 2018, eqs. 11
-    and 12).
+    """RaGAN: each example against the mean of the other kind.
 
-    The means are those of the batch at hand: over all replicas; with accumulation, of each part of
-      it.
+    Jolicoeur-Martineau 2018, eqs. 11 and 12. Means are over all replicas' examples of the batch;
+    with accumulation, over each part of it.
     """
 
     relativistic = True
@@ -134,5 +134,5 @@ class RelativisticAverage:
 
 
 def _mean(logits: tf.Tensor) -> tf.Tensor:
-    """The mean over the batch, and for patches over all of them; gradients flow through it."""
+    """Average over the batch, patches and replicas; differentiable."""
     return replicas.all_reduce_mean(tf.reduce_mean(logits))

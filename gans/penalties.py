@@ -1,11 +1,14 @@
-"""What keeps a discriminator smooth: terms added to its loss, of the gradient of its logits with
-respect to examples.
+"""Gradient penalties: terms of the discriminator's loss that keep it smooth.
 
 A penalty is called as `penalty(critic, real, fake, keys, progress)` and returns one value per
 example, `[B]`, its weight included. `critic` maps examples `[B, ...]` to logits `[B]` or `[B, h, w,
 1]`; `keys` are uint32 `[B, 2]`; `progress` is the share of the run that is done, for weights that
-are schedules. `real` and `fake` are what the discriminator is shown: augmented and packed. Behind
-batch normalisation an example's gradient is not its own alone.
+are schedules. `real` and `fake` are the discriminator's inputs: augmented and packed. With batch
+normalisation in the discriminator, an example's gradient depends on the rest of the batch.
+
+State that a penalty keeps in `tf.Variable`s, created in its constructor, is part of the checkpoint.
+With several replicas such a variable must be assigned the same value on all of them
+(`sparring.distribute.replicas.assign`), and the penalty must have `coupled = True`.
 """
 
 from collections.abc import Callable
@@ -23,19 +26,18 @@ _EPSILON = 1e-10  # inside the root of a norm, whose derivative at zero is not a
 
 
 class Penalty(Protocol):
-    """A term of the discriminator's loss."""
+    """Term of the discriminator's loss."""
 
     def __call__(
         self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
     ) -> tf.Tensor:
-        """One value per example, `[B]`."""
+        """Return one value per example, `[B]`."""
 
 
 def squared_norm(critic: Critic, examples: tf.Tensor) -> tf.Tensor:
-    """The squared norm of the logits' gradient at `examples` [B, ...], float32 `[B]`;
-    differentiable itself.
+    """Compute the squared norm of the logits' gradient at `examples` [B, ...], float32 `[B]`.
 
-    An example's logits of patches are averaged first, as in the losses.
+    Differentiable. Logits of patches are averaged per example first, as in the losses.
     """
     with tf.GradientTape() as tape:
         tape.watch(examples)
@@ -45,7 +47,10 @@ def squared_norm(critic: Critic, examples: tf.Tensor) -> tf.Tensor:
 
 
 class R1:
-    """gamma / 2 times the squared gradient norm at real examples (Mescheder et al. 2018, eq. 9)."""
+    """R1: gamma / 2 times the squared gradient norm at real examples.
+
+    Mescheder et al. 2018, eq. 9.
+    """
 
     def __init__(self, gamma: Schedule | float) -> None:
         self.gamma = as_schedule(gamma)
@@ -57,8 +62,9 @@ class R1:
 
 
 class R2(R1):
-    """gamma / 2 times the squared gradient norm at generated examples (Mescheder et al. 2018, eq.
-    10).
+    """R2: gamma / 2 times the squared gradient norm at generated examples.
+
+    Mescheder et al. 2018, eq. 10.
     """
 
     def __call__(
@@ -68,9 +74,10 @@ class R2(R1):
 
 
 class WGANGP:
-    """weight times (gradient norm - target)^2 at random points between real and generated ones.
+    """WGAN-GP: weight times (gradient norm - target)^2 between real and generated examples.
 
-    Gulrajani et al. 2017, eq. 3. `one_sided` lets norms below the target be.
+    Gulrajani et al. 2017, eq. 3, at random points of the lines between pairs. With `one_sided`,
+    norms below the target cost nothing.
     """
 
     def __init__(
@@ -93,11 +100,11 @@ class WGANGP:
 
 
 class DRAGAN(WGANGP):
-    """The same at real examples moved by noise of up to half the batch's spread (Kodali et al.
-    2017, section 2.3).
+    """DRAGAN: weight times (gradient norm - target)^2 near real examples.
 
-    As in the authors' program: one spread for all numbers of a batch, noise uniform in [0, 1), and
-    a share of the way.
+    Real examples are moved by noise of up to half the batch's standard deviation (Kodali et al.
+    2017, section 2.3). As in the authors' program: one standard deviation over all numbers of a
+    batch, noise uniform in [0, 1), and a random share of the way.
     """
 
     coupled = True
@@ -114,5 +121,5 @@ class DRAGAN(WGANGP):
 
 
 def _like(column: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:
-    """[B, 1] -> [B, 1, ...], to be multiplied with examples [B, ...]."""
+    """Reshape [B, 1] -> [B, 1, ...], to be multiplied with examples [B, ...]."""
     return tf.reshape(column, [-1] + [1] * (examples.shape.rank - 1))

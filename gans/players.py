@@ -1,4 +1,4 @@
-"""What a game is played with: a batch, what is shown of it, and the players."""
+"""Batches, discriminator inputs, and players: networks with their optimizers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,13 +7,22 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sparring.distribute import replicas
 from sparring.optim.optimizer import Scheduled
 
 Values = dict[str, tf.Tensor]
 
+# Index of an example's random key, by purpose
+KEY_DATA = 0
+KEY_LATENT = 1
+KEY_REAL = 2
+KEY_FAKE = 3
+KEY_PENALTY = 4
+KEYS = 5
+
 
 class Batch(NamedTuple):
-    """Real examples [M, ...], labels [M], latents [M, Z], and a key for each purpose [M, 5, 2]."""
+    """Real examples [M, ...], labels [M], latents [M, Z], and random keys [M, KEYS, 2]."""
 
     real: tf.Tensor
     labels: tf.Tensor
@@ -22,7 +31,7 @@ class Batch(NamedTuple):
 
 
 class DiscriminatorInputs(NamedTuple):
-    """What the discriminator is shown, augmented and packed: [M / pack, ...]."""
+    """Real and generated examples, augmented and packed: [M / pack, ...] each."""
 
     real: tf.Tensor
     fake: tf.Tensor
@@ -30,8 +39,9 @@ class DiscriminatorInputs(NamedTuple):
 
 @dataclass
 class Player:
-    """A network and the optimizer of its weights, whose slots are made here."""
+    """Network and optimizer of one player; creates the optimizer's slots."""
 
+    name: str  # in tags
     network: tf.keras.layers.Layer
     optimizer: Scheduled
 
@@ -42,18 +52,29 @@ class Player:
     def weights(self) -> list[tf.Variable]:
         return self.optimizer.variables
 
-    def step(self, gradients: list[tf.Tensor], progress: tf.Tensor, name: str) -> Values:
-        """Apply gradients; the norms, by tags of this player."""
+    @property
+    def coupled(self) -> bool:
+        """Whether replicas meet inside the network, as in batch normalisation."""
+        return any(getattr(layer, "coupled", False) for layer in self.network.submodules)
+
+    def step(self, gradients: list[tf.Tensor], progress: tf.Tensor) -> Values:
+        """Apply gradients; return the norms, by tag."""
         norms = self.optimizer.step(gradients, progress)
         return {
-            f"gradient/{name}_{tag.removeprefix('gradient/')}": norm for tag, norm in norms.items()
+            f"gradient/{self.name}_{tag.removeprefix('gradient/')}": norm
+            for tag, norm in norms.items()
         }
+
+    def apply(self, gradients: list[tf.Tensor], values: Values, progress: tf.Tensor) -> Values:
+        """Apply gradients; return the sum over replicas of `values`, and the gradient's norms."""
+        return replicas.all_reduce_sum(values) | self.step(gradients, progress)
 
 
 @contextlib.contextmanager
 def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
-    """Undo what happens to a network's buffers inside: statistics of batch normalisation move in
-    its own steps only.
+    """Restore a network's buffers on leaving.
+
+    Statistics of batch normalisation then move in the network's own steps only.
     """
     buffers = network.non_trainable_variables
     before = [tf.identity(v) for v in buffers]
@@ -63,7 +84,8 @@ def unchanged(network: tf.keras.layers.Layer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watching(weights: list[tf.Variable]) -> Iterator[tf.GradientTape]:
+def watching(tensors: tf.Tensor | list[tf.Variable]) -> Iterator[tf.GradientTape]:
+    """Record operations for the gradient with respect to `tensors` alone."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(weights)
+        tape.watch(tensors)
         yield tape

@@ -1,4 +1,4 @@
-"""The parts of a GAN's iteration, for `sparring.benchmark.time_breakdown`."""
+"""Parts of a GAN's iteration, for `sparring.benchmark.time_breakdown`."""
 
 from typing import Any
 
@@ -7,18 +7,17 @@ import tensorflow as tf
 from sparring.benchmark import time_breakdown
 from sparring.benchmark.time_breakdown import Part
 from sparring.gans.adversarial_step import AdversarialStep
-from sparring.gans.players import Batch, DiscriminatorInputs
+from sparring.gans.players import KEYS, Batch, DiscriminatorInputs
 from sparring.xla import loops
 
 
 def shares(trainer: Any, seconds: float) -> dict[str, float]:
-    """Each part's share of an iteration's time, and the "rest": forward and backward passes of both
-    players.
+    """Measure each part's share of an iteration's time.
 
     data: real examples, labels, latents and keys; generate: the generator's forward pass; penalty:
-      the penalties and
-    their gradients (second derivatives, for most); optimizers: a step of either player's; average:
-    of the generator.
+    the penalties and their gradients (second derivatives, for most); optimizers: a step of each
+    player's; average: moving average of the generator; "rest": forward and backward passes of both
+    players.
     """
     game = trainer.game
     parts = {
@@ -38,14 +37,14 @@ def shares(trainer: Any, seconds: float) -> dict[str, float]:
 
 
 def _batch(game: AdversarialStep, i: tf.Tensor) -> Batch:
-    """Made of one number, so that making it takes no time."""
+    """Build a batch out of one number, so that building it takes no time."""
     size = game.rules.part
     number = 1e-3 * tf.cast(i % 7, tf.float32)
     return Batch(
         tf.fill([size, *game.data.shape], number),
         tf.zeros([size], tf.int64),
         tf.fill([size, game.latent], number),
-        tf.zeros([size, 5, 2], tf.uint32) + tf.cast(i, tf.uint32),
+        tf.zeros([size, KEYS, 2], tf.uint32) + tf.cast(i, tf.uint32),
     )
 
 
@@ -87,7 +86,7 @@ def _penalty(trainer: Any) -> Part:
 
     def once(i: tf.Tensor) -> tf.Tensor:
         batch = _batch(game, i)
-        packed = game.show(batch.real, batch.keys[:, 0], tf.constant(0.5))
+        packed = game.objective.augment(batch.real, batch.keys[:, 0], tf.constant(0.5))
         return _sum(
             game.penalty_gradients(
                 batch, DiscriminatorInputs(packed, packed + 0.1), tf.constant(0.5)
@@ -103,7 +102,7 @@ def _optimizers(trainer: Any) -> Part:
 
     def part(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         def step(player: Any) -> tf.Tensor:
-            return _sum(player.step([1e-3 * w for w in player.weights], tf.constant(0.5), "player"))
+            return _sum(player.step([1e-3 * w for w in player.weights], tf.constant(0.5)))
 
         total = _repeated(lambda _: step(game.discriminator), critic, total)
         return total + step(game.generator)

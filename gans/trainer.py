@@ -1,4 +1,4 @@
-"""Training a GAN: many iterations in one compiled call, everything in the checkpoint."""
+"""GAN trainer: many iterations in one compiled call, all state in the checkpoint."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ from sparring.gans.metrics.base import Metric, Metrics
 from sparring.gans.networks.pair import Pair
 from sparring.gans.penalties import Penalty
 from sparring.gans.settings import GameSettings
+from sparring.gans.state import objective_state
 from sparring.optim.optimizer import Scheduled
 from sparring.training.batch_trainer import BatchTrainer
 from sparring.training.trainer import Evaluation
@@ -29,17 +30,16 @@ from sparring.xla import compilation, loops
 
 
 class GANTrainer(BatchTrainer):
-    """A generator against a discriminator; satisfies `sparring.training.trainer.Trainer`.
+    """Trainer of a generator and a discriminator.
 
-    One iteration is `rules.n_critic` steps of the discriminator and one of the generator. A step of
-    the run is a real image that the discriminator is shown (an example, whatever the data consists
-    of).
+    One iteration is `rules.n_critic` discriminator steps and one generator step. A step of the run
+    is a real image shown to the discriminator (an example, for other data).
 
     Args:
       data: a `sparring.data.dataset.Data`.
       network: factories of the two networks, and the size of a latent vector.
       penalties, augmentations, metrics: by name; of metrics, factories called with the data.
-      objective: the tag that says how good it is; None: the first that a metric gives.
+      objective: tag of the score that selects the best model; None: the first of the metrics.
     """
 
     unit = "images"
@@ -95,7 +95,7 @@ class GANTrainer(BatchTrainer):
             parts=("plan", "update"),
         )
         self.settings = evaluation or EvaluationSettings()
-        self.alarms = Alarms(alarms or Limits())
+        self.alarms = Alarms(alarms or Limits(), unbounded=getattr(loss, "unbounded", False))
         self.sampler = Sampler(self.game, self.average, self.mode, seed, self.settings.batch_size)
         self.gallery = Gallery(self.sampler, self.settings, self.mode, seed)
 
@@ -103,12 +103,12 @@ class GANTrainer(BatchTrainer):
 
     @property
     def steps_per_iteration(self) -> int:
-        """Real examples of one iteration."""
+        """Number of real examples in one iteration."""
         return self.rules.batch_size * self.rules.n_critic
 
     @functools.cached_property
     def descriptions(self) -> Mapping[str, str]:
-        """Tag -> what it measures."""
+        """Description of each tag."""
         return self._training | self.metrics.descriptions | PICTURES
 
     @functools.cached_property
@@ -132,7 +132,7 @@ class GANTrainer(BatchTrainer):
 
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
-        """TensorBoard's custom scalars."""
+        """Layout of TensorBoard's custom scalars."""
         norms = [f"gradient/{player}_norm" for player in ("generator", "discriminator")]
         penalties = (
             {"penalties": [f"penalty/{name}" for name in self.game.penalties]}
@@ -153,7 +153,7 @@ class GANTrainer(BatchTrainer):
 
     @functools.cached_property
     def model(self) -> tf.train.Checkpoint:
-        """Both networks, and the generator's average, which is what is sampled from."""
+        """Networks of both players, and the generator's average, which samples are drawn from."""
         return tf.train.Checkpoint(
             generator=self.game.generator.network,
             discriminator=self.game.discriminator.network,
@@ -162,13 +162,14 @@ class GANTrainer(BatchTrainer):
 
     @functools.cached_property
     def checkpoint(self) -> tf.train.Checkpoint:
-        """Every variable."""
+        """Variables of everything, including losses, penalties and augmentations."""
         return tf.train.Checkpoint(
             model=self.model,
             generator_optimizer=self.game.generator.optimizer.keras,
             discriminator_optimizer=self.game.discriminator.optimizer.keras,
             iterations=self.iterations,
             means=self.means,
+            **objective_state(self.game.objective),
         )
 
     def scalars(self) -> dict[str, float]:
@@ -197,13 +198,14 @@ class GANTrainer(BatchTrainer):
         return found
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
-        """Shares of an iteration's time, each measured for about `seconds`: see
-        sparring.gans.time_breakdown.
+        """Measure shares of an iteration's time, each for about `seconds`.
+
+        See `sparring.gans.time_breakdown`.
         """
         return time_breakdown.shares(self, seconds)
 
     def export(self) -> Export:
-        """The averaged generator and the discriminator."""
+        """Return the signatures of the averaged generator and the discriminator."""
         return gans_export.game(self)
 
     # ---- the program -----------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class GANTrainer(BatchTrainer):
         return (tf.constant(np.pad(rows, padding), tf.int64),)
 
     def learn(self, batch: tf.Tensor, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-        """Do the steps of one iteration; `batch` [n_critic, B] holds the examples of each."""
+        """Run the steps of one iteration; `batch` [n_critic, B] holds the examples of each."""
         critic = self.rules.n_critic
         game = self.game
         images = (iteration + 1) * self.steps_per_iteration

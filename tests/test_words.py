@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("research", "agents", "gans", "envs")
 # Places whose docstrings do not keep to the rules yet
-NOT_YET = ("gans",)
+NOT_YET: tuple[str, ...] = ()
 QUESTIONS = re.compile(r"(What|Whoever|Where|How|Who|Which|Why|When)\b")
 # Pronouns and connectives, which are neither a verb nor the beginning of a noun phrase
 CONNECTIVES = re.compile(

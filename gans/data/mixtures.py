@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane: what a generator drops modes of, countably."""
+"""Mixtures of Gaussians in the plane, whose modes can be counted."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,14 +7,13 @@ from sparring.data.dataset import known
 from sparring.errors import UserError
 from sparring.xla import random
 
-ENDLESS = 10_000  # how many of endless examples `examples` gives when asked for all
+ENDLESS = 10_000  # examples that `examples` returns without a limit
 
 
 class Mixture:
-    """Evenly weighted Gaussians of one spread around `centers` [K, F], drawn anew for every batch;
-    satisfies `Data`.
+    """Evenly weighted Gaussians of one standard deviation around `centers` [K, F]; a `Data`.
 
-    A label is the number of the mode that an example is drawn from.
+    Examples are drawn anew for every batch. A label is the index of the mode of its example.
     """
 
     count = 0  # endless
@@ -33,17 +32,17 @@ class Mixture:
         self.classes = len(self.centers)
 
     def plan(self, first: int, steps: int, size: int) -> np.ndarray:
-        """Running numbers, int64 [steps, size]: every example is new, drawn from its key."""
+        """Return running numbers, int64 [steps, size]: every example is new, drawn from its key."""
         return np.arange(first * size, (first + steps) * size, dtype=np.int64).reshape(steps, size)
 
     def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `Data.take`: examples drawn from `keys`; `rows` are not looked at."""
+        """Draw examples from `keys`, as `Data.take`; `rows` are ignored."""
         labels = random.integers(random.fold(keys, 0), 1, self.classes)[..., 0]  # [B]
         noise = random.normal(random.fold(keys, 1), self.shape[0])  # [B, F]
         return tf.gather(tf.constant(self.centers), labels) + self.sigma * noise, labels
 
     def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Data.examples`: `limit` examples, always the same; all: 10 000."""
+        """Return the same `limit` examples at every call, 10 000 by default, as `Data.examples`."""
         keys = random.members(
             random.stream(0, f"mixture/{known(split)}"), ENDLESS if limit is None else limit
         )
@@ -52,16 +51,18 @@ class Mixture:
 
 
 def ring(modes: int = 8, radius: float = 1.0, sigma: float = 0.01) -> Mixture:
-    """Modes evenly on a circle, the first at (radius, 0); by default PacGAN's ring (Lin et al.
-    2018, section 4.1).
+    """Mixture with modes evenly on a circle, the first at (radius, 0).
+
+    The defaults are PacGAN's ring (Lin et al. 2018, section 4.1).
     """
     angles = 2.0 * np.pi * np.arange(modes) / modes
     return Mixture(radius * np.stack([np.cos(angles), np.sin(angles)], axis=1), sigma)
 
 
 def grid(side: int = 5, spacing: float = 2.0, sigma: float = 0.05) -> Mixture:
-    """Modes on a square grid around (0, 0); by default PacGAN's, {-4, -2, 0, 2, 4} both ways
-    (section 4.1).
+    """Mixture with modes on a square grid around (0, 0).
+
+    The defaults are PacGAN's grid, {-4, -2, 0, 2, 4} both ways (Lin et al. 2018, section 4.1).
     """
     line = spacing * (np.arange(side) - (side - 1) / 2.0)
     return Mixture(np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2), sigma)

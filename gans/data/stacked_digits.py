@@ -11,13 +11,12 @@ from sparring.errors import UserError
 
 
 class StackedDigits:
-    """Images [8, 8, 3] whose channels are three of scikit-learn's digits, chosen at random;
-    satisfies `Data`.
+    """Images [8, 8, 3] whose channels are three random digits of scikit-learn; a `Data`.
 
-    Metz et al. 2016 ("Unrolled GANs") stacked MNIST so. The label is the number the digits make,
-    red first: 0 .. 999. `train` triples are made of the training digits and `test` triples of the
-    others, the same in every run; `seed` fixes the order of the batches. What is held in memory are
-    the digits and which of them each triple is.
+    Metz et al. 2016 ("Unrolled GANs") stacked MNIST this way. The label is the number that the
+    digits form, red first: 0 .. 999. `train` triples consist of the training digits and `test`
+    triples of the others, the same in every run; `seed` fixes the order of the batches. Only the
+    digits and the indices of each triple are held in memory.
     """
 
     classes = 1000
@@ -29,18 +28,17 @@ class StackedDigits:
         self.shape = (*self.digits.shape[:2], 3)
         self.count = train
         self._parts = {s: self.digits.examples(s) for s in SPLITS}
-        self._triples = {
-            s: _triples(len(self._parts[s][0]), n, i)
-            for i, (s, n) in enumerate(zip(SPLITS, (train, test), strict=True))
-        }
+        self._triples = {}
+        for i, (split, size) in enumerate(zip(SPLITS, (train, test), strict=True)):
+            self._triples[split] = _triples(len(self._parts[split][0]), size, i)
         self._order = Order(train, seed)
 
     def plan(self, first: int, steps: int, size: int) -> np.ndarray:
-        """As `Data.plan`."""
+        """Plan batches, as `Data.plan`."""
         return self._order.plan(first, steps, size)
 
     def take(self, rows: tf.Tensor, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `Data.take`; nothing is drawn."""
+        """Return examples by row, as `Data.take`; nothing is random."""
         triples, images, labels = self._on_device
         chosen = tf.gather(triples, rows)  # [B, 3]
         # [B, 3, 8, 8] -> [B, 8, 8, 3]
@@ -55,7 +53,7 @@ class StackedDigits:
             return (tf.constant(self._triples["train"]), *map(tf.constant, self._parts["train"]))
 
     def examples(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Data.examples`."""
+        """Return examples of a split, as `Data.examples`."""
         triples = self._triples[known(split)]
         if limit is not None and limit < len(triples):
             triples = triples[np.sort(permutation(len(triples), 0)[:limit])]
@@ -64,6 +62,6 @@ class StackedDigits:
 
 
 def _triples(digits: int, count: int, stream: int) -> np.ndarray:
-    """Which digits each triple is of, int64 [count, 3], evenly."""
+    """Return the indices of the digits of each triple, int64 [count, 3], evenly distributed."""
     words = np.random.Philox(key=np.array([0x57AC, stream], np.uint64)).random_raw(3 * count)
     return (words % np.uint64(digits)).astype(np.int64).reshape(count, 3)

@@ -1,1 +1,1 @@
-"""What generated examples are worth: scores that say how they were computed."""
+"""Metrics of generated examples; every score states how it was computed."""

@@ -1,4 +1,4 @@
-"""What a metric is, and several of them over the same samples."""
+"""Metric protocol, and the evaluation of several metrics on the same samples."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
@@ -14,31 +14,29 @@ Sample = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 class Metric(Protocol):
-    """A score of generated examples, built for one data set; the same samples give the same score.
+    """Deterministic score of generated examples, built for one data set.
 
-    A metric with a method `pictures(sample) -> dict[str, np.ndarray]` also shows something: uint8
+    A metric with a method `pictures(sample) -> dict[str, np.ndarray]` also returns images: uint8
     [N, H, W, C] by tag.
     """
 
     descriptions: Mapping[str, str]  # tag -> what it measures, its unit and protocol
-    samples: int  # how many generated examples it looks at
+    samples: int  # number of generated examples
     smaller: Collection[str]  # the tags of which less is better
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """How it is computed, as plain values: samples, split, reference, features, hash of the
-        extractor, ...
-        """
+        """Protocol of the metric, as plain values: samples, split, features, extractor's hash."""
 
     def __call__(self, sample: Sample) -> dict[str, float]:
-        """Tag -> value."""
+        """Compute values by tag."""
 
 
 class Metrics:
-    """Several metrics by name over the same samples; itself a metric.
+    """Several metrics, by name, over the same samples; itself a metric.
 
     `makers` build each from the data. The largest number of samples that any of them needs is drawn
-    once, and each looks at the first of them. Raises UserError when two would write one tag.
+    once, and each uses the first of them. Raises UserError when two would write one tag.
     """
 
     def __init__(self, data: Data, makers: Mapping[str, Callable[[Data], Metric]]) -> None:
@@ -56,7 +54,7 @@ class Metrics:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Each metric's notes by its name."""
+        """Notes of each metric, by its name."""
         return {name: dict(part.notes) for name, part in self.parts.items()}
 
     def __call__(self, sample: Sample) -> dict[str, float]:
@@ -64,20 +62,24 @@ class Metrics:
         return {tag: value for part in self.parts.values() for tag, value in part(shared).items()}
 
     def pictures(self, sample: Sample) -> dict[str, np.ndarray]:
-        """What those that show something show, uint8 [N, H, W, C] by tag."""
+        """Return the images of those metrics that have any, uint8 [N, H, W, C] by tag."""
         shared = self._shared(sample)
         found: dict[str, np.ndarray] = {}
         for part in self.parts.values():
-            found |= part.pictures(shared) if hasattr(part, "pictures") else {}
+            pictures = getattr(part, "pictures", None)  # optional in a metric
+            if pictures is not None:
+                found |= pictures(shared)
         return found
 
     def features(self, examples: np.ndarray) -> np.ndarray:
-        """What the first metric with an extractor sees in examples [N, ...], float32 [N, D]; else
-        the examples.
+        """Return features [N, D], float32, of examples [N, ...] by the first extractor of a metric.
+
+        Returns the examples themselves if there is none.
         """
         for part in self.parts.values():
-            if hasattr(part, "extractor"):
-                return part.extractor.members[0](examples)
+            extractor = getattr(part, "extractor", None)  # optional in a metric
+            if extractor is not None:
+                return extractor.members[0](examples)
         return examples.reshape(len(examples), -1)
 
     def _shared(self, sample: Sample) -> Sample:

@@ -1,6 +1,4 @@
-"""A small classifier trained on the real training split: an extractor of features that
-see classes.
-"""
+"""Classifier trained on the real training split, as a feature extractor."""
 
 import contextlib
 import functools
@@ -32,15 +30,14 @@ _VERSION = 1  # of what follows: a change to the network or its training makes a
 
 
 class Classifier:
-    """An extractor whose features are the last hidden layer of a network trained on the train
-    split's labels.
+    """Extractor of the last hidden layer of a classifier trained on the train split.
 
     Trained once for each data set and kept in `cache` (null: ~/.cache/sparring), under the hash of
     the training data and of everything the training depends on, as plain arrays of weights. Adam,
-    `steps` batches of 128, the rate falling in a straight line to nothing; it always begins and is
-    shuffled alike. Its accuracy on the test split is in the notes. Features are scaled to a mean
-    square of 1 over the train split, so that scores of different data are of like size. At most
-    `limit` training examples are used. UserError if the data has no labels.
+    `steps` batches of 128, the learning rate falling linearly to zero; initialisation and shuffling
+    are fixed. Its accuracy on the test split is in the notes. Features are scaled to a mean square
+    of 1 over the train split, so that scores of different data are of similar size. At most `limit`
+    training examples are used. UserError if the data has no labels.
     """
 
     name = "classifier"
@@ -66,22 +63,22 @@ class Classifier:
         self.members = (self.features,)
 
     def features(self, examples: np.ndarray) -> np.ndarray:
-        """Examples [N, *shape] -> float32 [N, 64]."""
+        """Compute features of examples [N, *shape], float32 [N, 64]."""
         return in_batches(self._network.features, examples)
 
     def probabilities(self, examples: np.ndarray) -> np.ndarray:
-        """Examples [N, *shape] -> float32 [N, classes]."""
+        """Compute class probabilities of examples [N, *shape], float32 [N, classes]."""
         return in_batches(self._network.probabilities, examples)
 
     @functools.cached_property
     def accuracy(self) -> float:
-        """The share of the test split that it names rightly."""
+        """Accuracy on the test split."""
         examples, labels = self.data.examples("test", self.limit)
         return float((self.probabilities(examples).argmax(axis=1) == labels).mean())
 
     @property
     def notes(self) -> dict[str, Any]:
-        """As `Extractor.notes`."""
+        """Protocol of the extractor, as `Extractor.notes`."""
         return {
             "features": "last hidden layer of a classifier of the real train split",
             "dimension": extractors._FEATURES,
@@ -115,8 +112,9 @@ class Classifier:
 
 
 def _scaled(weights: Weights, mean_square: float) -> Weights:
-    """The same classifier with features of mean square 1: rectified layers may be scaled, if the
-    next is unscaled.
+    """Rescale weights so that features have mean square 1 and predictions stay the same.
+
+    A rectified layer may be scaled if the next one is unscaled.
     """
     *below, kernel, bias, last, offset = weights
     scale = max(mean_square, 1e-12) ** 0.5
@@ -126,8 +124,9 @@ def _scaled(weights: Weights, mean_square: float) -> Weights:
 def fit(
     weights: Weights, examples: np.ndarray, labels: np.ndarray, steps: int, learning_rate: float
 ) -> Weights:
-    """Weights after `steps` steps of Adam (Kingma and Ba 2014) on the cross-entropy of batches of
-    128.
+    """Train weights by `steps` steps of Adam (Kingma and Ba 2014) on the cross-entropy.
+
+    Batches have 128 examples.
     """
     mode = compilation.resolve("auto", weights)
     step = compilation.function(functools.partial(_adam_step, len(weights)), mode)
@@ -153,7 +152,10 @@ def fit(
 def _adam_step(
     count: int, state: list[tf.Tensor], rate: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor
 ) -> list[tf.Tensor]:
-    """`state`: weights, means of gradients and means of squared gradients, `count` each."""
+    """Take one Adam step.
+
+    `state`: weights, means of gradients and means of squared gradients, `count` of each.
+    """
     weights = state[:count]
     first = state[count : 2 * count]
     second = state[2 * count :]
@@ -176,7 +178,7 @@ def _default_cache() -> Path:
 
 
 def _load(file: Path, like: Weights) -> Weights | None:
-    """The weights in a file, if they are sound and shaped `like` these."""
+    """Load the weights in a file, if they are intact and have the shapes of `like`."""
     try:
         with file.open("rb") as opened:  # np.load leaves a damaged file open
             found = np.load(opened, allow_pickle=False)
@@ -194,9 +196,7 @@ def _load(file: Path, like: Weights) -> Weights | None:
 
 
 def _save(file: Path, weights: Weights) -> None:
-    """Whole or not at all; a folder that cannot be written costs the next run the training, no
-    more.
-    """
+    """Write weights atomically; warn if the folder is not writable, as the next run must train."""
     arrays = {f"{i:03d}": np.asarray(w) for i, w in enumerate(weights)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def _save(file: Path, weights: Weights) -> None:
 
 @contextlib.contextmanager
 def _replacing(file: Path) -> Iterator[Any]:
-    """A file beside `file` that takes its place once it is written."""
+    """Yield a temporary file beside `file` that replaces it once written."""
     with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as target:
         try:
             yield target

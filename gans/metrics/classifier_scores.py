@@ -1,4 +1,4 @@
-"""Scores by what a classifier of the real data says of generated examples."""
+"""Scores from a classifier's predictions on generated examples."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ from sparring.gans.metrics.mode_coverage import divergence
 def inception_form(probabilities: np.ndarray) -> float:
     """Compute exp of the mean KL(p(y|x) || p(y)) from p(y|x) [N, classes] (Salimans et al. 2016).
 
-    1 if all are judged alike, the number of classes if each is judged surely and evenly. Over all
-    examples at once, not ten parts.
+    1 if all predictions are equal, the number of classes if each is certain and classes are even.
+    Over all examples at once, not ten parts.
     """
     p = probabilities.astype(np.float64)
     marginal = p.mean(axis=0)
@@ -28,8 +28,7 @@ def inception_form(probabilities: np.ndarray) -> float:
 
 
 class Judged:
-    """The Inception score's form by a classifier, `is_classifier`, and whether generated examples
-    are of their label.
+    """Inception score by a classifier, `is_classifier`, and accuracy of the labels asked for.
 
     `label_accuracy`: whether the generator is conditional, so that its labels mean something. The
     floor is of the real test split.
@@ -60,7 +59,7 @@ class Judged:
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
-        """As `Metric.notes`."""
+        """Protocol of the metric, as `Metric.notes`."""
         return {
             "samples": self.samples,
             **self.classifier.notes,
@@ -87,13 +86,12 @@ class Judged:
 
 
 class StackedModes:
-    """Modes of 1000 that stacked digits cover, and the reverse KL divergence of their shares from
-    the real ones.
+    """Modes of stacked digits that are covered, of 1000, and the reverse KL divergence.
 
-    Each channel's digit is named by a classifier of single digits; the number they make is the
-    mode. PacGAN's protocol (Lin et al. 2018, section 4.2) with 26 000 samples. KL(generated ||
-    real) in nats, the real shares being products of the digits' shares in the train split. The
-    floor is of the real test split.
+    A classifier of single digits predicts each channel's digit; the number they form is the mode.
+    PacGAN's protocol (Lin et al. 2018, section 4.2) with 26 000 samples. KL(generated || real) in
+    nats, the real shares being products of the digits' shares in the train split. The floor is of
+    the real test split.
     """
 
     descriptions = {  # noqa: RUF012
@@ -122,7 +120,7 @@ class StackedModes:
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
-        """As `Metric.notes`."""
+        """Protocol of the metric, as `Metric.notes`."""
         return {
             "samples": self.samples,
             "modes": 1000,
@@ -143,7 +141,7 @@ class StackedModes:
 
     @functools.cached_property
     def _real(self) -> np.ndarray:
-        """Shares of the thousand numbers, [1000]."""
+        """Shares of the thousand numbers in the real data, [1000]."""
         digit = (
             np.bincount(self.data.digits.examples("train")[1], minlength=10)
             / self.data.digits.count

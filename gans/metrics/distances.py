@@ -1,7 +1,7 @@
-"""Distances between two sets of feature vectors, in float64 and in blocks: memory does not grow
-with their product.
+"""Distances between two sets of feature vectors, in float64 and in blocks.
 
-Features are arrays [N, D] of any float type; `real` is the reference. Each function is plain numpy.
+Memory does not grow with the product of their sizes. Features are arrays [N, D] of any float type;
+`real` is the reference. Each function is plain numpy.
 """
 
 from collections.abc import Iterator
@@ -12,9 +12,7 @@ _BLOCK_BYTES = 32 * 2**20  # of one block of distances
 
 
 class Moments:
-    """Mean [D] and covariance [D, D] of vectors that come in blocks, merged without cancellation
-    (Chan et al. 1979).
-    """
+    """Running mean [D] and covariance [D, D], merged without cancellation (Chan et al. 1979)."""
 
     def __init__(self, dimension: int) -> None:
         self.count = 0
@@ -22,7 +20,7 @@ class Moments:
         self._scatter = np.zeros((dimension, dimension))
 
     def add(self, features: np.ndarray) -> None:
-        """Take in further vectors [N, D]."""
+        """Add vectors [N, D]."""
         block = features.astype(np.float64)
         mean = block.mean(axis=0)
         count = len(block)
@@ -35,12 +33,12 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased: divided by N - 1."""
+        """Unbiased covariance [D, D]: divided by N - 1."""
         return self._scatter / (self.count - 1)
 
 
 def moments(features: np.ndarray) -> Moments:
-    """The moments of vectors [N, D], taken in in blocks."""
+    """Compute the moments of vectors [N, D] in blocks."""
     found = Moments(features.shape[1])
     for start, stop in _blocks(len(features), features.shape[1]):
         found.add(features[start:stop])
@@ -48,12 +46,11 @@ def moments(features: np.ndarray) -> Moments:
 
 
 def frechet(a: Moments, b: Moments) -> float:
-    """The squared Frechet distance between two Gaussians (Dowson, Landau 1982), as in Heusel et al.
-    2017.
+    """Compute the squared Frechet distance between two Gaussians (Dowson, Landau 1982).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is that of the symmetric
-    C1^(1/2) C2 C1^(1/2), by eigenvalues; rank-deficient covariances, as of fewer samples than
-    dimensions, are no trouble.
+    As in Heusel et al. 2017: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is
+    that of the symmetric C1^(1/2) C2 C1^(1/2), by eigenvalues; rank-deficient covariances, as of
+    fewer samples than dimensions, are handled.
     """
     values, vectors = np.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
@@ -65,18 +62,16 @@ def frechet(a: Moments, b: Moments) -> float:
 
 
 def kernel_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """The squared maximum mean discrepancy under (x.y / D + 1)^3, unbiased (Binkowski et al. 2018,
-    "Demystifying MMD").
+    """Compute the squared maximum mean discrepancy under (x.y / D + 1)^3, unbiased.
 
-    Over all pairs instead of random subsets: exact and of the least variance. It may be below zero,
-      as unbiased
-    estimates of a distance of zero must be.
+    Binkowski et al. 2018, "Demystifying MMD", over all pairs instead of random subsets: exact and
+    of least variance. Like any unbiased estimate of a distance near zero, it may be negative.
     """
     return kernel_within(real) + kernel_within(fake) - 2.0 * kernel_between(real, fake)
 
 
 def kernel_within(x: np.ndarray) -> float:
-    """The mean of that kernel over pairs of different vectors of x [N, D]."""
+    """Average the kernel over pairs of different vectors of x [N, D]."""
     squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
     alone = float(((squares / x.shape[1] + 1.0) ** 3).sum())
     count = len(x)
@@ -84,7 +79,7 @@ def kernel_within(x: np.ndarray) -> float:
 
 
 def kernel_between(x: np.ndarray, y: np.ndarray) -> float:
-    """The mean of that kernel over pairs of one vector of x [M, D] and one of y [N, D]."""
+    """Average the kernel over pairs of one vector of x [M, D] and one of y [N, D]."""
     total = 0.0
     for _, inner in _products(x, y, np.zeros(x.shape[1])):
         inner /= x.shape[1]
@@ -97,14 +92,15 @@ def kernel_between(x: np.ndarray, y: np.ndarray) -> float:
 def neighbours(
     real: np.ndarray, fake: np.ndarray, k: int, real_radius: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Precision, recall (Kynkaanniemi et al. 2019), density, coverage (Naeem et al. 2020) by k-th
-    neighbours' balls.
+    """Compute precision, recall, density and coverage from k-nearest-neighbour balls.
+
+    Precision, recall: Kynkaanniemi et al. 2019; density, coverage: Naeem et al. 2020.
 
     precision: share of fake examples in some real example's ball, whose radius is the distance to
-      its k-th nearest
-    real neighbour; recall: share of real ones in some fake one's ball. density: how many real balls
-    a fake example is in, divided by k; above 1 where fakes crowd. coverage: share of real examples
-    whose ball holds a fake one. `real_radius` is `radii(real, k)`, if known.
+    its k-th nearest real neighbour; recall: share of real examples in some fake one's ball.
+    density: number of real balls a fake example is in, divided by k; above 1 where fakes crowd.
+    coverage: share of real examples whose ball holds a fake one. `real_radius` is `radii(real, k)`,
+    if known.
     """
     # [M], [N]
     real_radius = radii(real, k) if real_radius is None else real_radius
@@ -125,8 +121,9 @@ def neighbours(
 
 
 def nearest(examples: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each vector [N, D] the nearest of `others` [M, D]: its index int64 [N] and distance
-    float64 [N].
+    """Find the nearest of `others` [M, D] to each vector [N, D].
+
+    Returns indices, int64 [N], and distances, float64 [N].
     """
     index = np.empty(len(examples), np.int64)
     distance = np.empty(len(examples))
@@ -137,7 +134,7 @@ def nearest(examples: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each vector to its k-th nearest other, [N]."""
+    """Compute the squared distance of each vector to its k-th nearest other, [N]."""
     radius = np.empty(len(x))
     for rows, squares in _squared_distances(x, x):
         squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf  # itself
@@ -147,7 +144,7 @@ def radii(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of x and their squared distances to all of y, [b, M]."""
+    """Yield rows of x and their squared distances to all of y, [b, M]."""
     center = y.mean(axis=0, dtype=np.float64)  # distances stay, |x|^2 + |y|^2 - 2 x.y cancels less
     x_squares = _norms(x, center)
     y_squares = _norms(y, center)
@@ -159,7 +156,7 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np
 
 
 def _norms(x: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """Squared lengths of x - center, [N]."""
+    """Compute squared norms of x - center, [N]."""
     parts = (x[start:stop] - center for start, stop in _blocks(*x.shape))
     return np.concatenate([np.einsum("nd,nd->n", part, part) for part in parts])
 
@@ -167,9 +164,9 @@ def _norms(x: np.ndarray, center: np.ndarray) -> np.ndarray:
 def _products(
     x: np.ndarray, y: np.ndarray, center: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Rows of x and the inner products of x - center with all of y - center, [b, M], in float64.
+    """Yield rows of x and the inner products of x - center with all of y - center, [b, M].
 
-    y too is turned to float64 a piece at a time, so that no whole copy of either is made.
+    In float64; y too is converted a block at a time, so that neither is copied whole.
     """
     for start, stop in _blocks(len(x), len(y)):
         block = x[start:stop] - center
@@ -180,11 +177,10 @@ def _products(
 
 
 def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, directions: np.ndarray) -> float:
-    """The root of the mean over `directions` [P, D] of the squared 2-Wasserstein distance between
-    projections.
+    """Compute the sliced 2-Wasserstein distance along `directions` [P, D].
 
-    Bonneel et al. 2015. As many real as fake vectors, [N, D] each: along a line the k-th smallest
-    go together.
+    The root of the mean over directions of the squared distance between projections (Bonneel et al.
+    2015). As many real as fake vectors, [N, D] each: the k-th smallest projections are paired.
     """
     total = 0.0
     for start, stop in _blocks(len(directions), max(real.shape)):
@@ -196,7 +192,7 @@ def sliced_wasserstein(real: np.ndarray, fake: np.ndarray, directions: np.ndarra
 
 
 def _blocks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Pieces of so many rows that a float64 matrix of them and the columns has 32 MiB."""
+    """Yield slices of rows such that a float64 matrix of them and the columns has 32 MiB."""
     size = max(1, _BLOCK_BYTES // (8 * columns))
     for start in range(0, rows, size):
         yield start, min(rows, start + size)

@@ -1,8 +1,7 @@
-"""What turns examples into features: pixels, or small networks with random or trained weights.
+"""Feature extractors: pixels, or small networks with random or trained weights.
 
-An extractor is made for one data set. It is plain functions of arrays of weights, with no variable
-in it, so it works in the scope of any strategy; its features are the same in every run of one
-machine.
+An extractor is made for one data set. It consists of functions of arrays of weights, without
+variables, so it works in the scope of any strategy; its features are reproducible on one machine.
 """
 
 import functools
@@ -22,8 +21,9 @@ _FEATURES = 64  # of a network's last hidden layer
 
 
 class Extractor(Protocol):
-    """Examples [N, *shape] in the data's range -> features float32 [N, D], by one or several
-    networks.
+    """Extractor of features float32 [N, D] from examples [N, *shape], by one or several networks.
+
+    Examples are in the data's range.
     """
 
     name: (
@@ -35,11 +35,11 @@ class Extractor(Protocol):
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """What it is, its dimension D and its hash, as plain values."""
+        """Name, dimension D and hash of the extractor, as plain values."""
 
 
 class Pixels:
-    """The examples themselves, flattened."""
+    """Flattened examples as features."""
 
     name = "pixels"
 
@@ -49,16 +49,16 @@ class Pixels:
 
 
 def flat(examples: np.ndarray) -> np.ndarray:
-    """[N, ...] -> [N, F]."""
+    """Flatten [N, ...] -> [N, F]."""
     return examples.reshape(len(examples), -1)
 
 
 class RandomNetworks:
-    """`count` small networks with random weights fixed by their number; their scores are averaged.
+    """Ensemble of `count` small random networks, whose scores are averaged.
 
-    Random features rank generators nearly as trained ones do and need no training (Lee et al. 2022,
-    "Trained networks are not needed: FID with random features", arXiv 2208.09218; Naeem et al. 2020
-    for precision and recall).
+    The weights are fixed by a network's number. Random features rank generators nearly as trained
+    ones do and need no training (Lee et al. 2022, "Trained networks are not needed: FID with random
+    features", arXiv 2208.09218; Naeem et al. 2020 for precision and recall).
     """
 
     name = "random"
@@ -78,11 +78,11 @@ class RandomNetworks:
 
 
 class Network:
-    """Convolutions that halve an image until it is at most 4 pixels wide, then dense layers; pure
-    functions of weights.
+    """Small network as functions of its weights.
 
-    Vectors take two dense layers instead. Everything between is rectified; the last hidden layer
-    has 64 units: the features.
+    Convolutions halve an image until it is at most 4 pixels wide, then dense layers follow. Vectors
+    take two dense layers instead. All hidden layers are rectified; the last has 64 units: the
+    features.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -90,11 +90,11 @@ class Network:
         self._mode = compilation.resolve("auto", weights)
 
     def features(self, examples: tf.Tensor) -> tf.Tensor:
-        """Examples [B, *shape] -> float32 [B, 64]."""
+        """Compute features of examples [B, *shape], float32 [B, 64]."""
         return _compiled(hidden, self._mode)(self.weights, examples)
 
     def probabilities(self, examples: tf.Tensor) -> tf.Tensor:
-        """Examples [B, *shape] -> float32 [B, classes]."""
+        """Compute class probabilities of examples [B, *shape], float32 [B, classes]."""
         return tf.nn.softmax(_compiled(logits, self._mode)(self.weights, examples))
 
 
@@ -102,12 +102,12 @@ class Network:
 def _compiled(
     function: Callable[[Weights, tf.Tensor], tf.Tensor], mode: str
 ) -> Callable[..., tf.Tensor]:
-    """One for all networks, whose weights are arguments: those of one size share a trace."""
+    """Compile once for all networks: weights are arguments, so equal sizes share a trace."""
     return compilation.function(function, mode)
 
 
 def initial(shape: Sequence[int], outputs: int, key: tf.Tensor) -> Weights:
-    """Weights drawn from `key` (He et al. 2015), biases zero: kernel, bias, kernel, bias, ..."""
+    """Draw weights from `key` (He et al. 2015), biases zero: kernel, bias, kernel, bias, ..."""
     kernels: list[tuple[int, ...]] = []
     if len(shape) == 3:
         height, width, channels = shape
@@ -132,7 +132,7 @@ def initial(shape: Sequence[int], outputs: int, key: tf.Tensor) -> Weights:
 
 
 def hidden(weights: Weights, examples: tf.Tensor) -> tf.Tensor:
-    """The features [B, 64] of examples [B, *shape]."""
+    """Compute the features [B, 64] of examples [B, *shape]."""
     x = examples
     for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
         if kernel.shape.rank == 4:
@@ -144,16 +144,14 @@ def hidden(weights: Weights, examples: tf.Tensor) -> tf.Tensor:
 
 
 def logits(weights: Weights, examples: tf.Tensor) -> tf.Tensor:
-    """The last layer's outputs [B, classes]."""
+    """Compute the outputs of the last layer, [B, classes]."""
     return hidden(weights, examples) @ weights[-2] + weights[-1]
 
 
 def in_batches(
     function: Callable[[tf.Tensor], tf.Tensor], examples: np.ndarray, batch: int = 256
 ) -> np.ndarray:
-    """`function` of examples [N, *shape], a batch at a time, as an array [N, ...]; one shape, so
-    one trace.
-    """
+    """Apply `function` to examples [N, *shape] in batches of one shape: an array [N, ...]."""
     found = []
     for start in range(0, len(examples), batch):
         block = examples[start : start + batch]
@@ -164,7 +162,7 @@ def in_batches(
 
 
 def fingerprint(arrays: Sequence[Any], *words: Any) -> str:
-    """The first 16 hex digits of the SHA-256 of arrays, their shapes and types, and of words."""
+    """Hash arrays, their shapes and types, and words: 16 hex digits of their SHA-256."""
     digest = hashlib.sha256()
     for array in map(np.ascontiguousarray, arrays):
         digest.update(f"{array.dtype.str}{array.shape}".encode())

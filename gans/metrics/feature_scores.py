@@ -1,5 +1,6 @@
-"""Scores over an extractor's features: Frechet and kernel distance; precision, recall, density and
-coverage.
+"""Scores over an extractor's features.
+
+Frechet and kernel distance; precision, recall, density and coverage.
 """
 
 import functools
@@ -18,10 +19,9 @@ Features = Sequence[np.ndarray]  # of each of an extractor's members, [N, D]
 
 
 class Score(Protocol):
-    """A number, or several, from the features [M, D] of real and [N, D] of generated examples:
-    `(prepare(real), fake)`.
+    """Score of generated features [N, D] against real ones [M, D]: `(prepare(real), fake)`.
 
-    What `prepare` returns is kept for all later calls.
+    The result of `prepare` is kept for all later calls.
     """
 
     parts: Mapping[
@@ -31,15 +31,16 @@ class Score(Protocol):
     fewest: int  # examples of either kind that it can be taken of
 
     def prepare(self, real: np.ndarray) -> Any:
-        """What of the real features the score needs."""
+        """Compute what the score needs of the real features."""
 
     def __call__(self, prepared: Any, fake: np.ndarray) -> Mapping[str, float]:
-        """Name -> value."""
+        """Compute values by name."""
 
 
 class Frechet:
-    """The squared Frechet distance between Gaussians fitted to the features: `fid_classifier`,
-    `fid_random`, `fid`.
+    """Squared Frechet distance between Gaussians fitted to the features.
+
+    Tags: `fid_classifier`, `fid_random`, `fid`.
     """
 
     distance = True
@@ -52,7 +53,7 @@ class Frechet:
     }
 
     def prepare(self, real: np.ndarray) -> distances.Moments:
-        """As `Score.prepare`."""
+        """Compute moments, as `Score.prepare`."""
         return distances.moments(real)
 
     def __call__(self, prepared: distances.Moments, fake: np.ndarray) -> dict[str, float]:
@@ -60,8 +61,9 @@ class Frechet:
 
 
 class Kernel:
-    """The unbiased kernel distance, `kid_classifier` and so on: for few samples, as their number
-    does not bias it.
+    """Unbiased kernel distance, `kid_classifier` and so on.
+
+    For few samples: their number does not bias it.
     """
 
     distance = True
@@ -74,7 +76,7 @@ class Kernel:
     }
 
     def prepare(self, real: np.ndarray) -> tuple[np.ndarray, float]:
-        """As `Score.prepare`."""
+        """Compute the mean kernel within the real features, as `Score.prepare`."""
         return real, distances.kernel_within(real)
 
     def __call__(self, prepared: tuple[np.ndarray, float], fake: np.ndarray) -> dict[str, float]:
@@ -87,8 +89,9 @@ class Kernel:
 
 
 class Neighbours:
-    """Precision, recall, density and coverage with the `k`-th nearest neighbour's balls; `suffix`
-    ends their tags.
+    """Precision, recall, density and coverage from balls of the `k`-th nearest neighbour.
+
+    `suffix` ends their tags.
     """
 
     distance = False
@@ -110,7 +113,7 @@ class Neighbours:
         self.parts = {name: (f"gan/{name}{suffix}", text) for name, text in said.items()}
 
     def prepare(self, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `Score.prepare`."""
+        """Compute radii, as `Score.prepare`."""
         return real, distances.radii(real, self.k)
 
     def __call__(
@@ -121,14 +124,14 @@ class Neighbours:
 
 
 class FeatureScores:
-    """Scores of generated against real examples over one extractor, features taken once; a
-    `Metric`.
+    """Scores of generated against real examples over one extractor; a `Metric`.
 
-    `reference` examples of the train split (null: all) are what generated examples are held
-    against. Beside each score stands its floor, `..._floor`: the same of the real test split's
-    examples, at most `samples` of them, in place of generated ones. No generator need be better; a
-    Frechet distance and its floor compare fairly only at like numbers. Of an extractor with several
-    networks each score is the mean. Features are held as float32: 4 * D bytes an example.
+    Features are computed once. `reference` examples of the train split (null: all) are the
+    reference. Beside each score stands its floor, `..._floor`: the score of real examples of the
+    test split, at most `samples` of them, in place of generated ones. No generator need be better;
+    a Frechet distance and its floor compare fairly only at similar numbers of samples. Of an
+    extractor with several networks each score is the mean. Features are held as float32: 4 * D
+    bytes an example.
     """
 
     def __init__(
@@ -167,7 +170,7 @@ class FeatureScores:
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
-        """As `Metric.notes`, with the floor."""
+        """Protocol of the metric, as `Metric.notes`, with the floor."""
         return {
             "samples": self.samples,
             "split": "train",
@@ -201,7 +204,7 @@ class FeatureScores:
 
     @functools.cached_property
     def _prepared(self) -> list[list[Any]]:
-        """What each score keeps of each member's features of real examples."""
+        """Prepare each score with the real features of each member of the extractor."""
         return [[score.prepare(real) for real in self._real] for score in self.scores]
 
     @functools.cached_property

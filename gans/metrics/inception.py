@@ -1,5 +1,4 @@
-"""The Inception network of 2015, from the user's own file: the one whose Frechet distance is called
-`fid`.
+"""Inception network of 2015, from the user's own file: the extractor of `fid`.
 
 The file is classify_image_graph_def.pb of the archive inception-2015-12-05.tgz, which published
 scores are computed with; other Inception weights give other scores. It is a program in TensorFlow's
@@ -27,8 +26,7 @@ OUTPUT = "pool_3"
 
 
 class Inception:
-    """An extractor of 2048 features: the 2015 network up to its last pooling, as published FIDs use
-    it.
+    """Extractor of 2048 features: the 2015 network up to its last pooling, as in published FIDs.
 
     `path` is the graph's file and `sha256` its hash, which must agree: `sha256sum FILE`. Images are
     rounded to bytes, grey is repeated as RGB, and the graph's own bilinear resize to 299x299,
@@ -57,7 +55,7 @@ class Inception:
         }
 
     def features(self, examples: np.ndarray) -> np.ndarray:
-        """Images [N, H, W, C] in [-1, 1] -> float32 [N, 2048]."""
+        """Compute features of images [N, H, W, C] in [-1, 1], float32 [N, 2048]."""
         parts = []
         # Bytes as floats, as RGB: a bounded piece at a time
         for start in range(0, len(examples), 1024):
@@ -83,7 +81,7 @@ def _read(path: Path, sha256: str) -> bytes:
 
 
 class Graph:
-    """A frozen graph's nodes between its `source` and its `output`, as a function of a tensor."""
+    """Frozen graph's nodes between its `source` and its `output`, as a function of a tensor."""
 
     def __init__(self, content: bytes, where: str, source: str, output: str) -> None:
         try:
@@ -108,7 +106,7 @@ class Graph:
 
     @property
     def weights(self) -> list[tf.Tensor]:
-        """The constants of the graph."""
+        """Constants of the graph."""
         return [tf.convert_to_tensor(c) for c in self._constants.values()]
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -121,9 +119,7 @@ class Graph:
 
 
 def _needed(nodes: Mapping[str, Any], source: str, output: str, where: str) -> list[str]:
-    """The names of the nodes that `output` is computed from, each after those it needs; without the
-    source.
-    """
+    """Return names of the nodes that `output` needs, in topological order, without the source."""
     order: dict[str, None] = {}
     stack = [(output, False)]
     while stack:

@@ -1,6 +1,4 @@
-"""Scores that need no features: sliced Wasserstein distance, and whether training examples are
-copied.
-"""
+"""Test for training examples that a generator copies, by distances in pixels."""
 
 import functools
 from typing import Any
@@ -20,15 +18,15 @@ _COLUMNS = 4
 
 
 class Memorisation:
-    """Whether generated examples lie nearer to training examples than unseen real ones do.
+    """Comparison of generated and unseen real examples by distance to training examples.
 
-    Each example's distance, in pixels, to the nearest training example: of generated ones and of
-    the real test split. `gan/nearer_than_test` is the share of pairs (generated, test) of which the
+    The distance is that to the nearest training example, in pixels: of generated ones and of the
+    real test split. `gan/nearer_than_test` is the share of pairs (generated, test) of which the
     generated one is nearer (ties count half): 0.5 for samples like the test split, 1 for copies,
-    below 0.5 for poor ones too. It is the data-copying statistic of Meehan et al. 2020, "A
+    below 0.5 for poor ones too. This is the data-copying statistic of Meehan et al. 2020, "A
     non-parametric test to detect data-copying in generative models", with one cell. `gan/copies` is
     the share of generated ones nearer than all but `quantile` of the test split: `quantile` for
-    samples like the test split. At most `reference` training examples are looked at.
+    samples like the test split. At most `reference` training examples are used.
     """
 
     descriptions = {  # noqa: RUF012
@@ -60,7 +58,7 @@ class Memorisation:
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
-        """As `Metric.notes`."""
+        """Protocol of the metric, as `Metric.notes`."""
         return {
             "samples": self.samples,
             "split": "train",
@@ -83,9 +81,7 @@ class Memorisation:
         }
 
     def pictures(self, sample: Sample) -> dict[str, np.ndarray]:
-        """Sixteen generated images, each with the training image nearest to it at its right: one
-        picture.
-        """
+        """Show sixteen generated images, each left of the training image nearest to it."""
         if len(self.data.shape) != 3:
             return {}
         examples = sample(self.samples)[0][:_SHOWN]
@@ -99,7 +95,7 @@ class Memorisation:
 
     @functools.cached_property
     def _test_distances(self) -> np.ndarray:
-        """Of the test split to its nearest training examples, in rising order."""
+        """Distances of the test split to its nearest training examples, in ascending order."""
         return np.sort(
             distances.nearest(flat(self.data.examples("test", self.samples)[0]), flat(self._train))[
                 1

@@ -1,4 +1,4 @@
-"""How many modes of a known mixture a generator makes, and how well."""
+"""Coverage of the modes of a known mixture, and quality of the samples."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,13 +18,12 @@ _POOR = (214, 39, 40)
 
 
 class MixtureModes:
-    """Modes covered, share of high quality, reverse KL divergence (Lin et al. 2018, "PacGAN",
-    section 4.1).
+    """Modes covered, share of high quality and reverse KL divergence of a mixture's samples.
 
-    A sample belongs to its nearest center and is of high quality within three sigma of it. A mode
-    is covered by one sample of high quality. The divergence KL(generated || real) in nats is
-    between the shares of samples per mode, all samples counted, and even shares; it is 0 for even
-    shares and log(modes) for a single mode.
+    Lin et al. 2018, "PacGAN", section 4.1. A sample belongs to its nearest center and is of high
+    quality within three standard deviations of it. A mode is covered by one sample of high quality.
+    The divergence KL(generated || real) in nats is between the shares of samples per mode, all
+    samples counted, and even shares; it is 0 for even shares and log(modes) for a single mode.
     """
 
     descriptions = {  # noqa: RUF012
@@ -47,7 +46,7 @@ class MixtureModes:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """As `Metric.notes`."""
+        """Protocol of the metric, as `Metric.notes`."""
         return {
             "samples": self.samples,
             "modes": self.data.classes,
@@ -67,7 +66,7 @@ class MixtureModes:
         }
 
     def _assign(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each example's nearest mode, int64 [N], and whether it is of high quality, bool [N]."""
+        """Return each example's nearest mode, int64 [N], and whether it is of high quality [N]."""
         modes, distances = zip(*self._nearest(examples), strict=True)
         return np.concatenate(modes), np.concatenate(distances) <= 3.0 * self.data.sigma
 
@@ -80,9 +79,7 @@ class MixtureModes:
             yield mode, np.take_along_axis(distance, mode[:, np.newaxis], axis=1)[:, 0]
 
     def pictures(self, sample: Sample) -> dict[str, np.ndarray]:
-        """The plane: modes grey, generated examples blue if of high quality, else red; the first
-        two dimensions.
-        """
+        """Plot the first two dimensions: modes grey, samples blue if of high quality, else red."""
         examples = sample(self.samples)[0]
         _, good = self._assign(examples)
         picture = np.full((_SIDE, _SIDE, 3), _GROUND, np.uint8)
@@ -97,17 +94,16 @@ class MixtureModes:
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """KL(p || q) in nats between two discrete distributions [K]; infinite where q has nothing and p
-    has something.
-    """
+    """Compute KL(p || q) in nats between distributions [K]; infinite if p > 0 where q = 0."""
     some = p > 0
     with np.errstate(divide="ignore"):
         return float(np.sum(p[some] * np.log(p[some] / q[some])))
 
 
 def _dot(picture: np.ndarray, points: np.ndarray, colour: tuple[int, int, int], size: int) -> None:
-    """Squares of 2 * size + 1 pixels around points [N, 2] in [-1, 1], y pointing up; those outside
-    are left out.
+    """Draw squares of 2 * size + 1 pixels around points [N, 2] in [-1, 1], y pointing up.
+
+    Points outside are left out.
     """
     at = np.floor((points * (1, -1) + 1.0) * (_SIDE / 2))
     at = at[(np.isfinite(at) & (at >= 0) & (at < _SIDE)).all(axis=1)].astype(np.int64)

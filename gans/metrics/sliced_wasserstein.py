@@ -14,11 +14,10 @@ from sparring.xla import random
 
 
 class SlicedWasserstein:
-    """The root mean square 2-Wasserstein distance along `directions` random lines, always the same,
-    in units of data.
+    """Sliced 2-Wasserstein distance along `directions` fixed random lines, in units of data.
 
-    As many generated as real examples of the train split, at most `samples`. The floor holds as
-    many examples of the test split against the train split.
+    As many generated as real examples of the train split, at most `samples`. The floor compares as
+    many examples of the test split with the train split.
     """
 
     descriptions = {  # noqa: RUF012
@@ -40,7 +39,7 @@ class SlicedWasserstein:
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
-        """As `Metric.notes`."""
+        """Protocol of the metric, as `Metric.notes`."""
         return {
             "samples": self.samples,
             "split": "train",
@@ -60,7 +59,10 @@ class SlicedWasserstein:
         return self._distance(test), min(len(test), self.samples)
 
     def _distance(self, fake: np.ndarray) -> float:
-        """To as many real examples as there are fake ones; the train split's come in no order."""
+        """Compute the distance to as many real examples as there are fake ones.
+
+        Examples of the train split come in no order.
+        """
         return distances.sliced_wasserstein(
             self._subset(len(fake)), fake[: self.samples], self.directions
         )
@@ -72,7 +74,7 @@ class SlicedWasserstein:
 
 
 def _directions(count: int, dimension: int) -> np.ndarray:
-    """Unit vectors, float64 [count, dimension]."""
+    """Draw unit vectors, float64 [count, dimension]."""
     key = random.members(random.stream(0, "sliced Wasserstein"), count)
     lines = np.asarray(random.normal(key, dimension), np.float64)
     return lines / np.linalg.norm(lines, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A classifier that a supervised run has trained, as the extractor of a metric."""
+"""Classifier of a supervised run, as the extractor of a metric."""
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +22,11 @@ from sparring.xla.compilation import CachedCall
 
 
 class TrainedClassifier:
-    """The network of a run of `sparring supervised` on images of the same shape; features are what
-    its head is shown.
+    """Network of a `sparring supervised` run on images of the same shape.
 
-    `run` is the run's folder, of which the best model counts, or the latest if it has no best.
-    Raises UserError if that run is none of a classifier, or learned from examples of another shape.
+    Features are the inputs of its head. `run` is the run's folder; its best model is used, or the
+    latest if it has no best. Raises UserError if that run is none of a classifier, or learned from
+    examples of another shape.
     """
 
     name = "classifier"
@@ -65,16 +65,16 @@ class TrainedClassifier:
         self.members = (self.features,)
 
     def features(self, examples: np.ndarray) -> np.ndarray:
-        """Examples [N, *shape] -> float32 [N, F]."""
+        """Compute features of examples [N, *shape], float32 [N, F]."""
         return in_batches(self._features, examples)
 
     def probabilities(self, examples: np.ndarray) -> np.ndarray:
-        """Examples [N, *shape] -> float32 [N, classes]."""
+        """Compute class probabilities of examples [N, *shape], float32 [N, classes]."""
         return in_batches(lambda x: tf.nn.softmax(self._logits(x)), examples)
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
-        """As `Extractor.notes`."""
+        """Protocol of the extractor, as `Extractor.notes`."""
         images, labels = self._trainer.data.examples("test")
         return {
             "features": "what the head of a classifier of the real train split is shown",

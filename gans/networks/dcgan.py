@@ -18,12 +18,11 @@ from sparring.gans.networks.spectral_norm import SpectralConv2D
 
 
 class DCGANGenerator(tf.keras.layers.Layer):
-    """Transposed convolutions of stride two (Radford et al. 2015): latents [B, Z] -> images [B, h,
-    w, C] in [-1, 1].
+    """DCGAN generator (Radford et al. 2016): latents [B, Z] -> images [B, h, w, C] in [-1, 1].
 
-    From a smallest side of 4 to 7 every layer doubles the sides, up to any `shape` whose sides are
-    that times one power of two. The last hidden layer has `width` channels, each one before it
-    twice as many, up to `max_width`.
+    Transposed convolutions of stride two: from a smallest side of 4 to 7 every layer doubles the
+    sides, up to any `shape` whose sides are that times one power of two. The last hidden layer has
+    `width` channels, each one before it twice as many, up to `max_width`.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class DCGANGenerator(tf.keras.layers.Layer):
         check_choice(normalization, ("none", "batch"), "network.generator")
         doublings = doublings_of(shape)
         widths = [min(width * 2**i, max_width) for i in reversed(range(doublings))]
-        # H, w, C of the smallest image
+        # h, w, C of the smallest feature map
         self.start = (shape[0] >> doublings, shape[1] >> doublings, widths[0])
         self.classes = classes
         self.dense = tf.keras.layers.Dense(
@@ -60,11 +59,11 @@ class DCGANGenerator(tf.keras.layers.Layer):
 
 
 class DCGANDiscriminator(tf.keras.layers.Layer):
-    """Convolutions of stride two, the generator's mirror image: images [B, h, w, C] -> logits [B].
+    """DCGAN discriminator (Radford et al. 2016): images [B, h, w, C] -> logits [B].
 
-    `normalization`: none | batch | layer | spectral; the first layer has none but the spectral one.
-    `patches` judges every place of the smallest image by itself (Isola et al. 2017): logits [B, h',
-    w', 1].
+    Convolutions of stride two, the generator's mirror image. `normalization`: none | batch | layer
+    | spectral; the first layer has none but the spectral one. `patches` judges every place of the
+    smallest feature map by itself (PatchGAN, Isola et al. 2017): logits [B, h', w', 1].
     """
 
     def __init__(
@@ -109,8 +108,9 @@ class DCGANDiscriminator(tf.keras.layers.Layer):
 
 
 def doublings_of(shape: Sequence[int]) -> int:
-    """How often both sides of an image [h, w, C] can be halved, to 4 at the least; UserError if
-    that is no way.
+    """Count how often both sides of an image [h, w, C] can be halved, to 4 at the least.
+
+    UserError if the sides do not lead there.
     """
     sides = tuple(shape[:2])
     count = 0

@@ -1,10 +1,10 @@
-"""Generators and discriminators.
+"""Building blocks of generators and discriminators.
 
 A generator is a Keras layer made by a factory `make(shape, classes)` and called as `(latents [B,
-Z], labels [B], training)`; it returns examples `[B, *shape]`. A discriminator, made alike, is
-called as `(examples, labels, training)` and returns logits, `[B]`, or of patches `[B, h, w, 1]`.
-`classes` is 0 for a model that is not conditional; labels are then to be ignored. The two come as a
-`Pair`. What a user writes needs no more than that.
+Z], labels [B], training)`; it returns examples `[B, *shape]`. A discriminator, made the same way,
+is called as `(examples, labels, training)` and returns logits, `[B]`, or of patches `[B, h, w, 1]`.
+`classes` is 0 for a model that is not conditional, which must ignore labels. The two come as a
+`Pair`. Networks of your own need no more than that.
 """
 
 import functools
@@ -20,8 +20,9 @@ NORMALIZATIONS = ("none", "batch", "layer", "spectral")
 
 
 class Head(tf.keras.layers.Layer):
-    """Features [B, F] -> logits [B]: linear, plus the projection on the label's embedding if there
-    are classes.
+    """Linear layer from features [B, F] to logits [B].
+
+    With classes, adds the projection on the label's embedding (Miyato and Koyama 2018).
     """
 
     def __init__(self, classes: int, normalization: str = "none") -> None:
@@ -29,7 +30,7 @@ class Head(tf.keras.layers.Layer):
         dense = SpectralDense if normalization == "spectral" else tf.keras.layers.Dense
         self.classes = classes
         self.linear = dense(1)
-        # Its column i is of class i
+        # Column i embeds class i
         self.embedding = dense(classes, use_bias=False) if classes else None
 
     def call(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -41,7 +42,7 @@ class Head(tf.keras.layers.Layer):
 
 
 class DenseLayer(tf.keras.layers.Layer):
-    """Dense, normalised, activated."""
+    """Dense layer, then normalisation and activation."""
 
     def __init__(
         self, units: int, normalization: str, activation: Callable[[tf.Tensor], tf.Tensor]
@@ -56,9 +57,7 @@ class DenseLayer(tf.keras.layers.Layer):
 
 
 class NormalizedLayer(tf.keras.layers.Layer):
-    """Normalisation over the batch, or over each example ("layer"), or none of these here; then the
-    activation.
-    """
+    """Normalisation over the batch, or over each example ("layer"), or none; then activation."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class NormalizedLayer(tf.keras.layers.Layer):
         self.activation = activation
         self.norm = None
         if normalization == "batch":
-            # Keras' kernel knows one replica's batch alone
+            # Keras' fused kernel normalises over one replica's batch only
             fused = (
                 tf.keras.layers.BatchNormalization
                 if replicas.num_replicas() == 1
@@ -87,13 +86,12 @@ class NormalizedLayer(tf.keras.layers.Layer):
 
 
 class BatchNorm(tf.keras.layers.Layer):
-    """Batch normalisation of [B, ..., F] over all replicas (Ioffe and Szegedy 2015) with the right
-    second derivative.
+    """Batch normalisation of [B, ..., F] over all replicas, with a correct second derivative.
 
-    Keras' takes its variance from `tf.nn.moments`, which stops the gradient of the mean in it: that
-    does not change a first derivative and spoils the second, so that the gradient of a penalty
-    comes out wrong, silently. Its fused kernel, which convolutions get on one device, is right.
-    `bessel` keeps the unbiased variance, as that kernel does.
+    Ioffe and Szegedy 2015. Keras' layer takes its variance from `tf.nn.moments`, which stops the
+    gradient of the mean in it: that does not change a first derivative and spoils the second, so
+    that the gradient of a penalty is silently wrong. Its fused kernel, which convolutions get on
+    one device, is right. `bessel` keeps the unbiased variance, as that kernel does.
     """
 
     coupled = True  # one example's output depends on the others of its batch
@@ -143,7 +141,7 @@ def normal_initializer() -> tf.keras.initializers.Initializer:
 
 
 def append_label(latents: tf.Tensor, labels: tf.Tensor, classes: int) -> tf.Tensor:
-    """[B, Z] -> [B, Z + classes]."""
+    """Append one-hot labels: [B, Z] -> [B, Z + classes]."""
     return (
         tf.concat([latents, tf.one_hot(labels, classes, dtype=latents.dtype)], axis=-1)
         if classes

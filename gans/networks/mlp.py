@@ -15,10 +15,10 @@ from sparring.gans.networks.layers import (
 
 
 class MLPGenerator(tf.keras.layers.Layer):
-    """Dense layers, rectified: latents [B, Z] -> examples [B, *shape]. A label is appended as a
-    one-hot vector.
+    """Fully connected generator with ReLU: latents [B, Z] -> examples [B, *shape].
 
-    `normalization`: none | batch. `bounded` ends in tanh, for images in [-1, 1].
+    A label is appended to the latents as a one-hot vector. `normalization`: none | batch. `bounded`
+    ends in tanh, for images in [-1, 1].
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class MLPGenerator(tf.keras.layers.Layer):
 
 
 class MLPDiscriminator(tf.keras.layers.Layer):
-    """Dense layers, leaky rectified: examples [B, *shape] -> logits [B]; inputs are flattened.
+    """Fully connected discriminator with leaky ReLU: examples [B, *shape] -> logits [B].
 
-    `normalization`: none | batch | layer | spectral. A label adds its projection (Miyato and Koyama
-    2018).
+    Inputs are flattened. `normalization`: none | batch | layer | spectral. A label adds its
+    projection (Miyato and Koyama 2018).
     """
 
     def __init__(

@@ -1,6 +1,4 @@
-"""A discriminator that looks through a trained network (Sauer et al. 2021, "Projected GANs converge
-faster").
-"""
+"""Discriminator on features of a pretrained network (Sauer et al. 2021, "Projected GANs")."""
 
 from collections.abc import Sequence
 
@@ -11,17 +9,17 @@ from sparring.gans.networks.pair import Factory
 
 
 class ProjectedDiscriminator(tf.keras.layers.Layer):
-    """A frozen feature network, then dense layers that learn: images [B, h, w, C] -> logits [B].
+    """Discriminator of dense layers on a frozen feature network: images [B, h, w, C] -> logits [B].
 
-    Gradients go through the feature network to the image, and change nothing in it; its batch
-    normalisation stays at the statistics it has. Simpler than the paper: one vector of features for
-    the whole image, neither mixed at random across channels and scales nor judged at several of
-    them.
+    Gradients flow through the feature network to the image and change nothing in it; its batch
+    normalisation stays in inference mode. Simpler than Sauer et al. 2021, "Projected GANs converge
+    faster": one vector of features for the whole image, neither mixed at random across channels and
+    scales nor judged at several of them.
 
     Args:
       features: a factory of the feature network, a layer from images to [B, F].
-      units: of the dense layers between the features and the logit.
-      normalization: of these: none | batch | layer | spectral.
+      units: sizes of the dense layers between the features and the logit.
+      normalization: that of these layers: none | batch | layer | spectral.
     """
 
     def __init__(

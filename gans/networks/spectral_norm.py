@@ -1,10 +1,9 @@
-"""Spectral normalisation (Miyato et al. 2018): layers whose kernel is divided by its largest
-singular value where used.
+"""Spectral normalisation: layers that use their kernel divided by its largest singular value.
 
-The kernel itself is not overwritten, and the gradient sees the division. The singular vectors are
-variables, moved by one power iteration each time `power_step` is called: the trainer does that once
-per step of the discriminator, so that a penalty, the generator's step and an evaluation use the
-kernel as they find it.
+Miyato et al. 2018. The kernel itself is not overwritten, and the gradient sees the division. The
+singular vectors are variables, moved by one power iteration each time `power_step` is called: the
+trainer does that once per discriminator step, so that penalties, the generator's step and
+evaluations leave them unchanged.
 """
 
 from typing import Any
@@ -13,8 +12,7 @@ import tensorflow as tf
 
 
 class SpectralNorm:
-    """Mixed into a Keras layer with a `kernel` [..., out]; its `normalized()` takes the kernel's
-    place.
+    """Mixin for a Keras layer with a `kernel` [..., out], replaced in use by `normalized()`.
 
     The norm is that of the kernel as a matrix [everything else, out]; for a convolution that is not
     quite the norm of the map (Miyato et al. 2018, appendix; Sedghi et al. 2019).
@@ -32,14 +30,14 @@ class SpectralNorm:
                 tf.float32,
                 tf.keras.initializers.RandomNormal(),
                 trainable=False,
-                # Every replica moves it, all by the same
+                # Every replica assigns it, all the same value
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 experimental_autocast=False,
             )
             vector.assign(_unit(vector))
             setattr(self, name, vector)
-        for _ in range(10):  # for whoever evaluates before training
+        for _ in range(10):  # for an evaluation before training
             self.power_step()
 
     def _matrix(self) -> tf.Tensor:
@@ -53,13 +51,13 @@ class SpectralNorm:
         self.right.assign(_unit(tf.linalg.matvec(matrix, self.left, transpose_a=True)))  # type: ignore[attr-defined]
 
     def sigma(self) -> tf.Tensor:
-        """The estimate of the largest singular value, a scalar, differentiable in the kernel."""
+        """Estimate the largest singular value, a scalar, differentiable in the kernel."""
         left = tf.identity(self.left)  # type: ignore[attr-defined]
         right = tf.identity(self.right)  # type: ignore[attr-defined]
         return tf.reduce_sum(left * tf.linalg.matvec(self._matrix(), right))
 
     def normalized(self) -> tf.Tensor:
-        """The kernel over its norm, in the layer's compute dtype."""
+        """Return the kernel over its norm, in the layer's compute dtype."""
         kernel = tf.cast(self.kernel, tf.float32) / self.sigma()
         return tf.cast(kernel, self.compute_dtype)  # type: ignore[attr-defined]
 
@@ -70,14 +68,14 @@ class SpectralNorm:
 
 
 class SpectralDense(SpectralNorm, tf.keras.layers.Dense):
-    """A dense layer, spectrally normalised: [B, in] -> [B, units]."""
+    """Dense layer with spectral normalisation: [B, in] -> [B, units]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self._finish(tf.matmul(inputs, self.normalized()))
 
 
 class SpectralConv2D(SpectralNorm, tf.keras.layers.Conv2D):
-    """A convolution, spectrally normalised: [B, h, w, in] -> [B, h', w', filters]."""
+    """Convolution with spectral normalisation: [B, h, w, in] -> [B, h', w', filters]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return self._finish(
@@ -86,7 +84,7 @@ class SpectralConv2D(SpectralNorm, tf.keras.layers.Conv2D):
 
 
 def power_step(network: tf.Module) -> None:
-    """One power iteration of every spectrally normalised layer in `network`."""
+    """Run one power iteration of every spectrally normalised layer in `network`."""
     for layer in (network, *network.submodules):
         if isinstance(layer, SpectralNorm):
             layer.power_step()

@@ -90,6 +90,15 @@ class Replicas:
             lambda v: self.strategy.experimental_local_results(v)[0], values
         )
 
+    def agreed(self, part: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that runs `part` on every replica and returns what all agree on.
+
+        It returns the first replica's result. On one device it is `part` itself.
+        """
+        if self.count == 1:
+            return part
+        return lambda *arguments: self.first(self.run(part, *arguments))
+
     def share(self, size: int, key: str) -> int:
         """Return a replica's share of a global size.
 

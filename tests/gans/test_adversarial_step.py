@@ -2,13 +2,16 @@
 difference.
 """
 
+import traceback
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import sparring
 from sparring.errors import UserError
 from sparring.gans.augmentation import InstanceNoise
 from sparring.gans.losses import Hinge, RelativisticPairing, Wasserstein
@@ -297,11 +300,11 @@ def test_packs_are_judged_as_one() -> None:
     game = trainer.game
     assert game.discriminator.network.hidden[0].dense.kernel.shape[0] == 8
     assert game.generator.network.out.kernel.shape[1] == 2
-    shown = game.show(
+    shown = game.objective.augment(
         game.batch(ZERO, ROWS, ZERO).real, game.batch(ZERO, ROWS, ZERO).keys[:, 0], HALF
     )
     assert shown.shape == (4, 8)
-    assert game.judge(shown, tf.zeros([4], tf.int64)).shape == (4,)
+    assert game.objective.discriminate(shown, tf.zeros([4], tf.int64)).shape == (4,)
     for weight in game.discriminator.weights:
         weight.assign(tf.zeros_like(weight))
     values = game.both_steps(ZERO, ROWS, HALF)
@@ -329,6 +332,26 @@ def test_real_and_generated_examples_in_one_batch_matter_to_batch_normalisation_
             float(t.game.both_steps(ZERO, ROWS, HALF)["loss/discriminator"]) for t in made
         )
         assert (first == pytest.approx(second, rel=1e-5)) == same
+
+
+def test_joint_batches_are_joint_in_the_generator_s_step_too() -> None:
+    """The generator's loss is of the logits that the discriminator's own step would find."""
+    network = mlp(normalization="batch")
+    game = make(network=network, loss=Hinge(), joint=True, **EAGER).game
+    batch = game.batch(ZERO, ROWS, ZERO)
+    fake = game.generate(batch)
+    labels = tf.concat([batch.labels, batch.labels], axis=0)
+    both = game.objective.discriminate(tf.concat([batch.real, fake], axis=0), labels)
+    loss = game.objective.generator_loss(batch, fake, HALF)
+    assert float(loss) == pytest.approx(float(-tf.reduce_mean(both[16:])), rel=1e-5)
+
+
+@pytest.mark.parametrize("network", [mlp(normalization="batch"), dcgan("batch")])
+def test_penalties_of_joint_batch_normalisation_are_refused(network: Pair) -> None:
+    data = Ring() if network.latent == 2 else Images((16, 16, 1))
+    with pytest.raises(UserError, match=r"game\.joint=true: a penalty judges examples apart"):
+        make(data, network, penalties={"r1": R1(1.0)}, joint=True)
+    make(penalties={"r1": R1(1.0)}, joint=True)
 
 
 @pytest.mark.parametrize("network", [mlp(), dcgan("spectral"), dcgan("layer", patches=True)])
@@ -369,6 +392,9 @@ def test_the_interval_s_correction_of_rate_and_decays() -> None:
     assert float(optimizer.learning_rate(HALF)) == pytest.approx(0.5 * 16 / 17)
     assert optimizer.keras.beta_1 == pytest.approx(0.9 ** (16 / 17))
     assert optimizer.keras.beta_2 == pytest.approx(0.99 ** (16 / 17))
+    rms = Scheduled(tf.keras.optimizers.RMSprop(rho=0.9), 0.1)
+    correct_for_interval(rms, 16)
+    assert rms.keras.rho == pytest.approx(0.9 ** (16 / 17))
     correct_for_interval(Scheduled(tf.keras.optimizers.SGD(), 0.1), 16)
 
 
@@ -408,3 +434,30 @@ def test_fewer_examples_than_a_batch_are_refused_by_the_key_that_is_too_large() 
 def test_a_conditional_model_needs_labels() -> None:
     with pytest.raises(UserError, match="it has no labels, which a conditional model needs"):
         make(Line(), conditional=True)
+
+
+# ---- from `train` to the gradient ----------------------------------------------------------------
+
+
+def test_few_frames_and_files_lie_between_training_and_the_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = Path(sparring.__file__).parents[1]
+    stacks: list[list[traceback.FrameSummary]] = []
+    gradient = tf.GradientTape.gradient
+
+    def recorded(tape: tf.GradientTape, *arguments: Any, **options: Any) -> Any:
+        stack = traceback.extract_stack()[:-1]
+        ours = [
+            f for f in stack if Path(f.filename).is_relative_to(root) and ".venv" not in f.filename
+        ]
+        names = [f.name for f in ours]
+        stacks.append(ours[names.index("train") + 1 :])
+        return gradient(tape, *arguments, **options)
+
+    monkeypatch.setattr(tf.GradientTape, "gradient", recorded)
+    make().train(16)
+    assert len(stacks) >= 3  # the discriminator's, and the generator's two
+    for stack in stacks:
+        assert len(stack) <= 7, [f"{f.filename}:{f.name}" for f in stack]
+        assert len({f.filename for f in stack}) <= 3

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from sparring.gans.diagnostics import Alarms, Limits
+from sparring.gans.losses import Hinge, Wasserstein
+from tests.helpers.toy_gans import make
 
 WELL = {
     "discriminator/accuracy": 0.7,
@@ -37,6 +39,17 @@ def test_a_pinned_accuracy_is_said_once_after_some_points_and_again_after_it_was
     assert word in found[2][0]
     assert found[2][0].startswith("Step 2: ")
     assert "Try" in found[2][0]
+
+
+def test_an_unbounded_critic_may_order_all_pairs_right_but_not_all_wrong() -> None:
+    alarms = Alarms(Limits(points=1), unbounded=True)
+    assert alarms({**WELL, "discriminator/accuracy": 1.0}, 0) == []
+    assert "prefers generated" in alarms({**WELL, "discriminator/accuracy": 0.0}, 1)[0]
+
+
+@pytest.mark.parametrize(("loss", "unbounded"), [(Wasserstein(), True), (Hinge(), False)])
+def test_the_loss_says_whether_accuracy_is_an_alarm(loss: Any, unbounded: bool) -> None:
+    assert make(loss=loss).alarms.unbounded == unbounded
 
 
 def test_a_collapse_is_said_at_once() -> None:

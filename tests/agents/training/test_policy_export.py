@@ -306,7 +306,7 @@ def test_a_generator_and_its_discriminator_leave_alike(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         found["generate/examples"], CachedCall(trainer.sampler.generate, "graph")(latents, labels)
     )
-    judged = CachedCall(trainer.game.judge_at_rest, "graph")(images, labels)
+    judged = CachedCall(trainer.game.logits, "graph")(images, labels)
     np.testing.assert_array_equal(found["discriminate/logits"], judged)
     pictures = module.function("png")(seeds)["image_bytes"]
     for i, example in enumerate(found["sampled/examples"]):

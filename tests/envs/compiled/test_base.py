@@ -339,7 +339,7 @@ PRESETS = {
         "cartpole_masked": 500,
         "catch": None,
         "deep_sea": None,
-        "memory": None,
+        "recall": None,
         "frozen_lake": 100,
         "point_mass": 50,
     },
