@@ -152,7 +152,7 @@ class AgentTrainer(BatchTrainer):
             means=self.means,
             **self._learning_state(),
             **(
-                {"environments": self.driver.carry}
+                {"environments": self.device_driver.carry}
                 if isinstance(self.driver, CompiledDriver)
                 else {}
             ),
@@ -183,8 +183,8 @@ class AgentTrainer(BatchTrainer):
     def timings(self) -> dict[str, float]:
         if self.environment.compiled:
             return super().timings()
-        seconds = self.driver.seconds
-        self.driver.seconds = dict.fromkeys(seconds, 0.0)
+        seconds = self.host_driver.seconds
+        self.host_driver.seconds = dict.fromkeys(seconds, 0.0)
         return seconds
 
     def host_state(self) -> dict[str, Any]:
@@ -212,23 +212,33 @@ class AgentTrainer(BatchTrainer):
 
     # ---- the program -----------------------------------------------------------------------------
 
-    @functools.cached_property
+    @property
     def driver(self) -> HostDriver | CompiledDriver | ActorsDriver:
         """Driver of the environments: on the device if they are compiled, else on the host."""
+        return self.device_driver if self.environment.compiled else self.host_driver
+
+    @functools.cached_property
+    def device_driver(self) -> CompiledDriver:
+        """Driver of compiled environments."""
         self._learning_state()  # created before a program is traced that uses it
         known = recurrent.start(self.agent, self.num_envs)
-        if self.environment.compiled:
-            with self.replicas.scope():
-                return CompiledDriver(self.source, self._act, known)
+        with self.replicas.scope():
+            return CompiledDriver(self.source, self._act, known)
+
+    @functools.cached_property
+    def host_driver(self) -> HostDriver | ActorsDriver:
+        """Driver of environments on the host: here, or of actors."""
+        self._learning_state()  # created before a program is traced that uses it
         learn = self.replicas.function(self._learn_once, self.mode, CachedCall)
         if self.actors is not None:
             return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
+        known = recurrent.start(self.agent, self.num_envs)
         return HostDriver(self.source, CachedCall(self._act, self.mode), learn, known)
 
     def program(self) -> Callable[..., Any]:
         if not self.environment.compiled:
             return self._iterate_on_host
-        self.driver.open(self._done)
+        self.device_driver.open(self._done)
         return super().program()
 
     def add_seconds(self, planning: float, program: float) -> None:
@@ -241,23 +251,23 @@ class AgentTrainer(BatchTrainer):
     def _read_carry(self) -> Any:
         for shard in self._all_shards():
             shard.spread()
-        return self.driver.carry.read()
+        return self.device_driver.carry.read()
 
     def collect(
         self, plan: tuple[tf.Tensor, ...], row: tf.Tensor, iteration: tf.Tensor, carry: Any
     ) -> tuple[Any, Any]:
         del plan, row
-        return self.replicas.run(self.driver.advance, carry, iteration)
+        return self.replicas.run(self.device_driver.advance, carry, iteration)
 
     def close_carry(self, carry: Any) -> None:
-        self.replicas.run(self.driver.carry.assign, carry)
+        self.replicas.run(self.device_driver.carry.assign, carry)
         sharding.gather(self.replicas, self._all_shards())
 
     def _all_shards(self) -> list[sharding.Sharded]:
-        return [*self.driver.carry.shards, *self._shards()]
+        return [*self.device_driver.carry.shards, *self._shards()]
 
     def _iterate_on_host(self, count: tf.Tensor) -> None:
-        self.driver.iterate(self._done, int(count))
+        self.host_driver.iterate(self._done, int(count))
 
     def play(self, address: str, place: tuple[int, int] | None = None) -> None:
         """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and

@@ -54,7 +54,7 @@ class TrainedClassifier:
                 "take a classifier of the same data."
             )
         self._step = restore_into(model_only(self._trainer), source.newest_model())
-        network = self._trainer.network
+        network: Any = self._trainer.network
         self._features = CachedCall(
             lambda x: tf.cast(network.features(x), tf.float32), self._trainer.mode
         )

@@ -148,4 +148,4 @@ def require_contract(trainer: Any) -> Trainer:
             f"trainer: {kind} lacks {', '.join(lacking)}: derive it from "
             "sparring.training.trainer.Trainer, which says what a run asks of a trainer."
         )
-    return trainer  # type: ignore[no-any-return]
+    return trainer
