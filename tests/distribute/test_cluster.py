@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -101,12 +100,10 @@ def test_who_does_not_answer_is_named_within_the_time() -> None:
     one, two, three = cluster.free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in (one, two, three)]
     with socket.create_server(("127.0.0.1", two)):  # the second is there, the third is not
-        began = time.monotonic()
         with pytest.raises(
             UserError, match=rf"no answer from 127.0.0.1:{three} within strategy.seconds=0.5\. "
         ):
             cluster.meet(Cluster({"worker": addresses}, "worker", 0), 0.5)
-        assert 0.5 < time.monotonic() - began < 3.0
         with pytest.raises(UserError, match=rf"port {two}, this worker's in TF_CONFIG, is taken"):
             cluster.meet(Cluster({"worker": addresses}, "worker", 1), 0.5)
 

@@ -51,9 +51,7 @@ def killed(folder: Path, victim: int, *arguments: str) -> tuple[int, str]:
         time.sleep(0.05)
     workers = children(process)
     os.kill(workers[victim], signal.SIGKILL)
-    began = time.monotonic()
     code = process.wait(timeout=60)
-    assert time.monotonic() - began < 30
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     return code, (folder / "output.txt").read_text()
 

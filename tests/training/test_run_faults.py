@@ -92,10 +92,8 @@ def test_an_environment_that_breaks_ends_the_run_after_a_checkpoint_and_the_run_
         f"+env.kwargs.kill={kill}",
     )
     how = "env.vectorization=async" if kill else "env.vectorization=sync"
-    begun = time.monotonic()
     with pytest.raises(EnvironmentFault) as error:
         agent(tmp_path / "a", *breaks, how)
-    assert time.monotonic() - begun < 60
     said = str(error.value)
     if kill:
         assert "died (signal 9, SIGKILL) while the run went on" in said
@@ -197,9 +195,7 @@ def test_one_ctrl_c_saves_and_stops_and_a_second_ends_at_once(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     until(process, lambda: log.read_text().count("saving and stopping") == 2)
     process.send_signal(signal.SIGINT)
-    since = time.monotonic()
     assert process.wait(60) == 130
-    assert time.monotonic() - since < 15
     output = (tmp_path / "output.txt").read_text()
     assert "Traceback" not in output
     assert "stopped at once" in output
