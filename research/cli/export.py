@@ -89,8 +89,6 @@ def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Smal
     """
     cfg = RunFolder(run).read_config()
     with restored.restored(run, cfg, checkpoint) as (trainer, step):
-        if not hasattr(trainer, "export"):
-            raise UserError(f"{run}: its trainer, {type(trainer).__name__}, has no export().")
         exported = trainer.export()
         scratch = _scratch(out / name)
         try:

@@ -46,7 +46,7 @@ class RunFolder:
 
     Attributes:
       path: of the folder.
-      outcome: of the run so far (a `sparring.training.loop.Outcome`), once there is one: written
+      outcome: of the run so far (a `sparring.training.outcome.Outcome`), once there is one: written
         to result.json even if an exception ends the run.
       objective: tag of the run's objective, once it is known.
     """
@@ -237,7 +237,7 @@ class RunFolder:
 
 
 def summary(outcome: Any, objective: str) -> dict[str, Any]:
-    """Return an outcome (sparring.training.loop.Outcome) as result.json holds it."""
+    """Return an outcome (sparring.training.outcome.Outcome) as result.json holds it."""
     found = {
         "status": outcome.status,
         "step": outcome.step,

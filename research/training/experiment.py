@@ -161,8 +161,9 @@ def _profiled(trainer: Any, folder: Path, steps: int) -> Any:
 def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process: Process) -> Any:
     """Return the training loop, ready to go on from where the run was."""
     from sparring.distribute.consensus import SingleWorker, Workers
-    from sparring.training.loop import Schedule, TrainingLoop
+    from sparring.training.loop import TrainingLoop
     from sparring.training.progress import Progress
+    from sparring.training.schedule import Schedule
 
     run = cfg.run
     schedule = Schedule(

@@ -4,86 +4,26 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import yaml  # type: ignore[import-untyped]
 
 from sparring.distribute.consensus import SingleWorker
 from sparring.errors import UserError
 from sparring.processes.signals import Interrupt, StoppedError
 from sparring.storage.checkpoints import Checkpoints, SaveFailed
 from sparring.tensorboard.writer import SilentWriter, Writer
-from sparring.training import finite
+from sparring.training import finite, tensorboard_page
+from sparring.training.outcome import Outcome
 from sparring.training.progress import Progress
-from sparring.training.trainer import Evaluation, Trainer
+from sparring.training.schedule import Every, Schedule
+from sparring.training.trainer import Trainer
 
 _log = logging.getLogger("sparring")
 _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait for Ctrl-C
 # What may end a run between two calls, as numbers that workers tell each other
 _STATUS = ("", "nan", "target")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Length of a run and its intervals, in steps; `target` is the objective that ends it early.
-
-    What is due at the same step is done in this order: log, evaluate, save. All of it is due at the
-    end.
-    """
-
-    steps: int
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    keep: int = 2
-    target: float | None = None
-
-
-@dataclass
-class Outcome:
-    """Outcome of a run.
-
-    `status`: finished, stopped (by a signal), target, nan or failed. `final` holds the newest value
-    of every scalar, `best` those of the evaluation with the best objective, and its step; of equals
-    the last. `seconds` adds up over all processes that worked on the run, as far as their work was
-    saved. `unsaved` says why the last state is not. `notes` say how the newest evaluation's scalars
-    were computed. `maximize`: whether a larger objective is better.
-    """
-
-    status: str = "failed"
-    step: int = 0
-    final: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(
-            ("imports", "compilation", "training", "evaluation", "saving"), 0.0
-        )
-    )
-    message: str = ""
-    unsaved: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
-    maximize: bool = True
-
-
-class Every:
-    """Trigger at the first step at or past each multiple of `interval`, and at the `last` step."""
-
-    def __init__(self, interval: int, last: int) -> None:
-        self.interval = interval
-        self.last = last
-        self.handled = 0  # the step up to which it has been done whenever it was due
-
-    def due(self, step: int) -> bool:
-        """Whether it has become due since it was last handled."""
-        passed = step // self.interval > self.handled // self.interval
-        return step > self.handled and (passed or step >= self.last)
-
-    def following(self, step: int) -> int:
-        """Return the next step after `step` at which it becomes due."""
-        return (step // self.interval + 1) * self.interval
 
 
 class TrainingLoop:
@@ -316,7 +256,7 @@ class TrainingLoop:
             return ""
         with self._timed("evaluate", "evaluation"):
             found = self.trainer.evaluate()
-        write(self.writer, found, step)
+        tensorboard_page.write_evaluation(self.writer, found, step)
         self.evaluate.handled = step
         self.outcome.final |= found.scalars
         self.outcome.notes = found.notes
@@ -402,21 +342,6 @@ class TrainingLoop:
 def model_only(trainer: Trainer) -> tf.train.Checkpoint:
     """Return the checkpoint of `best/`: the model, under the name it has in a full checkpoint."""
     return tf.train.Checkpoint(model=trainer.model)
-
-
-def write(writer: Writer, found: Evaluation, step: int) -> None:
-    """Write an evaluation to TensorBoard."""
-    writer.scalars(found.scalars, step)
-    writer.images(found.images, step)
-    writer.videos(found.videos, step)
-    writer.histograms(found.histograms, step)
-    if found.embeddings:
-        writer.embeddings(found.embeddings)
-    if found.notes:
-        writer.text(
-            "evaluation", f"```yaml\n{yaml.safe_dump(found.notes, sort_keys=False)}```", step
-        )
-    writer.flush()
 
 
 def _time_descriptions(unit: str, parts: list[str]) -> dict[str, str]:

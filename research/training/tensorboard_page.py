@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
 from sparring.storage.atomic import write_text
@@ -64,3 +65,18 @@ def _hidden(key: str, value: Any) -> bool:
 
 def _name(node: DictConfig) -> str:
     return str(node.get("id", node.get("_target_")))
+
+
+def write_evaluation(writer: Any, found: Any, step: int) -> None:
+    """Write an evaluation (sparring.training.trainer.Evaluation) with a `Writer`."""
+    writer.scalars(found.scalars, step)
+    writer.images(found.images, step)
+    writer.videos(found.videos, step)
+    writer.histograms(found.histograms, step)
+    if found.embeddings:
+        writer.embeddings(found.embeddings)
+    if found.notes:
+        writer.text(
+            "evaluation", f"```yaml\n{yaml.safe_dump(found.notes, sort_keys=False)}```", step
+        )
+    writer.flush()

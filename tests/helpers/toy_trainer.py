@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.errors import UserError
-from sparring.training.loop import Outcome, Schedule, TrainingLoop
+from sparring.training.loop import TrainingLoop
+from sparring.training.outcome import Outcome
 from sparring.training.progress import Progress
+from sparring.training.schedule import Schedule
 from sparring.training.trainer import Evaluation, Trainer
 from sparring.xla.running_means import Means, Measured
 from tests.helpers.board import points

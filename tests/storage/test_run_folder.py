@@ -12,7 +12,7 @@ from sparring.errors import UserError
 from sparring.storage import provenance
 from sparring.storage.run_folder import RunFolder
 from sparring.training import tensorboard_page
-from sparring.training.loop import Outcome
+from sparring.training.outcome import Outcome
 
 CONFIG = {
     "seed": 3,
