@@ -65,6 +65,21 @@ class CompiledEnvironment(abc.ABC):
                 )
             self.max_episode_steps = max_episode_steps
 
+    # ---- translation, for callers that step environments of their own ----------------------------
+
+    @property
+    def original_observation_space(self) -> spaces.Box:
+        """Return the space the agent sees, as nothing is translated."""
+        return self.observation_space
+
+    def to_agent(self, observations: Any) -> np.ndarray:
+        """Return a batch of observations [B, ...] in the agent's dtype."""
+        return np.asarray(observations, self.observation_space.dtype)
+
+    def to_environment(self, actions: Any) -> np.ndarray:
+        """Return a batch of the agent's actions [B, ...] unchanged."""
+        return np.asarray(actions)
+
     # ---- written by the author of an environment -------------------------------------------------
 
     @abc.abstractmethod
