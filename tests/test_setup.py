@@ -140,7 +140,7 @@ def wheel(tmp_path_factory) -> Path:
     tree = folder / "tree"
     for name in [*PACKAGES, "tests"]:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for path in [
         "research/later/deeper/__init__.py",

@@ -5,7 +5,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import tensorflow as tf
 
 from sparring.export.signatures import Function, on_arrays
 from sparring.training.restored import restore_model, restored
@@ -37,11 +36,10 @@ class Policy:
         The state is that of a recurrent policy: None at the beginning of an episode, and of a
         policy that has no memory always. `deterministic=False` samples as in training.
         """
-        batched = _is_batch(self.environment.original_observation_space, observation)
+        space = self.environment.original_observation_space
+        batched = _is_batch(space, observation)
         if not batched:
-            observation = tf.nest.map_structure(
-                lambda leaf: np.asarray(leaf)[np.newaxis], observation
-            )
+            observation = _as_batch(space, observation)
         seen = self.environment.to_agent(observation)
         inputs: dict[str, np.ndarray] = {"observation": seen}
         if "initial_state" in self._signatures:
@@ -84,6 +82,15 @@ def load_policy(
     cfg = RunFolder(Path(folder)).read_config()
     with restored(Path(folder), cfg, checkpoint) as (found, _):
         return Policy(found, seed)
+
+
+def _as_batch(space: gymnasium.Space, observation: Any) -> Any:
+    """Return one observation as a batch of one."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {k: _as_batch(child, observation[k]) for k, child in space.spaces.items()}
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(map(_as_batch, space.spaces, observation))
+    return np.asarray(observation)[np.newaxis]
 
 
 def _is_batch(space: gymnasium.Space, observation: Any) -> bool:

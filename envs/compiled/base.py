@@ -45,7 +45,7 @@ class CompiledEnvironment(abc.ABC):
         name: for titles and messages.
         observation_space: Box, float32, or uint8 for images.
         action_space: Discrete or MultiDiscrete counting from 0, or Box in float32 with finite
-          bounds.
+            bounds.
         max_episode_steps: steps after which an episode is truncated, or None.
     """
 

@@ -100,18 +100,18 @@ class Gymnasium:
 
     Args:
         id: "CartPole-v1"; "module:Name-v0" imports the module first; "module:ClassName" needs no
-          registration.
+            registration.
         kwargs: for the environment's constructor.
         wrappers: callables env -> env, applied in order (in YAML a `_target_` with `_partial_:
-          true`).
+            true`).
         vectorization: "sync" (in this process), "async" (a process each), or "vector_entry_point"
-          (its own).
+            (its own).
         max_episode_steps: truncate there instead of where the registration says.
         replay_limit: seconds a resumed run may spend replaying one environment's episode.
 
     Attributes:
         observation_space: Box, what agents see of one environment (see
-          sparring.envs.gymnasium_bridge.spaces).
+            sparring.envs.gymnasium_bridge.spaces).
         action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
         original_observation_space: that of the environment itself.
         to_agent: translation of a batch of its observations [B, ...] to the agent's.
@@ -121,7 +121,7 @@ class Gymnasium:
 
     Raises:
         UserError: no such environment, a package it needs is missing, its spaces cannot be served,
-          a bad argument.
+            a bad argument.
         EnvironmentFault: its constructor, its first reset or its first step raised.
     """
 

@@ -30,9 +30,9 @@ def digits(
         test_fraction: the share of examples that is kept for testing.
         only: digits to keep, as classes in that order; None: all.
         per_class: the number of training examples of each class, drawn by the seed; the test split
-          is unchanged.
+            is unchanged.
         shifts: training examples are also moved by up to this many pixels up or down and left or
-          right.
+            right.
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
@@ -89,7 +89,7 @@ def npz(
 
     Raises:
         UserError: the file is missing or no .npz, an array does not exist or holds Python objects,
-          or `Arrays` refuses the examples.
+            or `Arrays` refuses the examples.
     """
     source = f"data.path={path}"
     if (test_images is None or labels is None) != (test_labels is None):

@@ -44,6 +44,7 @@ def test_one_observation_and_a_batch_get_the_same_actions() -> None:
     assert actions.shape == (5,)
     assert state is None
     assert [int(found.predict(o)[0]) for o in observations] == actions.tolist()
+    assert found.predict(observations[0].tolist())[0] == actions[0]
 
 
 def test_actions_are_those_of_the_original_environment() -> None:
