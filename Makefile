@@ -1,5 +1,6 @@
 # make train   sets up .venv from requirements.lock, then trains PPO on CartPole (ARGS="agent=dqn env=acrobot" trains another)
 # make test    sets up, then runs the tests, two files at a time (ARGS="-k gae" chooses some, JOBS=0 is one at a time)
+# make docs    builds the documentation's site in site/, warnings being errors
 # Also: setup, test-slow, lint, format, peers, lock, clean.
 # STACK=tf221 does it on TensorFlow 2.21 instead of 2.15.1. PYTHON=/path/to/python3.11 names the interpreter to use.
 
@@ -16,13 +17,17 @@ export PYTHON
 PEERS := torch==2.13.0 stable-baselines3==2.9.2 gymnasium==1.3.0 jax==0.10.2 jaxlib==0.10.2 gymnax==1.0.1 flax==0.12.8 \
 	optax==0.2.8 six==1.17.0
 UV := uv==0.13.9
+# The site is built from the source as text: it needs the extra `docs` of pyproject.toml alone, not what Sparring runs on.
+DOCS = $(shell sed -n '/^docs = \[/s/[^"]*"\([^"]*\)"[^"]*/\1 /gp' pyproject.toml)
 
 run = $(VENV)/bin/python -m
-# mypy does not know the mapping of folders to packages in setup.py: links stand for it.
+# mypy and mkdocstrings do not know the mapping of folders to packages in setup.py: links stand for it.
 TYPED := $(VENV)/typed/sparring
+linked = rm -rf $1 && mkdir -p $1 && \
+	ln -s $(CURDIR)/agents $(CURDIR)/envs $(CURDIR)/gans $(CURDIR)/conf $(CURDIR)/research/* $1
 pip = $(@D)/bin/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: setup train test test-slow lint format peers lock clean FORCE
+.PHONY: setup train test test-slow lint format docs peers lock clean FORCE
 
 train: ARGS = experiment=ppo_cartpole
 train: setup
@@ -37,8 +42,7 @@ test-slow: setup
 lint: setup
 	@$(run) ruff format --check .
 	@$(run) ruff check .
-	@rm -rf $(TYPED) && mkdir -p $(TYPED)
-	@ln -s $(CURDIR)/agents $(CURDIR)/envs $(CURDIR)/gans $(CURDIR)/conf $(CURDIR)/research/* $(TYPED)
+	@$(call linked,$(TYPED))
 	@MYPYPATH=$(dir $(TYPED)) $(run) mypy
 
 format: setup
@@ -70,6 +74,16 @@ ifneq ($(shell test -x $(VENV)/bin/python && cat $(VENV)/.ready 2>&1),$(CURDIR))
 $(VENV)/.ready: FORCE
 endif
 
+docs: .venv-docs/.ready
+	@$(call linked,.venv-docs/source/sparring)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+	@echo "The site is in site/: open site/index.html"
+
+.venv-docs/.ready: Makefile pyproject.toml
+	@sh .ci/venv $(@D)
+	@$(pip) install $(DOCS)
+	@touch $@
+
 peers: .venv-peers/.ready
 
 .venv-peers/.ready: Makefile
@@ -91,4 +105,4 @@ compile = .venv-lock/bin/uv pip compile pyproject.toml - --quiet --extra dev --g
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

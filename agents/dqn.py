@@ -11,6 +11,7 @@ To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or
 `_compute_next_q_values`.
 """
 
+import functools
 from typing import Any
 
 import gymnasium
@@ -24,6 +25,7 @@ from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.replay import Transitions
 from sparring.distribute import replicas
 from sparring.errors import UserError
+from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.schedules import Schedule, as_schedule
 from sparring.xla import random
@@ -34,6 +36,8 @@ LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wis
 class DQN(dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
+    Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 1e-4
+    with gradients clipped to a norm of 10.
     `epsilon` is a number or a schedule of the run's progress. The target network moves towards the
     online one by the share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is
     "huber" or "squared".
@@ -43,8 +47,8 @@ class DQN(dqn_agent.DqnAgent):
         self,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        network: Torso,
-        optimizer: optim_optimizer.Scheduled,
+        network: Torso | None = None,
+        optimizer: optim_optimizer.Scheduled | None = None,
         discount: float = 0.99,
         epsilon: Schedule | float = 0.1,
         target_period: int = 1000,
@@ -66,6 +70,10 @@ class DQN(dqn_agent.DqnAgent):
             )
         if loss not in LOSSES:
             raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
+        if network is None:
+            network = functools.partial(MLP, activation="relu")
+        if optimizer is None:
+            optimizer = optim_optimizer.adam(1e-4, epsilon=1e-5, global_clipnorm=10.0)
         self.scheduled = optimizer
         self.discount = discount
         self.epsilon = as_schedule(epsilon)

@@ -23,6 +23,7 @@ from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
 from sparring.agents.networks.normalizers import ObservationNormalizer
 from sparring.agents.networks.recurrent import Memories, Memory, Part, State
 from sparring.distribute import replicas
+from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.schedules import Schedule, as_schedule
 
@@ -65,6 +66,8 @@ def normalize_advantages(
 class PPO(ppo_clip_agent.PPOClipAgent):
     """PPO with a clipped surrogate objective for Discrete, MultiDiscrete and Box actions.
 
+    Without a `network`, actor and critic are two layers of 64 tanh units each; without an
+    `optimizer`, Adam at 3e-4 with gradients clipped to a norm of 0.5.
     `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip`
     limits how far a value may move from the one stored in the rollout (None: not at all limited).
     `target_kl` ends an iteration's updates once the approximate KL divergence passes 1.5 times it
@@ -76,8 +79,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
-        network: Torso,
-        optimizer: optim_optimizer.Scheduled,
+        network: Torso | None = None,
+        optimizer: optim_optimizer.Scheduled | None = None,
         discount: float = 0.99,
         gae_lambda: float = 0.95,
         clip: Schedule | float = 0.2,
@@ -90,6 +93,10 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         log_std: float = 0.0,
         memory: Callable[[], Memory] | None = None,
     ) -> None:
+        if network is None:
+            network = MLP
+        if optimizer is None:
+            optimizer = optim_optimizer.adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
         self.scheduled = optimizer
         self.discount = discount
         self.target_kl = target_kl

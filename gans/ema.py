@@ -15,7 +15,7 @@ class EMA:
         are forgotten; null: no such limit.
     """
 
-    def __init__(self, half_life: float, ramp_up: float | None = 0.05) -> None:
+    def __init__(self, half_life: float = 10_000.0, ramp_up: float | None = 0.05) -> None:
         self.half_life = half_life
         self.ramp_up = ramp_up
 

@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from sparring.errors import UserError, listed
 from sparring.export.signatures import Export
+from sparring.gans import defaults, time_breakdown
 from sparring.gans import ema as gans_ema
 from sparring.gans import export as gans_export
-from sparring.gans import time_breakdown
 from sparring.gans.adversarial_step import AdversarialStep
 from sparring.gans.augmentation import Augmentation
 from sparring.gans.diagnostics import Alarms, Limits
 from sparring.gans.ema import EMA
 from sparring.gans.evaluation import PICTURES, EvaluationSettings, Gallery, Sampler
-from sparring.gans.losses import Loss
+from sparring.gans.losses import Loss, NonSaturating
 from sparring.gans.metrics.base import Metric, Metrics
 from sparring.gans.networks.pair import Pair
 from sparring.gans.penalties import Penalty
@@ -37,8 +37,12 @@ class GANTrainer(BatchTrainer):
 
     Args:
       data: a `sparring.data.dataset.Data`.
-      network: factories of the two networks, and the size of a latent vector.
+      network: factories of the two networks, and the size of a latent vector; None: a DCGAN for
+        images, else dense networks.
+      loss: None: the non-saturating one.
       penalties, augmentations, metrics: by name; of metrics, factories called with the data.
+      generator_optimizer, discriminator_optimizer: None: Adam at 2e-4 without momentum.
+      total_steps: the length of the run, which schedules stretch over.
       objective: tag of the score that selects the best model; None: the first of the metrics.
     """
 
@@ -53,34 +57,45 @@ class GANTrainer(BatchTrainer):
     def __init__(
         self,
         data: Any,
-        network: Pair,
-        loss: Loss,
-        penalties: Mapping[str, Penalty],
-        augmentations: Mapping[str, Augmentation],
-        metrics: Mapping[str, Callable[..., Metric]],
-        generator_optimizer: Scheduled,
-        discriminator_optimizer: Scheduled,
-        rules: GameSettings,
-        ema: EMA,
-        seed: int,
-        total_steps: int,
+        network: Pair | None = None,
+        loss: Loss | None = None,
+        penalties: Mapping[str, Penalty] | None = None,
+        augmentations: Mapping[str, Augmentation] | None = None,
+        metrics: Mapping[str, Callable[..., Metric]] = defaults.METRICS,
+        generator_optimizer: Scheduled | None = None,
+        discriminator_optimizer: Scheduled | None = None,
+        rules: GameSettings | None = None,
+        ema: EMA | None = None,
+        seed: int = 0,
+        total_steps: int = 1_000_000,
         objective: str | None = None,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         alarms: Limits | None = None,
     ) -> None:
+        network = network or defaults.pair(data)
         if not isinstance(network, Pair):
             raise UserError(
                 "network: a GAN has a generator and a discriminator: choose network=gan_mlp or "
                 "dcgan."
             )
         super().__init__()
-        optimizers = (generator_optimizer, discriminator_optimizer)
-        self.game = AdversarialStep(
-            data, network, loss, penalties, augmentations, optimizers, rules, seed
+        self.rules = rules or GameSettings()
+        self.ema = ema or EMA()
+        optimizers = (
+            generator_optimizer or defaults.optimizer(),
+            discriminator_optimizer or defaults.optimizer(),
         )
-        self.rules = rules
-        self.ema = ema
+        self.game = AdversarialStep(
+            data,
+            network,
+            loss or NonSaturating(),
+            penalties or {},
+            augmentations or {},
+            optimizers,
+            self.rules,
+            seed,
+        )
         self.seed = seed
         self.metrics = Metrics(data, metrics)
         self.objective = _objective(objective, self.metrics)

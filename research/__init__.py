@@ -1,12 +1,14 @@
-"""Running experiments of any kind, independent of agents, GANs and environments.
+"""Sparring: reinforcement learning and GANs on TensorFlow.
 
 Importing this package chooses legacy Keras where TensorFlow would bring Keras 3, and how XLA
 computes on a CPU; it must happen before TensorFlow is imported, so every first-party package
 imports this one first. TensorFlow itself is not imported here.
 """
 
+import importlib
 import os
 from importlib import metadata
+from typing import Any
 
 
 def _prepare_tensorflow() -> None:
@@ -29,3 +31,42 @@ def _prepare_tensorflow() -> None:
 
 
 _prepare_tensorflow()
+
+# The names that scripts use most; each is imported at its first use, and TensorFlow with it.
+_PUBLIC = {
+    "Acrobot": "sparring.envs.compiled.acrobot",
+    "CartPole": "sparring.envs.compiled.classic_control",
+    "DQN": "sparring.agents.dqn",
+    "DoubleDQN": "sparring.agents.dqn",
+    "GANTrainer": "sparring.gans.trainer",
+    "Gymnasium": "sparring.envs.gymnasium_bridge.bridge",
+    "MountainCar": "sparring.envs.compiled.classic_control",
+    "OffPolicyTrainer": "sparring.agents.training.off_policy",
+    "OnPolicyTrainer": "sparring.agents.training.on_policy",
+    "PPO": "sparring.agents.ppo",
+    "Pendulum": "sparring.envs.compiled.classic_control",
+    "Policy": "sparring.agents.training.policy",
+    "RunFolder": "sparring.storage.run_folder",
+    "Trainer": "sparring.training.trainer",
+    "TrainingLoop": "sparring.training.loop",
+    "UserError": "sparring.errors",
+    "check_environment": "sparring.envs.testing.check",
+    "check_trainer": "sparring.training.conformance",
+    "fit": "sparring.training.fit",
+    "from_array": "sparring.data.arrays",
+    "load_policy": "sparring.agents.training.policy",
+    "read_curves": "sparring.tensorboard.event_reader",
+    "set_random_seed": "sparring.training.fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -140,7 +140,7 @@ def wheel(tmp_path_factory) -> Path:
     tree = folder / "tree"
     for name in [*PACKAGES, "tests"]:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     for path in [
         "research/later/deeper/__init__.py",
@@ -313,7 +313,7 @@ def test_train_runs_the_preset_or_what_is_asked(clone):
     assert calls_of(clone).endswith("-m sparring rl agent=dqn env=acrobot\n")
 
 
-@pytest.mark.parametrize("failing", ["lint", "test", "test STACK=tf221", None])
+@pytest.mark.parametrize("failing", ["lint", "docs", "test", "test STACK=tf221", None])
 def test_ci_tries_everything_and_fails_if_anything_did(clone, failing):
     tools = clone / "tools"
     tools.mkdir()
@@ -325,10 +325,11 @@ def test_ci_tries_everything_and_fails_if_anything_did(clone, failing):
     done = subprocess.run(
         [clone / ".ci/run"], env=env, capture_output=True, text=True, check=False, timeout=60
     )
-    assert sorted(calls_of(clone).splitlines()) == ["lint", "test", "test STACK=tf221"]
+    assert sorted(calls_of(clone).splitlines()) == ["docs", "lint", "test", "test STACK=tf221"]
     said = done.stdout.splitlines()
     assert [line for line in said if line.startswith("made")] == [
         "made lint",
+        "made docs",
         "made test",
         "made test STACK=tf221",
     ]

@@ -22,25 +22,26 @@ class OffPolicyTrainer(AgentTrainer):
     """After every `rollout_steps` steps of `num_envs` environments, `updates` gradient steps on
     replayed batches.
 
-    `agent` is a factory called with (observation_space, action_space, network=, optimizer=). The
-    first `learning_starts` steps act at random and learn nothing. `n_step` is the length of the
-    return (Sutton 1988).
+    `agent` is a factory called with (observation_space, action_space, network=, optimizer=); for a
+    network or an optimizer of None it takes its own. `total_steps` is the length of the run, which
+    schedules stretch over. The first `learning_starts` steps act at random and learn nothing.
+    `n_step` is the length of the return (Sutton 1988).
     """
 
     def __init__(
         self,
         agent: Callable[..., Any],
         environment: Any,
-        network: Callable[[], tf.keras.layers.Layer],
-        optimizer: optim_optimizer.Scheduled,
-        num_envs: int,
-        rollout_steps: int,
-        updates: int,
-        batch_size: int,
-        capacity: int,
-        learning_starts: int,
-        seed: int,
-        total_steps: int,
+        network: Callable[[], tf.keras.layers.Layer] | None = None,
+        optimizer: optim_optimizer.Scheduled | None = None,
+        num_envs: int = 1,
+        rollout_steps: int = 4,
+        updates: int = 1,
+        batch_size: int = 32,
+        capacity: int = 100_000,
+        learning_starts: int = 1000,
+        seed: int = 0,
+        total_steps: int = 100_000,
         n_step: int = 1,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,

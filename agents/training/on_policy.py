@@ -25,24 +25,25 @@ class OnPolicyTrainer(AgentTrainer):
     """`epochs` passes over each rollout in `minibatches` minibatches, each pass in a new random
     order.
 
-    `agent` is a factory called with (observation_space, action_space, network=, optimizer=). Each
-    minibatch holds num_envs * rollout_steps / minibatches steps, which must divide. Of an agent
-    that remembers (see sparring.agents.networks.recurrent) it holds whole sequences: all steps of
-    num_envs / minibatches environments.
+    `agent` is a factory called with (observation_space, action_space, network=, optimizer=); for a
+    network or an optimizer of None it takes its own. `total_steps` is the length of the run, which
+    schedules stretch over. Each minibatch holds num_envs * rollout_steps / minibatches steps,
+    which must divide. Of an agent that remembers (see sparring.agents.networks.recurrent) it holds
+    whole sequences: all steps of num_envs / minibatches environments.
     """
 
     def __init__(
         self,
         agent: Callable[..., Any],
         environment: Any,
-        network: Callable[[], tf.keras.layers.Layer],
-        optimizer: optim_optimizer.Scheduled,
-        num_envs: int,
-        rollout_steps: int,
-        epochs: int,
-        minibatches: int,
-        seed: int,
-        total_steps: int,
+        network: Callable[[], tf.keras.layers.Layer] | None = None,
+        optimizer: optim_optimizer.Scheduled | None = None,
+        num_envs: int = 8,
+        rollout_steps: int = 128,
+        epochs: int = 10,
+        minibatches: int = 16,
+        seed: int = 0,
+        total_steps: int = 100_000,
         normalize_rewards: bool = False,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,

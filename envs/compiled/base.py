@@ -45,7 +45,7 @@ class CompiledEnvironment(abc.ABC):
         name: for titles and messages.
         observation_space: Box, float32, or uint8 for images.
         action_space: Discrete or MultiDiscrete counting from 0, or Box in float32 with finite
-          bounds.
+            bounds.
         max_episode_steps: steps after which an episode is truncated, or None.
     """
 
@@ -64,6 +64,21 @@ class CompiledEnvironment(abc.ABC):
                     "usual."
                 )
             self.max_episode_steps = max_episode_steps
+
+    # ---- translation, for callers that step environments of their own ----------------------------
+
+    @property
+    def original_observation_space(self) -> spaces.Box:
+        """Return the space the agent sees, as nothing is translated."""
+        return self.observation_space
+
+    def to_agent(self, observations: Any) -> np.ndarray:
+        """Return a batch of observations [B, ...] in the agent's dtype."""
+        return np.asarray(observations, self.observation_space.dtype)
+
+    def to_environment(self, actions: Any) -> np.ndarray:
+        """Return a batch of the agent's actions [B, ...] unchanged."""
+        return np.asarray(actions)
 
     # ---- written by the author of an environment -------------------------------------------------
 

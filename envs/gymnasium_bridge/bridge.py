@@ -100,25 +100,28 @@ class Gymnasium:
 
     Args:
         id: "CartPole-v1"; "module:Name-v0" imports the module first; "module:ClassName" needs no
-          registration.
+            registration.
         kwargs: for the environment's constructor.
         wrappers: callables env -> env, applied in order (in YAML a `_target_` with `_partial_:
-          true`).
+            true`).
         vectorization: "sync" (in this process), "async" (a process each), or "vector_entry_point"
-          (its own).
+            (its own).
         max_episode_steps: truncate there instead of where the registration says.
         replay_limit: seconds a resumed run may spend replaying one environment's episode.
 
     Attributes:
         observation_space: Box, what agents see of one environment (see
-          sparring.envs.gymnasium_bridge.spaces).
+            sparring.envs.gymnasium_bridge.spaces).
         action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
+        original_observation_space: that of the environment itself.
+        to_agent: translation of a batch of its observations [B, ...] to the agent's.
+        to_environment: translation of a batch of the agent's actions [B, ...] to its own.
         max_episode_steps: steps after which an episode is truncated, or None.
         renders: whether `vector(..., render=True)` can give images.
 
     Raises:
         UserError: no such environment, a package it needs is missing, its spaces cannot be served,
-          a bad argument.
+            a bad argument.
         EnvironmentFault: its constructor, its first reset or its first step raised.
     """
 
@@ -187,8 +190,13 @@ class Gymnasium:
         vector.close()
 
     def _adapt(self, observation_space: gym.Space, action_space: gym.Space) -> None:
-        self.observation_space = adapt_observations(observation_space, self.name).space
-        self.action_space = adapt_actions(action_space, self.name).space
+        observations = adapt_observations(observation_space, self.name)
+        actions = adapt_actions(action_space, self.name)
+        self.original_observation_space = observation_space
+        self.observation_space = observations.space
+        self.action_space = actions.space
+        self.to_agent = observations.to_agent
+        self.to_environment = actions.to_environment
 
     @property
     def described(self) -> str:

@@ -53,10 +53,10 @@ def check_environment(
     Args:
         env: the environment; it is not changed.
         steps: vector steps to play, of 6 members; as many as the time limit takes are played
-          anyway, up to 1000.
+            anyway, up to 1000.
         seed: for keys and actions.
         tolerance: relative difference allowed between floats from XLA and a graph, or from a batch
-          and its members.
+            and its members.
 
     Raises:
         UserError: the first rule that is broken, with an example and the remedy.

@@ -30,9 +30,9 @@ def digits(
         test_fraction: the share of examples that is kept for testing.
         only: digits to keep, as classes in that order; None: all.
         per_class: the number of training examples of each class, drawn by the seed; the test split
-          is unchanged.
+            is unchanged.
         shifts: training examples are also moved by up to this many pixels up or down and left or
-          right.
+            right.
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
@@ -89,7 +89,7 @@ def npz(
 
     Raises:
         UserError: the file is missing or no .npz, an array does not exist or holds Python objects,
-          or `Arrays` refuses the examples.
+            or `Arrays` refuses the examples.
     """
     source = f"data.path={path}"
     if (test_images is None or labels is None) != (test_labels is None):
@@ -111,6 +111,31 @@ def npz(
             None if y is None or test_labels is None else {"train": y, "test": arrays[test_labels]}
         )
         return Arrays(examples, marks, seed, source=source)
+    return _split(x, y, seed, test_fraction, source)
+
+
+def from_array(
+    examples: np.ndarray,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    low: float = -1.0,
+    high: float = 1.0,
+    test_fraction: float = 0.1,
+) -> Arrays:
+    """Return examples in memory as data to train on; see `npz` for the arguments.
+
+    Raises:
+        UserError: `Arrays` refuses the examples.
+    """
+    x = _images(np.asarray(examples), low, high, "examples")
+    y = None if labels is None else np.asarray(labels)
+    return _split(x, y, seed, test_fraction, "examples")
+
+
+def _split(
+    x: np.ndarray, y: np.ndarray | None, seed: int, test_fraction: float, source: str
+) -> Arrays:
+    """Keep `test_fraction` of the examples for testing, identical in every run."""
     if y is not None and y.shape != (len(x),):
         raise UserError(
             f"{source}: labels of shape {list(y.shape)}, though there are {len(x)} examples."

@@ -167,7 +167,7 @@ class Arrays(Pairs):
 
     Raises:
         UserError: there are no examples, they have other shapes than these, values are not finite
-          or out of range, or labels do not fit.
+            or out of range, or labels do not fit.
     """
 
     def __init__(

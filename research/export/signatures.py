@@ -51,7 +51,7 @@ class Export:
         signatures: by name; the first is also the default one.
         edge: the name of the signature that is converted for small devices.
         samples: count -> that many inputs of `edge`, as they occur in the run, to which a quantized
-          function is fitted.
+            function is fitted.
         judge: (function in the place of `edge`, seed) -> its scores, such as an evaluated return.
         notes: further content of the manifest, as plain values.
         resources: tables that the signatures look up.

@@ -70,7 +70,7 @@ class CNN(tf.keras.layers.Layer):
         units: of the dense layers.
         activation: after every layer.
         convolution: "patches" for a matrix product of patches, "conv2d" for TensorFlow's own
-          operation.
+            operation.
     """
 
     def __init__(

@@ -14,6 +14,20 @@ def another(keras: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimiz
     return type(keras).from_config(keras.get_config())
 
 
+def adam(
+    learning_rate: Schedule | float = 3e-4,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    global_clipnorm: float | None = None,
+) -> "Scheduled":
+    """Return Adam (Kingma and Ba 2014), which clips gradients to a global norm if one is given."""
+    keras = tf.keras.optimizers.Adam(
+        beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, global_clipnorm=global_clipnorm
+    )
+    return Scheduled(keras, learning_rate)
+
+
 class Scheduled:
     """Keras optimizer whose learning rate is a number or a schedule, times another if given.
 

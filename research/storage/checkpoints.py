@@ -58,8 +58,8 @@ class Checkpoints:
 
     Args:
         folder: their folder; created at the first save. The remains of a killed save there are
-          cleaned up here, unless another process is saving there at this moment (so a running
-          experiment can be evaluated).
+            cleaned up here, unless another process is saving there at this moment (so a running
+            experiment can be evaluated).
         keep: how many to keep. Older ones are deleted once a newer one is in place.
     """
 
@@ -135,8 +135,8 @@ class Checkpoints:
 
         Raises:
             UserError: none is sound, `step` does not exist or is damaged, or the checkpoint and
-              `tensors` do not hold the same variables with the same shapes and dtypes; nothing has
-              been assigned then.
+                `tensors` do not hold the same variables with the same shapes and dtypes; nothing
+                has been assigned then.
         """
         steps = self.steps()
         if step is not None and step not in steps:
@@ -204,7 +204,7 @@ def restore_into(tensors: tf.train.Checkpoint, folder: Path) -> int:
 
     Raises:
         UserError: a variable does not fit, the checkpoint is damaged, or `folder` is not one;
-          nothing has been assigned then.
+            nothing has been assigned then.
     """
     step = _verified(folder)
     _read(tensors, folder, partly=True)

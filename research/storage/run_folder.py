@@ -51,8 +51,8 @@ class RunFolder:
       objective: tag of the run's objective, once it is known.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self.outcome: Any = None
         self.objective = ""
 

@@ -37,13 +37,13 @@ class Curves:
         return np.array(steps, np.int64), np.array([points[step] for step in steps], np.float64)
 
 
-def read_curves(folder: Path) -> Curves:
+def read_curves(folder: str | Path) -> Curves:
     """Return every scalar of a run.
 
     Event files are read in TensorBoard's order; points that a resume took back are left out.
     """
     found = Curves()
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(Path(folder).glob("events.out.tfevents.*")):
         tags: set[str] = set()  # only a tag's first event in a file says that it is a scalar
         try:
             for event in _events(path, found.damage):

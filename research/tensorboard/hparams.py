@@ -72,7 +72,7 @@ def declare_hparams(
     Args:
         root: the folder that holds the sweep's runs.
         values: every setting, as a dotted key, and the values it takes in the sweep. Settings that
-          differ come first.
+            differ come first.
         metrics: tag and description of the metrics to show.
     """
     root.mkdir(parents=True, exist_ok=True)

@@ -46,11 +46,11 @@ class Writer:
     Args:
         folder: of the run; created if missing.
         descriptions: what a tag measures and its unit, by exact tag; TensorBoard shows it beside
-          the chart.
+            the chart.
         resume_step: the run continues from this step. Points that an earlier, killed process wrote
-          beyond it are purged from the curves; a point at the step itself stays. (TensorBoard's
-          loader in Rust purges a tag's points only when the tag's next point arrives.) None appends
-          to the existing curves.
+            beyond it are purged from the curves; a point at the step itself stays. (TensorBoard's
+            loader in Rust purges a tag's points only when the tag's next point arrives.) None
+            appends to the existing curves.
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class Writer:
 
         Args:
             values: settings, nested or flat (see `flatten`). Leave out the seed and all else that
-              names one run (folder, date): runs with equal values form one row, whose metrics
-              TensorBoard averages.
+                names one run (folder, date): runs with equal values form one row, whose metrics
+                TensorBoard averages.
             metrics: final scalars by tag; best tags of their own, so that no curve gets a point
-              twice.
+                twice.
         """
         start = session_start(values)
         end = session_end()

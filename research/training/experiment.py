@@ -162,7 +162,7 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     """Return the training loop, ready to go on from where the run was."""
     from sparring.distribute.consensus import SingleWorker, Workers
     from sparring.training.loop import TrainingLoop
-    from sparring.training.progress import Progress
+    from sparring.training.progress import Progress, headline
     from sparring.training.schedule import Schedule
 
     run = cfg.run
@@ -172,7 +172,7 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     workers = SingleWorker()
     if process.is_one_of_several:
         workers = Workers(strategy, process.is_chief)
-    loop = TrainingLoop(trainer, schedule, folder, Progress(_headline(trainer)), workers)
+    loop = TrainingLoop(trainer, schedule, folder, Progress(headline(trainer)), workers)
     _initialize(cfg, loop)
     if workers.any(trainer.step != workers.broadcast(trainer.step)):
         raise UserError(
@@ -200,12 +200,6 @@ def _initialize(cfg: DictConfig, loop: Any) -> None:
         source = RunFolder.named_in_config(cfg.run.warm_start, "run.warm_start").newest_model()
         warm_start.load_weights(loop.trainer.model, source, cfg.run.warm_layers)
         _log.info("Warm start from %s.", source)
-
-
-def _headline(trainer: Any) -> tuple[str, ...]:
-    """Return the tags beside the progress bar: the objective, and those of the first chart."""
-    charts = [tags for titles in trainer.charts.values() for tags in titles.values()]
-    return tuple(dict.fromkeys([trainer.objective, *(charts[0] if charts else [])]))
 
 
 def _sentence(result: Mapping[str, Any]) -> str:

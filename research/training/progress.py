@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -35,6 +35,12 @@ class Terminal(logging.StreamHandler):
         """
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+def headline(trainer: Any) -> tuple[str, ...]:
+    """Return the tags beside the progress bar: the objective, and those of the first chart."""
+    charts = [tags for titles in trainer.charts.values() for tags in titles.values()]
+    return tuple(dict.fromkeys([trainer.objective, *(charts[0] if charts else [])]))
 
 
 class Progress:

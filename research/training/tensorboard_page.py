@@ -20,8 +20,7 @@ def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
     """
     from sparring.tensorboard.writer import Writer
 
-    said = {"objective": trainer.objective, "maximize": trainer.maximize, "unit": trainer.unit}
-    write_text(folder / TRAINER, json.dumps(said) + "\n")
+    describe_trainer(folder, trainer)
     writer = Writer(
         folder, descriptions={"config": "The run's config, as composed; its limits are left out."}
     )
@@ -29,6 +28,12 @@ def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
     writer.text("config", f"```yaml\n{OmegaConf.to_yaml(shown)}\n```")
     writer.hparams(hparams(cfg), {})
     writer.close()
+
+
+def describe_trainer(folder: Path, trainer: Any) -> None:
+    """Write trainer.json: the objective, its direction, and the unit of a step."""
+    said = {"objective": trainer.objective, "maximize": trainer.maximize, "unit": trainer.unit}
+    write_text(folder / TRAINER, json.dumps(said) + "\n")
 
 
 def settle(folder: Path, cfg: DictConfig, trainer: Any, outcome: Any) -> None:
