@@ -37,7 +37,8 @@ def main() -> None:
     outcome = sparring.fit(trainer, arguments.folder)
     samples, _ = trainer.sampler.at(trainer.step)(1000)
     np.save(arguments.folder / "samples.npy", samples)
-    print(f"sliced Wasserstein distance: {outcome.best['gan/sliced_wasserstein']:.4f}")
+    best = outcome.best.get("gan/sliced_wasserstein", float("nan"))  # of a run stopped early, none
+    print(f"{outcome.status}; sliced Wasserstein distance: {best:.4f}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def main() -> None:
     trainer = make_trainer(arguments.env, arguments.steps)
     outcome = sparring.fit(trainer, arguments.folder)
     trainer.close()
-    print(f"best return: {outcome.best['eval/episode_return']:.1f}")
+    best = outcome.best.get("eval/episode_return", float("nan"))  # of a run stopped early, none
+    print(f"{outcome.status}; best return: {best:.1f}")
 
 
 if __name__ == "__main__":

@@ -131,8 +131,8 @@ class Objective:
     def mean(self, values: tf.Tensor) -> tf.Tensor:
         """Reduce values [M / pack] to their share of the mean over the whole batch, a scalar.
 
-        The only reduction over examples: shares of the parts of a batch, and of the replicas, add
-        up to the mean.
+        Every loss, penalty and logit is reduced here: shares of the parts of a batch, and of the
+        replicas, add up to the mean. Losses marked `coupled` take statistics of the batch besides.
         """
         return tf.reduce_sum(values) * (self.rules.pack / self.rules.batch_size)
 

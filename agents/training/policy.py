@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 
 from sparring.export.signatures import Function, on_arrays
-from sparring.training.restored import restore_model, restored
+from sparring.training.trained_model import restore_model, restored
 
 
 class Policy:

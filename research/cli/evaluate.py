@@ -9,7 +9,7 @@ from sparring.cli import setup
 from sparring.cli.parser import strict
 from sparring.errors import UserError
 from sparring.storage.run_folder import RunFolder
-from sparring.training.restored import restored
+from sparring.training.trained_model import restored
 
 
 def main(arguments: Sequence[str]) -> int:

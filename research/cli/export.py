@@ -12,7 +12,7 @@ from sparring.errors import UserError
 from sparring.export.model_versions import NAME
 from sparring.export.saved_model import FIDELITY, Small, _manifest, _publish, _scratch, _shrink
 from sparring.storage.run_folder import RunFolder
-from sparring.training import restored
+from sparring.training.trained_model import restored
 
 # Formats of TensorFlow Lite; see research/export/tflite_onnx.py
 FORMATS = ("float32", "float16", "dynamic", "int8")
@@ -88,7 +88,7 @@ def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Smal
         UserError: there is nothing to export, or it cannot be written.
     """
     cfg = RunFolder(run).read_config()
-    with restored.restored(run, cfg, checkpoint) as (trainer, step):
+    with restored(run, cfg, checkpoint) as (trainer, step):
         exported = trainer.export()
         scratch = _scratch(out / name)
         try:

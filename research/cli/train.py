@@ -52,12 +52,26 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
     found = validation.Command(composer, overrides, chosen.multirun or is_suite)
     flags = _flags(chosen)
     set_resolvers(found.swept if found.multirun else None)
+    _check_writable(found)
     if found.multirun:
         return _sweep(command, name, flags, found)
     task = _Run(command, flags, found.cfg, composer.places)
     hydra_app = _hydra(command, name, [*flags, *found.overrides], task)
     hydra_app()
     return task.code
+
+
+def _check_writable(found: validation.Command) -> None:
+    """Refuse a folder of runs in which no folder can be made, before Hydra tries to."""
+    settings = found.cfg.hydra
+    wanted = Path(str(settings.sweep.dir if found.multirun else settings.run.dir)).absolute()
+    place = next(p for p in (wanted, *wanted.parents) if p.exists())
+    if not place.is_dir():
+        raise UserError(f"run.dir={wanted.parent}: {place} is a file, not a folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"run.dir={wanted.parent}: nothing can be written in {place}. Choose another run.dir."
+        )
 
 
 rl = functools.partial(run, "rl", "rl")

@@ -211,12 +211,20 @@ class Composer:
 
     def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
         choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]
-        known = list(leaves(self.compose(choices))) if choices != list(overrides) else []
-        known += self.groups()  # including those from which the config chooses nothing
-        return (
-            f"{key}: no such key. {near(key, known)}`--cfg job` lists them all; +{key}=... adds "
-            "one."
-        )
+        cfg = self.compose(choices) if choices != list(overrides) else OmegaConf.create()
+        known = [*leaves(cfg), *self.groups()]  # also those from which nothing is chosen
+        text = f"{key}: no such key. {near(key, known)}`--cfg job` lists them all"
+        return f"{text}; +{key}=... adds one." if _takes_any_key(cfg, key) else f"{text}."
+
+
+def _takes_any_key(cfg: DictConfig, key: str) -> bool:
+    """Return whether a key that is added beside those of `cfg` would be read.
+
+    Only mappings of arguments such as env.kwargs take any key.
+    """
+    parent, _, _ = key.rpartition(".")
+    is_arguments = parent.rpartition(".")[2] == "kwargs"
+    return is_arguments and isinstance(OmegaConf.select(cfg, parent), DictConfig)
 
 
 def _folder(place: str) -> Path | None:

@@ -11,6 +11,7 @@ def job_name(overrides: Sequence[str], swept: Sequence[str], number: int) -> str
     Keys are cut to their last part where that is unique; brackets, quotes and signs that folders do
     not take are left out, and a few letters of a hash distinguish names that would then be equal.
     """
+    swept = [key.lstrip("+") for key in swept]
     last = [key.rpartition(".")[2] for key in swept]
     parts = []
     for text in overrides:

@@ -62,7 +62,7 @@ class Command:
         parsed = composer.parse(overrides)
         for override in parsed:
             self._check_addition(override)
-        master = self._compose([o.input_line or "" for o in parsed if not o.is_sweep_override()])
+        master = self._compose(self._for_all_jobs(parsed))
         self.multirun = multirun or master.hydra.mode == RunMode.MULTIRUN
         parsed += self._sweep_in_config(master, parsed) if self.multirun else []
         self.swept = [o.get_key_element() for o in parsed if o.is_sweep_override()]
@@ -83,6 +83,41 @@ class Command:
                 key = several[0].partition("=")[0]
                 wanted = [self._mended.get(t, t) for t in several]
                 self.overrides[i] = f"{key}={','.join(t.partition('=')[2] for t in wanted)}"
+        if self.multirun and any(map(composer.is_group, self.swept)):
+            self._leave_to_jobs(parsed[: len(self.overrides)])
+
+    def _for_all_jobs(self, parsed: list[Override]) -> list[str]:
+        """Return the overrides of a config that stands for all jobs of a sweep.
+
+        They are those that are not swept, and of swept groups the first option each: a key may be
+        one that the swept options have and the default option has not.
+        """
+        texts = []
+        for override in parsed:
+            if not override.is_sweep_override():
+                texts.append(override.input_line or "")
+            elif self.composer.is_group(override.key_or_group) and not override.is_interval_sweep():
+                option = next(iter(override.sweep_string_iterator()))
+                texts.append(f"{override.get_key_element()}={option}")
+        return texts
+
+    def _leave_to_jobs(self, parsed: list[Override]) -> None:
+        """Have Hydra set keys in the jobs alone that its own config of the sweep has not.
+
+        Hydra composes that config with the groups' default options. A sweep over one value is not
+        part of it.
+        """
+        fixed = [o for o in parsed if not o.is_sweep_override()]
+        groups = [o.input_line or "" for o in fixed if self.composer.is_group(o.key_or_group)]
+        for index, override in enumerate(parsed):
+            text = self.overrides[index]
+            if override not in fixed or text in groups or "=" not in text or override.is_delete():
+                continue
+            try:
+                self._compose([*groups, text])
+            except UserError:
+                key, _, value = text.partition("=")
+                self.overrides[index] = f"{key}=choice({value})"
 
     def _sweep_in_config(self, master: DictConfig, parsed: list[Override]) -> list[Override]:
         """Return the sweep that a config defines itself, in `hydra.sweeper.params`.

@@ -240,7 +240,7 @@ NAMES = {  # names that moved apart from their module, or were changed
     "research.fit.Outcome": "sparring.training.outcome.Outcome",
     "research.fit.Schedule": "sparring.training.schedule.Schedule",
     "research.fit.write": "sparring.training.tensorboard_page.write_evaluation",
-    "research.evaluate.learned": "sparring.training.restored.restored",
+    "research.evaluate.learned": "sparring.training.trained_model.restored",
     "research.export.export": "sparring.cli.export.export",
     "research.export.main": "sparring.cli.export.main",
     "research.finite.variables": "sparring.storage.variable_names.named_variables",

@@ -1,4 +1,4 @@
-"""Trainers that learn from batches in compiled calls: the skeleton that all of Sparring's share."""
+"""Base class of trainers that learn from batches in compiled calls."""
 
 import abc
 import time
@@ -34,13 +34,14 @@ class BatchTrainer(Measured, Trainer):
         self._program: Callable[..., Any] | None = None
 
     def prepare(self, mode: str, total_steps: int, tags: Any, parts: tuple[str, ...]) -> None:
-        """Create the counters.
+        """Set the mode and length of the run, and create its counters and means.
 
         Args:
-          mode: of compilation, resolved.
+          mode: "xla", "graph" or "eager", as `sparring.xla.compilation.resolve` returns it.
           total_steps: the steps of the run, which `progress` is measured by.
           tags: of the scalars that `learn` returns means of.
-          parts: names of the seconds that `timings` reports.
+          parts: names of the seconds that `timings` reports: ("plan", "update"), unless
+            `add_seconds` is overridden.
         """
         self.mode = mode
         self.total_steps = total_steps

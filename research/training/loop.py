@@ -1,4 +1,4 @@
-"""The training loop: call the trainer, log, evaluate, save, stop."""
+"""Training loop of a run: resume, train, log, evaluate, save, stop."""
 
 import contextlib
 import logging
@@ -29,8 +29,8 @@ _STATUS = ("", "nan", "target")
 class TrainingLoop:
     """Loop of a run: train, log, evaluate and save one trainer in one folder.
 
-    Of several workers each has one, which makes the same calls in the same order; the chief alone
-    measures, decides and writes.
+    With several workers each has a loop that makes the same calls in the same order; only the chief
+    evaluates, decides and writes.
 
     Args:
       trainer: a `sparring.training.trainer.Trainer`.
@@ -128,7 +128,7 @@ class TrainingLoop:
         """Save when training has ended, also by a UserError, which loses nothing learned."""
         try:
             yield
-        except UserError as fault:  # outside training, such as an environment's
+        except UserError as fault:  # such as an environment's
             if not self._not_finite():
                 if not self.workers.several:  # else the others are not here to gather their state
                     self._save()
@@ -140,7 +140,7 @@ class TrainingLoop:
         if self.outcome.unsaved:
             self.outcome.message += f"Not everything is saved. {self.outcome.unsaved}"
 
-    # ---- one sentence each -----------------------------------------------------------------------
+    # ---- parts of run() --------------------------------------------------------------------------
 
     def _ended(self) -> bool:
         """Do what has become due; whether the run is over, and then the outcome's status."""
@@ -276,7 +276,7 @@ class TrainingLoop:
     def _keep_if_best(self, scalars: Mapping[str, float]) -> None:
         name = self.trainer.objective
         best = self.outcome.best.get(name)
-        if best is None or not self._better(best, scalars[name]):  # of equals the last
+        if best is None or not self._better(best, scalars[name]):  # among equals, keep the last
             self.outcome.best = {**scalars, "step": self.trainer.step}
             self._save_to(self.best, model_only(self.trainer), {})
 

@@ -9,7 +9,7 @@ import pytest
 
 from sparring.cli import setup
 from sparring.config.composer import Composer
-from sparring.config.validation import check_composed
+from sparring.config.validation import Command, check_composed
 from sparring.errors import UserError
 from tests.helpers.commands import Ended, ended
 
@@ -362,3 +362,51 @@ def test_settings_of_something_that_is_not_chosen() -> None:
     )
     check_composed(without)
     assert dict(without.penalty) == {}
+
+
+def test_a_key_of_swept_options_is_checked_against_them_and_left_to_the_jobs() -> None:
+    """PPO, the default agent, has no learning_starts: Hydra must not see it in the sweep itself."""
+    setup.prepare()
+    typed = ["agent=dqn,double_dqn", "trainer.learning_starts=16", "seed=0,1", "run.steps=1e3"]
+    found = Command(Composer("rl"), typed, multirun=True)
+    assert found.overrides == [
+        "agent=dqn,double_dqn",
+        "trainer.learning_starts=choice(16)",
+        "seed=0,1",
+        "run.steps=1000",
+    ]
+    assert found.swept == ["agent", "seed"]
+    assert (found.jobs, found.cfg.trainer.learning_starts) == (4, 16)
+    with pytest.raises(UserError, match=r"trainer.learning_starts: no such key"):
+        Command(Composer("rl"), ["agent=dqn,ppo", "trainer.learning_starts=16"], multirun=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["note=first", "agent.nope=3", "env.kwargs.g=3", "run.note=a", "trainer.note=a"]
+)
+def test_advice_to_add_a_key_works_where_it_is_given(text: str) -> None:
+    setup.prepare()
+    gym = ["env=gymnasium", "env.id=Pendulum-v1"]
+    key, _, value = text.partition("=")
+    with pytest.raises(UserError) as error:
+        Command(Composer("rl"), [*gym, text], multirun=False)
+    advised = f"+{key}=..." in str(error.value)
+    assert advised == key.startswith("env.kwargs.")
+    if advised:
+        Command(Composer("rl"), [*gym, f"+{key}={value}"], multirun=False)
+
+
+def test_a_folder_of_runs_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "afile").touch()
+    found = ended(
+        tmp_path,
+        [
+            ["rl", "debug=smoke", "run.dir=afile", "run.name=a"],
+            ["rl", "-m", "debug=smoke", "run.dir=afile/deeper", "run.name=a", "seed=0,1"],
+        ],
+    )
+    for one in found:
+        assert one.code == 2
+        assert re.fullmatch(
+            r"sparring: run\.dir=\S+: \S+afile is a file, not a folder\.\n", one.error
+        )

@@ -67,6 +67,8 @@ class FallingApart(gym.Env):
             "a.rate=1,b.rate=2,size=3",
         ),
         (["+env.kwargs.gravity=-9.8"], ["env.kwargs.gravity"], "gravity=-9.8"),
+        (["+env.kwargs.note=a", "seed=0"], ["+env.kwargs.note", "seed"], "note=a,seed=0"),
+        (["++env.kwargs.note=a"], ["++env.kwargs.note"], "note=a"),
         (["network.units=[64,64]"], ["network.units"], "units=64x64"),
         (["agent=ppo"], [], "job-7"),
     ],

@@ -125,9 +125,9 @@ def test_a_process_without_our_code_acts_as_the_trainer_to_the_bit(
     }
     found = elsewhere(folder, asked, tmp_path)
 
-    from sparring.training import restored
+    from sparring.training.trained_model import restored
 
-    with restored.restored(run, RunFolder(run).read_config(), "latest") as (trainer, step):
+    with restored(run, RunFolder(run).read_config(), "latest") as (trainer, step):
         assert step == 64
         agent = trainer.agent
         # The normaliser has something to do
