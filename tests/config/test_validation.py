@@ -283,8 +283,8 @@ LATE = {
         r"has no Adamm. Did you mean Adam\?",
     ),
     "argument that is missing": (
-        ["~trainer.epochs"],
-        "trainer: sparring.agents.training.on_policy.OnPolicyTrainer needs epochs: give",
+        ["agent.clip={_target_:sparring.optim.schedules.Linear,start:0.2}"],
+        "agent.clip: sparring.optim.schedules.Linear needs end: give",
     ),
     "argument that is missing later": (
         ["network._target_=tensorflow.keras.layers.Dense", "~network.units"],
