@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from sparring.data.dataset import Data
-from sparring.gans.metrics.base import Metric
 from sparring.gans.metrics.sliced_wasserstein import SlicedWasserstein
 from sparring.gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from sparring.gans.networks.mlp import MLPDiscriminator, MLPGenerator
 from sparring.gans.networks.pair import Pair
 from sparring.optim import optimizer as optim_optimizer
 
-METRICS: Mapping[str, Callable[[Data], Metric]] = {"swd": SlicedWasserstein}
+METRICS: Mapping[str, Callable[..., Any]] = {"swd": SlicedWasserstein}
 
 
 def pair(data: Data) -> Pair:

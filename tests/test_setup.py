@@ -325,12 +325,7 @@ def test_ci_tries_everything_and_fails_if_anything_did(clone, failing):
     done = subprocess.run(
         [clone / ".ci/run"], env=env, capture_output=True, text=True, check=False, timeout=60
     )
-    assert sorted(calls_of(clone).splitlines()) == [
-        "docs",
-        "lint",
-        "test",
-        "test STACK=tf221",
-    ]
+    assert sorted(calls_of(clone).splitlines()) == ["docs", "lint", "test", "test STACK=tf221"]
     said = done.stdout.splitlines()
     assert [line for line in said if line.startswith("made")] == [
         "made lint",
