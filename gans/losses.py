@@ -4,9 +4,9 @@ A loss has two methods, `discriminator(real, fake)` and `generator(fake, real)`,
 real and of generated examples to one value per example, `[B]`; `sparring.gans.objective` reduces
 them to a scalar. Logits are `[B]`, or those of patches `[B, h, w, 1]`, whose values are averaged
 per example. `relativistic` says that the generator's loss depends on `real` too. Optional
-attributes: `coupled = True` of a loss in which replicas meet, `unbounded = True` of a critic's loss without a
-lower bound. `tf.Variable`s that a loss creates in its constructor are part of the checkpoint. Any
-such class serves, in any package: name it in a YAML.
+attributes: `coupled = True` of a loss in which replicas meet, `unbounded = True` of a critic's
+loss without a lower bound. `tf.Variable`s that a loss creates in its constructor are part of the
+checkpoint. Any such class serves, in any package: name it in a YAML.
 """
 
 from typing import Protocol
