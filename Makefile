@@ -1,6 +1,7 @@
 # make train   sets up .venv from requirements.lock, then trains PPO on CartPole (ARGS="agent=dqn env=acrobot" trains another)
 # make test    sets up, then runs the tests, two files at a time (ARGS="-k gae" chooses some, JOBS=0 is one at a time)
 # make docs    builds the documentation's site in site/, warnings being errors
+# make test-fast  the tests that start no process or server and learn nothing, in two to three minutes
 # Also: setup, test-slow, lint, format, peers, lock, clean.
 # STACK=tf221 does it on TensorFlow 2.21 instead of 2.15.1. PYTHON=/path/to/python3.11 names the interpreter to use.
 
@@ -27,7 +28,7 @@ linked = rm -rf $1 && mkdir -p $1 && \
 	ln -s $(CURDIR)/agents $(CURDIR)/envs $(CURDIR)/gans $(CURDIR)/conf $(CURDIR)/research/* $1
 pip = $(@D)/bin/python -m pip -qq --no-input --disable-pip-version-check
 
-.PHONY: setup train test test-slow lint format docs peers lock clean FORCE
+.PHONY: setup train test test-fast test-slow lint format docs peers lock clean FORCE
 
 train: ARGS = experiment=ppo_cartpole
 train: setup
@@ -35,6 +36,9 @@ train: setup
 
 test: setup
 	@$(run) pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-fast: setup
+	@$(run) pytest -n $(JOBS) --dist loadfile -m 'not slow and not long' $(ARGS)
 
 test-slow: setup
 	@$(run) pytest -m slow $(ARGS) || [ $$? -eq 5 ] # 5: no test is marked slow

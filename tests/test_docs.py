@@ -17,6 +17,8 @@ from sparring.cli.main import COMMANDS
 from sparring.config.composer import Composer
 from sparring.config.validation import Command
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/api/*.md")],

@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.runs import ROOT, result, sparring
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = ROOT / "examples"
 
 

@@ -8,6 +8,8 @@ import pytest
 
 import sparring
 
+pytestmark = pytest.mark.long
+
 
 def test_importing_sparring_loads_nothing_heavy() -> None:
     program = (

@@ -13,6 +13,8 @@ from tf_agents.trajectories import trajectory
 from sparring.agents.replay import Ring
 from sparring.xla import random
 
+pytestmark = pytest.mark.long
+
 NUMBER: spaces.Box = spaces.Box(-1e9, 1e9, (), np.float32)
 CHOICE: spaces.Discrete = spaces.Discrete(1000)
 KEY = random.stream(11, "replay")

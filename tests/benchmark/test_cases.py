@@ -29,6 +29,8 @@ from sparring.training import experiment
 from sparring.training.experiment import build
 from sparring.xla import random
 
+pytestmark = pytest.mark.long
+
 CASES = OmegaConf.to_container(OmegaConf.load(CONF / "benchmark.yaml"))["cases"]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.runs import ROOT
 
+pytestmark = pytest.mark.long
+
 MOST_FILES = 7
 MOST_FRAMES = 14
 # Runs a command in this process and prints the longest stack of first-party frames (file, function)

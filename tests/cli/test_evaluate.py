@@ -17,6 +17,8 @@ from sparring.storage.checkpoints import Checkpoints
 from sparring.training.experiment import train
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 SMALL = (
     "agent=ppo",
     "env=gymnasium",

@@ -20,6 +20,8 @@ from sparring.optim.optimizer import Scheduled
 from tests.helpers import runs
 from tests.helpers.commands import ended
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [match.groups() for match in BLOCK.finditer((ROOT / "docs/extending.md").read_text())]

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from sparring.cli import main
 from sparring.config.composer import CONF
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 PRIMARIES = ("rl", "gan", "supervised")
 HEAVY = {

@@ -13,6 +13,8 @@ from sparring.storage import provenance
 from sparring.tensorboard.writer import Writer
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 
 def test_a_run_over_again_is_the_same_to_the_last_bit(tmp_path):
     arguments = (

@@ -23,6 +23,8 @@ from sparring.sweep.search_space import Space, override
 from sparring.sweep.study import Study
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 SPACE = {
     "optimizer": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "points": 3}},
     "seed": {"choices": [1, 2]},

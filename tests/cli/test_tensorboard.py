@@ -7,6 +7,8 @@ import pytest
 from sparring.cli.tensorboard import tensorboard
 from sparring.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 def test_the_command_keeps_to_this_machine_and_keeps_pictures(tmp_path):
     with socket.socket() as taken:

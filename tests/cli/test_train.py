@@ -19,6 +19,8 @@ from sparring.sweep import sweep
 from tests.helpers import runs
 from tests.helpers.commands import ended
 
+pytestmark = pytest.mark.long
+
 TINY = (
     "rl",
     "env=gymnasium",

@@ -22,6 +22,8 @@ from sparring.errors import UserError
 from sparring.storage import run_folder
 from sparring.training.experiment import train
 
+pytestmark = pytest.mark.long
+
 PRIMARIES = {
     "rl": ["env=gymnasium", "env.id=CartPole-v1"],
     "gan": [],

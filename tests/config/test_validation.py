@@ -13,6 +13,8 @@ from sparring.config.validation import Command, check_composed
 from sparring.errors import UserError
 from tests.helpers.commands import Ended, ended
 
+pytestmark = pytest.mark.long
+
 LINEAR = "{_target_:sparring.optim.schedules.Linear,start:%s,end:%s}"
 MINE = ["--config-dir", "conf"]
 GYM = ["env=gymnasium", "env.id=CartPole-v1"]  # whose mistakes show without TensorFlow

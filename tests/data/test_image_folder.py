@@ -14,6 +14,8 @@ from sparring.data.dataset import pixels
 from sparring.data.image_folder import folder
 from sparring.errors import UserError
 
+pytestmark = pytest.mark.long
+
 
 def save(path: Path, array: np.ndarray, **more) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ from sparring.distribute import cluster, local_workers
 from sparring.distribute.cluster import Cluster
 from sparring.errors import UserError
 
+pytestmark = pytest.mark.long
+
 THREE = {"chief": ["a:1"], "worker": ["b:2", "c:3"]}
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 TWO = ("strategy=multi_worker", "strategy.workers=2", "strategy.seconds=20")
 GAN = (
     "gan",

@@ -17,6 +17,8 @@ from tests.agents.training.test_replicas import dqn, ppo
 from tests.helpers import runs
 from tests.helpers.toy_gans import make, mlp
 
+pytestmark = pytest.mark.long
+
 HOST = ("infeed", "outfeed", "send(", "recv(", "custom-call", "host_compute", "callback")
 MISSING = ("f64[", "c128[", "s16[", "u16[")
 

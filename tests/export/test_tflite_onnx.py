@@ -20,6 +20,8 @@ from sparring.export.signatures import Arrays, Export, Signature
 from sparring.storage import variable_names
 from tests.helpers.toy_gans import Images, make
 
+pytestmark = pytest.mark.long
+
 # 2048 weights: below 1024 the format "dynamic" leaves a kernel as it is
 WEIGHTS = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
 INPUTS = np.random.default_rng(1).uniform(-1, 1, (1200, 64)).astype(np.float32)

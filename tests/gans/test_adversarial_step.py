@@ -25,6 +25,8 @@ from sparring.gans.trainer import GANTrainer
 from sparring.optim.optimizer import Scheduled
 from tests.helpers.toy_gans import Images, Ring, make, mlp
 
+pytestmark = pytest.mark.long
+
 ZERO = tf.constant(0, tf.int64)
 HALF = tf.constant(0.5)
 ROWS = tf.range(16, dtype=tf.int64)

@@ -40,6 +40,8 @@ from sparring.gans.trainer import GANTrainer
 from sparring.optim.optimizer import Scheduled
 from tests.helpers import toy_gans
 
+pytestmark = pytest.mark.long
+
 H = 0.2  # the rate of both players
 
 

@@ -16,6 +16,8 @@ from sparring.gans.penalties import DRAGAN, R1, R2, WGANGP, squared_norm
 from sparring.optim.schedules import Linear
 from sparring.xla import random
 
+pytestmark = pytest.mark.long
+
 NOW = tf.constant(0.0)
 SLOPES = np.float32([0.6, -1.0, 0.3, 1.1])  # squared norm 0.36 + 1 + 0.09 + 1.21 = 2.66
 NORM = 2.66**0.5

@@ -19,6 +19,8 @@ from sparring.training.conformance import check_trainer
 from tests.helpers import replicas
 from tests.helpers.toy_gans import Images, make, mlp
 
+pytestmark = pytest.mark.long
+
 CASES = {
     "coupled": {
         "loss": RelativisticAverage(),

@@ -21,6 +21,8 @@ from sparring.storage.checkpoints import Checkpoints
 from tests.helpers import replicas
 from tests.helpers.toy_gans import make
 
+pytestmark = pytest.mark.long
+
 
 class Growing(tf.Module):
     """A squared logit, times the number of calls so far."""

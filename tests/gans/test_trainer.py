@@ -25,6 +25,8 @@ from sparring.networks.mlp import MLP
 from sparring.training.conformance import check_trainer
 from tests.helpers.toy_gans import Images, MeanDistance, Ring, make, mlp
 
+pytestmark = pytest.mark.long
+
 SMALL = EvaluationSettings(columns=4, points=64, batch_size=32)
 DCGAN = Pair(
     partial(DCGANGenerator, width=2),

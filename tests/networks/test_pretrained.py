@@ -25,6 +25,8 @@ from sparring.supervised.models import Headed
 from sparring.supervised.tasks import Classification
 from sparring.supervised.trainer import SupervisedTrainer
 
+pytestmark = pytest.mark.long
+
 SMALL = {"settings": {"alpha": 0.35}}  # of MobileNetV2
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 32, 32, 3)).astype(np.uint8)
 

@@ -22,6 +22,8 @@ from sparring.training.experiment import build
 from tests.agents.training.test_policy_export import PPO, SMALL
 from tests.supervised.test_trainer import small
 
+pytestmark = pytest.mark.long
+
 
 def test_the_schedule_by_hand() -> None:
     prune = Magnitude(0.8, begin=0.2, end=0.6)

@@ -14,6 +14,8 @@ from tests.helpers.board import (
     tensorboard,
 )
 
+pytestmark = pytest.mark.long
+
 SWEEP = (
     "rl",
     "-m",

@@ -14,6 +14,8 @@ from sparring.serving.errors import Refusal
 from sparring.serving.request_limits import Limits
 from tests.helpers.serving import doubling, running, settings, shelve
 
+pytestmark = pytest.mark.long
+
 ONE = {"instances": [[1.0, 10.0]]}
 
 

@@ -33,6 +33,8 @@ from tests.helpers.serving import (
     signature,
 )
 
+pytestmark = pytest.mark.long
+
 ONE = {"instances": [[1.0, 2.0]]}
 GOOD = {"predictions": [{"sum": 3.0, "y": [2.0, 4.0]}]}
 SMALL = Limits(body=20_000, rows=64, concurrency=8, seconds=1.0, idle=0.5)

@@ -23,6 +23,8 @@ from sparring.serving.rest_api import TensorSpec
 from sparring.storage import manifest
 from tests.helpers.serving import FLOAT, Running, running, settings, shelve, signature, write
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -16,6 +16,8 @@ from sparring.serving.rest_api import Query
 from sparring.serving.sessions import Sessions
 from tests.helpers.serving import Reply, Running, running, settings, write, write_counter
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:

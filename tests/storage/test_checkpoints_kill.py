@@ -17,6 +17,8 @@ import tensorflow as tf
 
 from sparring.storage.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.long
+
 # Imports TensorFlow once, then forks a process for each line it reads: a folder, how large a
 # variable, and before which of its changes to the file system the process kills itself (0: never,
 # it saves until it is killed).

@@ -30,6 +30,8 @@ from sparring.xla.compilation import CachedCall
 from tests.agents.training.test_policy_export import elsewhere
 from tests.supervised.test_trainer import small
 
+pytestmark = pytest.mark.long
+
 CONVOLUTIONS = partial(
     Headed, torso=partial(CNN, filters=(4,), kernel_sizes=(3,), strides=(2,), units=(8,))
 )

@@ -23,6 +23,8 @@ from sparring.xla import random
 from tests.helpers import replicas
 from tests.supervised.test_trainer import norm_net, small
 
+pytestmark = pytest.mark.long
+
 
 class Flipped(Arrays):
     """Images, half of them mirrored: by the keys of examples."""

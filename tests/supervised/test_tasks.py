@@ -17,6 +17,8 @@ from sparring.supervised.localization import Localisation, decode, overlaps
 from sparring.supervised.recommendation import Interactions, Recommendation
 from sparring.supervised.tasks import Classification, Regression, log_softmax
 
+pytestmark = pytest.mark.long
+
 THREE = Arrays(
     {s: np.zeros((6, 2), np.float32) for s in ("train", "test")},
     {s: np.arange(6) % 3 for s in ("train", "test")},

@@ -26,6 +26,8 @@ from sparring.supervised.tasks import Classification, Regression, least_squares
 from sparring.supervised.trainer import EvaluationSettings, SupervisedTrainer
 from sparring.training.conformance import check_trainer
 
+pytestmark = pytest.mark.long
+
 
 def sgd(rate: float = 0.1, momentum: float = 0.0) -> Scheduled:
     return Scheduled(tf.keras.optimizers.SGD(momentum=momentum), rate)

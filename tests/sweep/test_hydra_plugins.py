@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 # In place of training: fails for seed=1, else ends well.
 LIGHT = """
 import json, os, sys

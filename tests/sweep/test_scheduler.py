@@ -22,6 +22,8 @@ from sparring.sweep.live_table import LiveTable
 from sparring.sweep.scheduler import Pool, Settings
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 RESULT = """
 import json, os, pathlib, sys, time, signal
 def result(status="finished", **more):

@@ -19,6 +19,8 @@ from sparring.config.overrides import job_name, quoted
 from tests.helpers import runs
 from tests.helpers.board import loaded
 
+pytestmark = pytest.mark.long
+
 # DQN can't act in Pendulum, and FallingApart breaks in its ninth step: one job fails before, one
 # after it has begun.
 SWEEP = (

@@ -18,6 +18,8 @@ from tests.helpers.board import (
     tensorboard,
 )
 
+pytestmark = pytest.mark.long
+
 RATES = (0.25, 0.5)
 SEEDS = (0, 1, 2)
 RESUMED = "ppo__0.25__0"

@@ -20,6 +20,8 @@ from tests.helpers import runs
 from tests.helpers.board import loaded, points
 from tests.helpers.toy_trainer import Line, terminate
 
+pytestmark = pytest.mark.long
+
 
 class Noted(Line):
     """Says where it began: step, weights and momentum at its first call. `then` happens at a step,

@@ -10,6 +10,8 @@ from sparring.errors import UserError
 from sparring.training.fit import fit, set_random_seed
 from tests.helpers import toy_gans
 
+pytestmark = pytest.mark.long
+
 
 def weights(trainer) -> list[np.ndarray]:
     return [v.numpy() for v in trainer.game.generator.weights]

@@ -2,19 +2,22 @@
 
 `old_runs/` holds one small run of each kind, half done, and in `expected.json` what the version
 that made them evaluated them to, and what it brought them to at twice the steps. Numbers are held
-to the bit on a CPU with the same instructions; on another, XLA and Eigen round differently, so that
-only what has not trained further can be compared.
+to the bit on TensorFlow 2.15 and a CPU with the same instructions; elsewhere, XLA and Eigen round
+differently, so that only what has not trained further, nor played an episode, can be compared.
 """
 
 import hashlib
 import json
 import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.commands import ended
+
+pytestmark = pytest.mark.long
 
 OLD = Path(__file__).parent / "old_runs"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -44,8 +47,10 @@ COMMANDS = {
 EVERY = {"ppo": 2048, "dqn": 500, "gan": 3200, "supervised": 1600}
 
 
-def same_cpu() -> bool:
-    """Whether this CPU has the instructions of the one that made the runs."""
+def same_numbers() -> bool:
+    """Whether TensorFlow is 2.15 and the CPU has the instructions of the one that made the runs."""
+    if not metadata.version("tensorflow").startswith("2.15."):
+        return False
     flags = re.search(r"flags\s*: (.*)", Path("/proc/cpuinfo").read_text())
     words = sorted(flags[1].split()) if flags else []
     return hashlib.sha256(" ".join(words).encode()).hexdigest()[:16] == EXPECTED["cpu"]
@@ -88,9 +93,10 @@ def test_it_evaluates_to_the_same_numbers(done, name):
     folder, _ = done
     result = json.loads((folder / "runs" / name / "result.json").read_text())
     found = result["evaluations"][0]["scalars"]
-    if same_cpu():
+    assert found.keys() == EXPECTED[name]["evaluated"].keys()
+    if same_numbers():
         assert found == EXPECTED[name]["evaluated"]
-    else:
+    elif name in ("gan", "supervised"):  # an episode's length hangs on the last bit
         assert found == pytest.approx(EXPECTED[name]["evaluated"], rel=1e-3)
 
 
@@ -101,7 +107,7 @@ def test_it_resumes_to_the_same_numbers(done, name):
     assert (result["status"], result["step"]) == ("finished", EXPECTED[name]["steps"])
     final = {tag: value for tag, value in result["final"].items() if not tag.startswith("time/")}
     assert final.keys() == EXPECTED[name]["resumed"].keys()
-    if same_cpu():
+    if same_numbers():
         assert final == EXPECTED[name]["resumed"]
 
 

@@ -4,7 +4,11 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from sparring.training.profiler import Profiled, _add
+
+pytestmark = pytest.mark.long
 
 
 class Counting:

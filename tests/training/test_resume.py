@@ -12,6 +12,8 @@ import pytest
 
 from tests.helpers import runs
 
+pytestmark = pytest.mark.long
+
 PPO = (
     "rl",
     "agent=ppo",

@@ -22,6 +22,8 @@ from tests.helpers import runs
 from tests.helpers.board import points
 from tests.helpers.rollouts import Coin
 
+pytestmark = pytest.mark.long
+
 # ---- agents and environments ---------------------------------------------------------------------
 
 

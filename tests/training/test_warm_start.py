@@ -45,6 +45,8 @@ from tests.agents.training import test_replicas
 from tests.helpers import runs, toy_gans
 from tests.networks.test_pretrained import small  # noqa: F401  a fixture
 
+pytestmark = pytest.mark.long
+
 LITTLE = ["data=digits", "model=mlp", "model.torso.units=[8]", "run.steps=640", "run.log_every=320"]
 
 

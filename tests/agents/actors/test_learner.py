@@ -24,6 +24,8 @@ from sparring.errors import UserError
 from sparring.processes import signals
 from sparring.training.experiment import build
 
+pytestmark = pytest.mark.long
+
 here = pytest.mark.skipif(
     importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone"
 )

@@ -18,9 +18,12 @@ import pytest
 from sparring.agents.actors import transport
 from tests.helpers import runs
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        importlib.util.find_spec("reverb") is None, reason="Reverb is for TensorFlow 2.15 alone"
+    ),
+]
 
 SIZES = [
     "rl",

@@ -24,6 +24,8 @@ from sparring.optim.optimizer import Scheduled
 from sparring.training.conformance import check_trainer
 from sparring.xla import compilation
 
+pytestmark = pytest.mark.long
+
 T = 6
 B = 2
 

@@ -19,6 +19,8 @@ from sparring.envs.gymnasium_bridge.bridge import EnvironmentFault
 from sparring.training.conformance import check_trainer
 from tests.helpers.toy_envs import Chain
 
+pytestmark = pytest.mark.long
+
 BASE = (
     "run.name=x",
     "run.steps=3000",

@@ -18,6 +18,8 @@ from sparring.errors import UserError
 from sparring.tensorboard import gif
 from tests.helpers.toy_envs import Chain, Closes, Dice
 
+pytestmark = pytest.mark.long
+
 
 def right(observation: np.ndarray, t: int) -> np.ndarray:
     return np.ones(len(observation), np.int64)

@@ -10,6 +10,8 @@ import pytest
 from sparring.config.composer import Composer
 from sparring.training.experiment import build
 
+pytestmark = pytest.mark.long
+
 # experiment -> (least mean return over seeds, least number of seeds of five that reach `solved`,
 # solved)
 EXPECTED = {

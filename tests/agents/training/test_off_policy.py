@@ -20,6 +20,8 @@ from sparring.optim.optimizer import Scheduled
 from sparring.optim.schedules import Linear
 from tests.helpers.rollouts import assert_follows
 
+pytestmark = pytest.mark.long
+
 TOTAL = 200
 
 

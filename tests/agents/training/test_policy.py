@@ -10,6 +10,8 @@ import pytest
 import sparring
 from sparring.agents.networks.recurrent import Memory
 
+pytestmark = pytest.mark.long
+
 
 class Shifted(gymnasium.Env):
     """Observations of a Dict, actions that count from 3."""

@@ -27,6 +27,8 @@ from sparring.training.experiment import build, train
 from sparring.xla.compilation import CachedCall
 from tests.helpers.toy_gans import Images, make
 
+pytestmark = pytest.mark.long
+
 SMALL = (
     "trainer.num_envs=2",
     "trainer.rollout_steps=8",

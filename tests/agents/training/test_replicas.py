@@ -27,6 +27,8 @@ from sparring.training.conformance import check_trainer
 from sparring.xla import random
 from tests.helpers import replicas
 
+pytestmark = pytest.mark.long
+
 EVALUATION = EvaluationSettings(episodes=2, sampled=False, video_every=0)
 
 

@@ -19,6 +19,8 @@ from sparring.envs.compiled.toys import Memory, PointMass
 from sparring.errors import UserError
 from sparring.xla import random
 
+pytestmark = pytest.mark.long
+
 CONF = Path(__file__).parents[3] / "conf" / "env"
 
 

@@ -18,6 +18,8 @@ from sparring.envs.compiled.toys import DeepSea
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 IDS = [f"sparring/{name}" for name in sparring.envs._COMPILED]
 

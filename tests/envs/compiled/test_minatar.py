@@ -15,6 +15,8 @@ from sparring.errors import UserError
 from sparring.xla import random
 from tests.helpers.minatar_package import GAMES, STATES, Original, walk_both
 
+pytestmark = pytest.mark.long
+
 every = pytest.mark.parametrize("name", GAMES)
 
 

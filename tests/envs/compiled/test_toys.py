@@ -20,6 +20,8 @@ from sparring.envs.compiled.toys import (
 from sparring.errors import UserError
 from sparring.xla import compilation, random
 
+pytestmark = pytest.mark.long
+
 
 def keys(count, seed=0):
     return random.members(random.stream(seed, "test"), count)

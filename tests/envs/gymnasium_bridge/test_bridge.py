@@ -20,6 +20,8 @@ from sparring.envs.gymnasium_bridge.bridge import EnvironmentFault, Gymnasium
 from sparring.errors import UserError
 from tests.helpers.toy_envs import Slow
 
+pytestmark = pytest.mark.long
+
 CONF = Path(__file__).parents[3] / "conf" / "env"
 
 

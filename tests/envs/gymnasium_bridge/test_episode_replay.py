@@ -13,6 +13,8 @@ from sparring.envs.gymnasium_bridge.episode_replay import History, Start
 from sparring.errors import UserError
 from tests.envs.gymnasium_bridge.test_vector import assert_steps_equal, play
 
+pytestmark = pytest.mark.long
+
 # Draws from np_random at every step, ends at random, at most 12 steps long
 DICE = "tests.helpers.toy_envs:toy/Dice-v0"
 # And keeps a number from its seeded reset, and overwrites the actions it is given

@@ -16,6 +16,8 @@ from sparring.envs.gymnasium_bridge.bridge import EnvironmentFault, Gymnasium
 from sparring.errors import UserError
 from tests.envs.gymnasium_bridge.test_vector import play
 
+pytestmark = pytest.mark.long
+
 
 def pids(vector) -> list[int]:
     return [process.pid for process in vector._vector.processes]

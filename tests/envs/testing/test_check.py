@@ -21,6 +21,8 @@ from sparring.envs.testing.check import check_environment
 from sparring.errors import UserError
 from sparring.xla import random
 
+pytestmark = pytest.mark.long
+
 
 class WalkState(NamedTuple):
     place: tf.Tensor  # [B] float32

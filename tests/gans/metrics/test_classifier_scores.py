@@ -8,6 +8,8 @@ from sparring.errors import UserError
 from sparring.gans.data.stacked_digits import StackedDigits
 from sparring.gans.metrics.classifier_scores import Judged, StackedModes, inception_form
 
+pytestmark = pytest.mark.long
+
 DIGITS = arrays.digits(0)
 
 

@@ -14,6 +14,8 @@ from sparring.gans.metrics.extractors import Pixels
 from sparring.gans.metrics.feature_scores import FeatureScores, Frechet
 from sparring.gans.metrics.inception import Graph, Inception
 
+pytestmark = pytest.mark.long
+
 RNG = np.random.default_rng(0)
 DIGITS = arrays.digits(0)
 

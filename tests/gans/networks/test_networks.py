@@ -12,6 +12,8 @@ from sparring.gans.networks.layers import NORMALIZATIONS, BatchNorm
 from sparring.gans.networks.mlp import MLPDiscriminator, MLPGenerator
 from sparring.gans.networks.pair import Pair
 
+pytestmark = pytest.mark.long
+
 NO_LABELS = tf.zeros([3], tf.int64)
 
 
