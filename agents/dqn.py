@@ -99,6 +99,7 @@ class DQN(dqn_agent.DqnAgent):
             target_update_period=target_period,
             td_errors_loss_fn=LOSSES[loss],
             gamma=discount,
+            train_step_counter=replicas.counter(),
         )
         self._replayed: tf.Tensor | None = None
         self.trainable = list(self._q_network.trainable_weights)

@@ -135,6 +135,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
             normalize_observations=False,
             compute_value_and_advantage_in_train=False,
             update_normalizers_in_train=False,
+            train_step_counter=replicas.counter(),
         )
         self._progress: tf.Tensor = tf.constant(0.0)
         self._policy_metrics: dict[str, tf.Tensor] = {}

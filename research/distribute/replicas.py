@@ -230,6 +230,20 @@ replicated = (
 )
 
 
+def counter() -> tf.Variable:
+    """Return an int64 counter that starts at zero and that every replica advances alike.
+
+    TensorFlow's global step, TF-Agents' default, is placed on the first CPU, where a part that XLA
+    compiles on another replica may not read it.
+    """
+    return tf.Variable(
+        0,
+        dtype=tf.int64,
+        trainable=False,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
+
+
 def local_variable(variable: tf.Variable) -> tf.Variable:
     """Return this replica's component of a `replicated` variable, which can scatter, say."""
     if num_replicas() == 1:
