@@ -237,10 +237,7 @@ def counter() -> tf.Variable:
     compiles on another replica may not read it.
     """
     return tf.Variable(
-        0,
-        dtype=tf.int64,
-        trainable=False,
-        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
     )
 
 
