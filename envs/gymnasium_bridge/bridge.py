@@ -26,7 +26,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
-from sparring.envs.gymnasium_bridge.episode_replay import Replayable
+from sparring.envs.gymnasium_bridge.episode_replay import FAULT, Replayable, close_quietly
 from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
 from sparring.envs.gymnasium_bridge.vector import HostVector, Step
 from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
@@ -155,15 +155,22 @@ class Gymnasium:
         try:
             self._adapt(env.observation_space, env.action_space)
             with _explained(self._recipe):
-                env.reset(seed=0)
-                env.action_space.seed(0)
-                env.step(env.action_space.sample())
+                self._try(Replayable(env, 0))
             self.renders = "rgb_array" in env.metadata.get("render_modes", ())
             self.max_episode_steps = (
                 env.spec.max_episode_steps if env.spec else self._recipe.max_episode_steps
             )
         finally:
-            env.close()
+            close_quietly(env)
+
+    def _try(self, env: Replayable) -> None:
+        """Reset once and step once, with a random action."""
+        _, info = env.reset(seed=0)
+        if FAULT not in info:
+            env.action_space.seed(0)
+            *_, info = env.step(env.action_space.sample())
+        if FAULT in info:
+            raise _TrialError(info[FAULT].rstrip())
 
     def _probe_vector(self) -> None:
         spec = self._recipe.spec
@@ -187,7 +194,7 @@ class Gymnasium:
         self._adapt(vector.single_observation_space, vector.single_action_space)
         self.renders = "rgb_array" in vector.metadata.get("render_modes", ())
         self.max_episode_steps = self._recipe.max_episode_steps or spec.max_episode_steps
-        vector.close()
+        close_quietly(vector)
 
     def _adapt(self, observation_space: gym.Space, action_space: gym.Space) -> None:
         observations = adapt_observations(observation_space, self.name)
@@ -238,6 +245,10 @@ class Gymnasium:
         return HostVector(vector, self.name, seed, self._replay_limit)
 
 
+class _TrialError(Exception):
+    """Failure of an environment's first reset or step: a sentence, or a traceback."""
+
+
 @contextlib.contextmanager
 def _explained(recipe: _Recipe) -> Iterator[None]:
     """Turn an exception from building or first trying an environment into a UserError.
@@ -255,8 +266,22 @@ def _explained(recipe: _Recipe) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, TypeError) and "unexpected keyword argument" in str(error) and kwargs:
             raise UserError(f"env.kwargs={kwargs} does not fit {spec.id}: {error}.") from error
+        raise _fault(spec, error) from error
+
+
+def _fault(spec: EnvSpec, error: Exception) -> EnvironmentFault:
+    """Return the error for an environment that could not be built and stepped once.
+
+    It is one line where the environment's answers, or Gymnasium's checker, say what is wrong.
+    """
+    text = str(error)
+    if not isinstance(error, _TrialError):
         text = "".join(traceback.format_exception(error)).rstrip()
-        raise EnvironmentFault(f"{spec.id} could not be built and stepped once:\n{text}") from error
+    if 'passive_env_checker.py"' in text.rpartition("  File ")[2]:  # where it was raised
+        text = text.rpartition("\n")[2].removeprefix("AssertionError: ")
+    if not text.startswith("Traceback"):
+        return EnvironmentFault(f"env.id={spec.id}: {text}")
+    return EnvironmentFault(f"{spec.id} could not be built and stepped once:\n{text}")
 
 
 def _check_arguments(

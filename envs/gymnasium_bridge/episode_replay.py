@@ -8,6 +8,7 @@ the checkpoint written then still holds every environment.
 """
 
 import copy
+import logging
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 
+from sparring.envs.gymnasium_bridge import answers
+
+_log = logging.getLogger("sparring")
 # Keys of `info`, on their way from a worker to the parent
 START = "sparring_episode_start"
 FAULT = "sparring_fault"
@@ -63,9 +67,10 @@ class Replayed(NamedTuple):
 class Replayable(gym.Wrapper):
     """Outermost wrapper of every environment, in whichever process it runs.
 
-    It reports to the parent how each episode began, hands over an environment's exception as text
-    (Gymnasium's own way waits for ever on an exception that cannot be pickled), and replays an
-    episode on request.
+    It turns answers into plain types, reports to the parent how each episode began, hands over an
+    environment's exception as text (Gymnasium's own way waits for ever on an exception that cannot
+    be pickled), and replays an episode on request. The environment's own `info` stays behind:
+    Gymnasium merges those of a vector by rules that not every `info` keeps.
     """
 
     def __init__(self, env: gym.Env, index: int):
@@ -82,10 +87,12 @@ class Replayable(gym.Wrapper):
         self.due = None
         start = Start(seed, None if seed is not None else self._generator_state())
         try:
-            observation, info = self.env.reset(seed=seed, options=options)
-        except Exception:
-            return empty(self.observation_space), {FAULT: traceback.format_exc()}
-        return observation, {**info, START: start}
+            observation = answers.of_reset(
+                self.env.reset(seed=seed, options=options), self.observation_space
+            )
+        except Exception as error:
+            return empty(self.observation_space), {FAULT: _told(error)}
+        return observation, {START: start}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, or perform a reset that a restore left due, as NEXT_STEP does.
@@ -98,9 +105,9 @@ class Replayable(gym.Wrapper):
             observation, info = self.reset(**arguments)
             return observation, 0.0, False, False, info
         try:
-            return self.env.step(action)
-        except Exception:
-            return empty(self.observation_space), 0.0, False, False, {FAULT: traceback.format_exc()}
+            return *answers.of_step(self.env.step(action), self.observation_space), {}
+        except Exception as error:
+            return empty(self.observation_space), 0.0, False, False, {FAULT: _told(error)}
 
     def replay(self, limit: float) -> Replayed:
         """Replay `past` from its start, for `limit` seconds at most."""
@@ -115,17 +122,20 @@ class Replayable(gym.Wrapper):
 
     def _replay(self, past: Episode, deadline: float) -> Replayed:
         # Every replay begins with the seeded reset: some keep more from it than np_random
-        observation, _ = self.env.reset(seed=past.seed)
+        space = self.observation_space
+        observation = answers.of_reset(self.env.reset(seed=past.seed), space)
         if past.generator is not None:
             self.env.unwrapped.np_random.bit_generator.state = past.generator
-            observation, _ = self.env.reset()
+            observation = answers.of_reset(self.env.reset(), space)
         count = len(past.actions)
         for step, (action, reward) in enumerate(
             zip(past.actions, past.rewards, strict=True), start=1
         ):
-            observation, again, terminated, truncated, _ = self.env.step(action.copy())
-            same = np.asarray(again, np.float64).astype(np.float32).tobytes() == reward.tobytes()
-            if not same or bool(terminated or truncated) != (past.ended and step == count):
+            observation, again, terminated, truncated = answers.of_step(
+                self.env.step(action.copy()), space
+            )
+            same = np.float32(again).tobytes() == reward.tobytes()
+            if not same or (terminated or truncated) != (past.ended and step == count):
                 return Replayed(
                     None, f"step {step} of {count} came out differently: it is not deterministic"
                 )
@@ -144,12 +154,34 @@ class Replayable(gym.Wrapper):
         except Exception as fault:
             return f"{type(fault).__name__}: {fault}"
 
+    def close(self) -> None:
+        """Close the environment; one that fails to costs nothing, as nothing more is asked of it."""
+        close_quietly(self.env)
+
     def _generator_state(self) -> dict[str, Any] | None:
         try:
             return dict(self.env.unwrapped.np_random.bit_generator.state)
         # An environment with another kind of generator will restart its episode, and say so.
         except Exception:
             return None
+
+
+def close_quietly(env: gym.Env) -> None:
+    """Close an environment, and say so once if that raises."""
+    try:
+        env.close()
+    except Exception as error:
+        _log.warning(
+            "close() of %s raised %s: %s. Nothing is lost by it.",
+            type(env.unwrapped).__name__,
+            type(error).__name__,
+            error,
+        )
+
+
+def _told(error: Exception) -> str:
+    """Return a sentence for an answer that is wrong, the traceback of anything else."""
+    return f"{error}." if isinstance(error, answers.AnswerError) else traceback.format_exc()
 
 
 def empty(space: gym.Space) -> Any:

@@ -83,6 +83,7 @@ class HostVector:
         self._note_starts(infos)
         self._done = np.zeros(self.num_envs, bool)
         self._observation = self._to_agent(raw)
+        self._check_finite(self._observation)
         return self._observation.copy()
 
     def step(self, actions: np.ndarray) -> Step:
@@ -110,6 +111,7 @@ class HostVector:
         first = self._done
         self._done = np.logical_or(terminated, truncated)
         observation = self._to_agent(raw)
+        self._check_finite(observation)
         self._observation = observation.copy()  # the caller may change its own
         self._steps += 1
         return Step(
@@ -138,9 +140,26 @@ class HostVector:
         return Step(observation, np.zeros(self.num_envs, np.float32), no, no.copy(), ~no)
 
     def _raise_fault(self, infos: Mapping[str, Any]) -> None:
-        for index, trace in enumerate(infos.get(FAULT, ())):
-            if trace is not None:
-                raise self._given_up(f"environment {index} ({self.name}) failed:\n{trace.rstrip()}")
+        for index, text in enumerate(infos.get(FAULT, ())):
+            if text is None:
+                continue
+            where = self._where(index)
+            if text.startswith("Traceback"):
+                raise self._given_up(f"{where} failed:\n{text.rstrip()}")
+            raise self._given_up(f"{where}: {text}")
+
+    def _where(self, index: int) -> str:
+        return f"environment {index} ({self.name}) at step {self._steps + 1}"
+
+    def _check_finite(self, observation: np.ndarray) -> None:
+        """Refuse observations [B, ...] that hold NaN or infinity, before a network learns them."""
+        if observation.dtype == np.uint8 or np.isfinite(observation).all():
+            return
+        index, *entry = (int(i) for i in np.argwhere(~np.isfinite(observation))[0])
+        value = observation[(index, *entry)]
+        raise self._given_up(
+            f"{self._where(index)}: the observation is not finite, it holds {value} at {entry}."
+        )
 
     def _note_starts(self, infos: Mapping[str, Any]) -> None:
         for index, start in enumerate(infos.get(START, ())):

@@ -42,7 +42,7 @@ def test_an_environments_exception_comes_with_its_own_traceback_even_if_it_canno
     with pytest.raises(EnvironmentFault) as fault:
         vector.step(np.array([0, 0]))
     text = str(fault.value)
-    assert text.startswith("environment 0 (Jams) failed:\nTraceback")
+    assert text.startswith("environment 0 (Jams) at step 3 failed:\nTraceback")
     assert "toy_envs.py" in text
     assert text.endswith("LockError: the simulator is jammed")
     assert isinstance(fault.value, UserError)
