@@ -155,7 +155,7 @@ class Replayable(gym.Wrapper):
             return f"{type(fault).__name__}: {fault}"
 
     def close(self) -> None:
-        """Close the environment; one that fails to costs nothing, as nothing more is asked of it."""
+        """Close the environment; that it fails to costs nothing."""
         close_quietly(self.env)
 
     def _generator_state(self) -> dict[str, Any] | None:

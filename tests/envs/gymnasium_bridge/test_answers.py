@@ -45,7 +45,7 @@ def test_rewards_that_are_no_number_are_refused(reward, said):
 
 @pytest.mark.parametrize("flag", [None, 2, "yes", np.array([True, False]), 0.5])
 def test_ends_that_are_neither_true_nor_false_are_refused(flag):
-    with pytest.raises(answers.AnswerError, match="truncated is .*, where True or False"):
+    with pytest.raises(answers.AnswerError, match=r"truncated is .*, where True or False"):
         answers.of_step((np.zeros(2), 0.0, False, flag, {}), BOX)
 
 
