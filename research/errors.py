@@ -1,7 +1,11 @@
-"""Exception whose text is meant for the user, and "Did you mean ...?" hints."""
+"""Words meant for the user: an exception, warnings said once, and "Did you mean ...?" hints."""
 
 import difflib
+import functools
+import logging
 from collections.abc import Sequence
+
+_log = logging.getLogger("sparring")
 
 
 def near(name: str, known: Sequence[str]) -> str:
@@ -34,3 +38,9 @@ class UserError(Exception):
     # Keeps Keras 2 and 3 from adding the call's arguments to the line when it leaves a layer
     _keras_call_info_injected = True
     exit_code = 2  # of the command: 2 before anything was done, 1 once a run had begun
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, of equal ones the first only."""
+    _log.warning("%s", message)

@@ -208,6 +208,7 @@ class AgentTrainer(BatchTrainer):
         return policy_export.policy(self)
 
     def close(self) -> None:
+        self.evaluator.close()
         self.driver.close()
 
     # ---- the program -----------------------------------------------------------------------------

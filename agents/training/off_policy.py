@@ -73,6 +73,7 @@ class OffPolicyTrainer(AgentTrainer):
             evaluation,
             actors,
         )
+        self.phases = (self.learning_starts,)
         self.batch_share = self.replicas.share(batch_size, "trainer.batch_size")
         self._capacity = -(-capacity // self.replicas.count)
         self._sampling = random.stream(seed, "replay")

@@ -151,7 +151,5 @@ class _Acting:
             return outputs["action"], outputs.get("state", ())
 
         player = evaluation.Player(act, functools.partial(recurrent.start, self.agent))
-        returns, _ = evaluation.episodes(
-            self.environment, player, _EPISODES, seed, forget=player.forget
-        )
-        return {"episode_return": float(returns.mean())}
+        found = evaluation.episodes(self.environment, player, _EPISODES, seed, forget=player.forget)
+        return {"episode_return": float(found.returns.mean())}

@@ -12,6 +12,7 @@ cosine, which also round differently for the last few members of a batch than fo
 """
 
 import abc
+import copy
 import functools
 from typing import Any
 
@@ -208,6 +209,12 @@ class CompiledEnvironment(abc.ABC):
         `error` was raised on compiling a program with this environment inside.
         """
         return uncompilable(self, error, alone=False)
+
+    def limited(self, max_episode_steps: int) -> "CompiledEnvironment":
+        """Return the same environment with episodes truncated after `max_episode_steps`."""
+        other = copy.copy(self)
+        other.max_episode_steps = max_episode_steps
+        return other
 
     def vector(
         self, num_envs: int, seed: int, render: bool = False, compile: str = "auto"

@@ -45,8 +45,13 @@ class Stepper:
         self._steps = steps
         self._stream = step_stream(seed)
 
-    def reset(self) -> np.ndarray:
-        """Open the first episode of every environment. Returns the observations [B, ...]."""
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        """Open the first episode of every environment, of `seed` (None: as it was made with).
+
+        Returns the observations [B, ...].
+        """
+        if seed is not None:
+            self._seed = seed
         self._begin(self._seed, 0)
         *self._flat, observation = self._called(self._reset, first_keys(self._seed, self.num_envs))
         self.observation = observation.numpy()

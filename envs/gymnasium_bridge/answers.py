@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 
 class AnswerError(Exception):
-    """What an environment answered, and what is expected, as one sentence without its full stop."""
+    """Wrong answer: what came, and what is expected, as a sentence without its full stop."""
 
 
 def of_reset(answer: Any, space: gym.Space) -> Any:

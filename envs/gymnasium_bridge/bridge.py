@@ -10,6 +10,7 @@ TensorFlow is not imported here: a bad environment is refused before TensorFlow 
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import importlib
 import os
@@ -17,7 +18,6 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -37,7 +37,7 @@ __all__ = ["EnvironmentFault", "Gymnasium", "HostVector", "Step"]
 MODES = ("sync", "async", "vector_entry_point")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Recipe:
     """Recipe that builds one environment, in this process or in a worker's."""
 
@@ -73,7 +73,7 @@ class _Recipe:
         return gym.make_vec(self.spec, num_envs, vectorization_mode="vector_entry_point", **kwargs)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Seat:
     """Factory of environment `index` of a vector, called in this process or in a worker."""
 
@@ -108,6 +108,7 @@ class Gymnasium:
             (its own).
         max_episode_steps: truncate there instead of where the registration says.
         replay_limit: seconds a resumed run may spend replaying one environment's episode.
+        channels: where pictures have theirs, "first" or "last"; "auto" tells by the shape.
 
     Attributes:
         observation_space: Box, what agents see of one environment (see
@@ -135,6 +136,7 @@ class Gymnasium:
         vectorization: str = "sync",
         max_episode_steps: int | None = None,
         replay_limit: float = 60.0,
+        channels: str = "auto",
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
         module, spec = find(id)
@@ -142,6 +144,7 @@ class Gymnasium:
         self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)
         self._mode = vectorization
         self._replay_limit = replay_limit
+        self._channels = channels
         self.name = spec.id.rpartition("/")[2]
         if vectorization == "vector_entry_point":
             self._probe_vector()
@@ -197,7 +200,7 @@ class Gymnasium:
         close_quietly(vector)
 
     def _adapt(self, observation_space: gym.Space, action_space: gym.Space) -> None:
-        observations = adapt_observations(observation_space, self.name)
+        observations = adapt_observations(observation_space, self.name, self._channels)
         actions = adapt_actions(action_space, self.name)
         self.original_observation_space = observation_space
         self.observation_space = observations.space
@@ -218,6 +221,13 @@ class Gymnasium:
         }
         return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {made}")
 
+    def limited(self, max_episode_steps: int) -> "Gymnasium":
+        """Return the same environment with episodes truncated after `max_episode_steps`."""
+        other = copy.copy(self)
+        other._recipe = dataclasses.replace(self._recipe, max_episode_steps=max_episode_steps)
+        other.max_episode_steps = max_episode_steps
+        return other
+
     def vector(self, num_envs: int, seed: int, render: bool = False) -> HostVector:
         """Return `num_envs` environments, the i-th seeded with seed + i.
 
@@ -234,15 +244,14 @@ class Gymnasium:
             )
         with _explained(self._recipe):
             if self._mode == "vector_entry_point":
-                return HostVector(
-                    self._recipe.build_vector(num_envs, render), self.name, seed, replay_limit=None
-                )
+                own = self._recipe.build_vector(num_envs, render)
+                return HostVector(own, self.name, seed, None, self._channels)
             seats = [
                 _Seat(self._recipe, i, render and i == 0, seed, os.getpid())
                 for i in range(num_envs)
             ]
             vector = Workers(seats) if self._mode == "async" else SyncVectorEnv(seats, copy=False)
-        return HostVector(vector, self.name, seed, self._replay_limit)
+        return HostVector(vector, self.name, seed, self._replay_limit, self._channels)
 
 
 class _TrialError(Exception):

@@ -13,7 +13,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sparring.errors import UserError
+from sparring.envs.gymnasium_bridge import pictures
+from sparring.errors import UserError, warn_once
+
+MOST_CHOICES = 1_000_000  # of one Discrete space: one-hot, or an output each
 
 Translate = Callable[[Any], np.ndarray]
 
@@ -74,6 +77,11 @@ def adapt_actions(space: gym.Space, name: str) -> Actions:
     if isinstance(space, spaces.Discrete):
         start = space.start
         count = int(space.n)  # type: ignore[arg-type]
+        if count > MOST_CHOICES:
+            raise UserError(
+                f"{name} takes Discrete({count}) actions, and a network would need an output for "
+                "each: list a gymnasium.ActionWrapper under env.wrappers that offers fewer."
+            )
         dtype = space.dtype
         return Actions(spaces.Discrete(count), lambda actions: np.asarray(actions, dtype) + start)
     if isinstance(space, spaces.MultiDiscrete):
@@ -128,21 +136,29 @@ def _adapt_box_actions(space: spaces.Box, name: str) -> Actions:
     return Actions(spaces.Box(low, high, dtype=np.float32), to_environment)
 
 
-def adapt_observations(space: gym.Space, name: str) -> Observations:
+def adapt_observations(space: gym.Space, name: str, channels: str = "auto") -> Observations:
     """Return the agent's side of an environment's observation space.
 
     Every translated array is a fresh copy.
 
-    Box keeps its shape (a scalar becomes (1,)) as float32, or as uint8 if it is uint8. Everything
-    else is one float32 vector laid out as gymnasium.spaces.utils.flatten does: Discrete and
-    MultiDiscrete one-hot, MultiBinary as it is, Dict and Tuple concatenated in the space's order.
+    Box keeps its shape (a scalar becomes (1,)) as float32, or as uint8 if it is uint8; pictures
+    have their channels last (see sparring.envs.gymnasium_bridge.pictures). Everything else is one
+    float32 vector laid out as gymnasium.spaces.utils.flatten does: Discrete and MultiDiscrete
+    one-hot, MultiBinary as it is, bytes divided by the highest they can be, Dict and Tuple
+    concatenated in the space's order. A Dict or Tuple of one Box is that Box.
 
     Raises:
-        UserError: the space holds Text, Graph, Sequence or another kind with no fixed size.
+        UserError: the space holds Text, Graph, Sequence or another kind with no fixed size, or has
+            too many choices to be one-hot.
     """
     if isinstance(space, spaces.Box):
-        return _adapt_box_observations(space)
+        return _adapt_box_observations(space, name, channels)
     parts = list(_parts(space, (), name))
+    if len(parts) == 1 and isinstance(parts[0].space, spaces.Box):
+        alone = _adapt_box_observations(parts[0].space, name, channels)
+        return Observations(alone.space, lambda raw: alone.to_agent(parts[0].pick(raw)))
+    for part in parts:
+        _tell_of_picture(part, name)
     low, high = (
         np.concatenate([getattr(part, bound) for part in parts]) for bound in ("low", "high")
     )
@@ -158,12 +174,20 @@ def adapt_observations(space: gym.Space, name: str) -> Observations:
     return Observations(spaces.Box(low, high, dtype=np.float32), to_agent)
 
 
-def _adapt_box_observations(space: spaces.Box) -> Observations:
+def _adapt_box_observations(space: spaces.Box, name: str, channels: str) -> Observations:
     dtype: type[np.uint8 | np.float32] = np.uint8 if space.dtype == np.uint8 else np.float32
+    layout = pictures.layout(space, channels)
     shape = space.shape or (1,)
     low, high = (
         _as_float32(bound).reshape(shape).astype(dtype) for bound in (space.low, space.high)
     )
+    if layout is not None:
+        warn_once(
+            f"{name}: observations {list(shape)} are taken for pictures and turned to "
+            f"{list(layout.shape)}, channels last; env.channels=last takes them as they are."
+        )
+        agent = spaces.Box(layout.turn_bounds(low), layout.turn_bounds(high), dtype=dtype)
+        return Observations(agent, lambda raw: layout.turn(np.asarray(raw, dtype)))
     agent = spaces.Box(low, high, dtype=dtype)
     if space.shape:
         # np.array always copies
@@ -171,17 +195,38 @@ def _adapt_box_observations(space: spaces.Box) -> Observations:
     return Observations(agent, lambda raw: np.array(raw, dtype).reshape(-1, 1))
 
 
+def _tell_of_picture(part: "_Part", name: str) -> None:
+    """Say what becomes of a picture among other observations."""
+    shape = part.space.shape or ()
+    if part.space.dtype != np.uint8 or len(shape) < 2:
+        return
+    warn_once(
+        f"{name}: the picture {list(shape)} at {part.where} is divided by {part.highest:g} and "
+        f"joined with the other observations as {len(part.low)} numbers, at which no convolution "
+        "can look. To see it alone, list under env.wrappers {_target_: "
+        "gymnasium.wrappers.FilterObservation, _partial_: true, filter_keys: "
+        f"[{part.path[0]}]}}."
+    )
+
+
 class _Part(NamedTuple):
     """Leaf of an observation space.
 
     `path` locates it in the space, `low` and `high` are its bounds once flat, and `flatten` turns
-    its batch into [B, size].
+    its batch into [B, size]. `highest` is what bytes are divided by.
     """
 
+    space: gym.Space
     path: tuple[str | int, ...]
     low: np.ndarray
     high: np.ndarray
     flatten: Translate
+    highest: float = 1.0
+
+    @property
+    def where(self) -> str:
+        """Return the path as it is written in Python: "['camera'][0]"."""
+        return "".join(f"[{key!r}]" for key in self.path)
 
     def pick(self, raw: Any) -> Any:
         """Return this leaf of a nested batch."""
@@ -199,14 +244,16 @@ def _parts(space: gym.Space, path: tuple[str | int, ...], name: str) -> Iterator
         for key, child in children:
             yield from _parts(child, (*path, key), name)
     elif isinstance(space, spaces.Box):
-        yield _Part(path, _as_float32(space.low).ravel(), _as_float32(space.high).ravel(), _flat)
+        yield _box(space, path)
     elif isinstance(space, spaces.Discrete):
-        yield _one_hot(path, np.array([space.n]), np.array([space.start]))
+        _require_few(space, int(space.n), name)
+        yield _one_hot(space, path, np.array([space.n]), np.array([space.start]))
     elif isinstance(space, spaces.MultiDiscrete):
-        yield _one_hot(path, space.nvec.ravel(), space.start.ravel())
+        _require_few(space, int(space.nvec.sum(dtype=np.float64)), name)
+        yield _one_hot(space, path, space.nvec.ravel(), space.start.ravel())
     elif isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
-        yield _Part(path, np.zeros(size, np.float32), np.ones(size, np.float32), _flat)
+        yield _Part(space, path, np.zeros(size, np.float32), np.ones(size, np.float32), _flat)
     else:
         where = "".join(f"[{key!r}]" for key in path)
         raise UserError(
@@ -217,7 +264,29 @@ def _parts(space: gym.Space, path: tuple[str | int, ...], name: str) -> Iterator
         )
 
 
-def _one_hot(path: tuple[str | int, ...], counts: np.ndarray, starts: np.ndarray) -> _Part:
+def _require_few(space: gym.Space, count: int, name: str) -> None:
+    if count > MOST_CHOICES:
+        raise UserError(
+            f"{name} gives {_kind(space)} observations with {count} values, which one-hot are as "
+            f"many numbers each ({4 * count / 1e9:.3g} GB): list a gymnasium.ObservationWrapper "
+            "under env.wrappers that encodes them."
+        )
+
+
+def _box(space: spaces.Box, path: tuple[str | int, ...]) -> _Part:
+    low = _as_float32(space.low).ravel()
+    high = _as_float32(space.high).ravel()
+    if space.dtype != np.uint8:
+        return _Part(space, path, low, high, _flat)
+    highest = float(max(high.max(), 1.0))
+    return _Part(
+        space, path, low / highest, high / highest, lambda raw: _flat(raw) / highest, highest
+    )
+
+
+def _one_hot(
+    space: gym.Space, path: tuple[str | int, ...], counts: np.ndarray, starts: np.ndarray
+) -> _Part:
     """Return the part for choices with `counts` values from `starts` on, one-hot.
 
     Each choice takes as many columns as it has values.
@@ -233,7 +302,7 @@ def _one_hot(path: tuple[str | int, ...], counts: np.ndarray, starts: np.ndarray
         choices = np.asarray(raw).reshape(-1, len(counts))  # [B, choices]
         return (choices[:, owner] == value).astype(np.float32)  # [B, size]
 
-    return _Part(path, np.zeros(size, np.float32), np.ones(size, np.float32), flatten)
+    return _Part(space, path, np.zeros(size, np.float32), np.ones(size, np.float32), flatten)
 
 
 def _flat(raw: Any) -> np.ndarray:

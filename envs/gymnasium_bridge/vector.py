@@ -41,7 +41,14 @@ class HostVector:
     whole step.
     """
 
-    def __init__(self, vector: VectorEnv, name: str, seed: int, replay_limit: float | None):
+    def __init__(
+        self,
+        vector: VectorEnv,
+        name: str,
+        seed: int,
+        replay_limit: float | None,
+        channels: str = "auto",
+    ):
         self.num_envs = vector.num_envs
         self.name = name
         # Gymnasium's three kinds share no more than reset, step and close
@@ -49,7 +56,7 @@ class HostVector:
         self._seed = seed
         self._replay_limit = replay_limit
         self.observation_space, self._to_agent = adapt_observations(
-            vector.single_observation_space, name
+            vector.single_observation_space, name, channels
         )
         self.action_space, self._to_environment = adapt_actions(vector.single_action_space, name)
         # An environment's own vectorised version steps all its episodes from one generator: none is
@@ -69,11 +76,13 @@ class HostVector:
         assert self._observation is not None, "reset() or restore() comes first"
         return self._observation.copy()
 
-    def reset(self) -> np.ndarray:
-        """Open the first episode of every environment; call it once.
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        """Open the first episode of every environment, of `seed` (None: as it was made with).
 
         Returns the observations [B, ...].
         """
+        if seed is not None:
+            self._seed = seed
         return self._reset_all(self._seed)
 
     def _reset_all(self, seed: int) -> np.ndarray:
@@ -295,16 +304,37 @@ class HostVector:
             if self._history is None
             else self._asked(self._vector.call, "frame")
         )
-        frame = frames[0]
-        if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[-1] == 3):
-            said = (
-                frame
-                if isinstance(frame, str)
-                else f"render() gave {type(frame).__name__}, not a colour picture"
-            )
-            raise UserError(f"{self.name} cannot be drawn: {said}.")
-        return np.array(frame, np.uint8)
+        return _picture(frames[0], self.name)
 
     def close(self) -> None:
         """End the environments and their processes within seconds, whatever state they are in."""
         self._vector.close()
+
+
+def _picture(frame: Any, name: str) -> np.ndarray:
+    """Return what render() gave as a colour picture, uint8 [H, W, 3].
+
+    Grey ones get three equal channels, transparency is left out, and numbers from 0 to 1 go up to
+    255.
+
+    Raises:
+        UserError: it is no picture.
+    """
+    if isinstance(frame, str):  # an exception's text
+        raise UserError(f"{name} cannot be drawn: {frame}.")
+    if isinstance(frame, list) and frame:  # of render_mode rgb_array_list
+        frame = frame[-1]
+    if isinstance(frame, np.ndarray) and frame.ndim == 2:
+        frame = frame[:, :, np.newaxis]
+    if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[-1] in (1, 3, 4)):
+        what = type(frame).__name__
+        if isinstance(frame, np.ndarray):
+            what = f"an array {list(frame.shape)}"
+        raise UserError(f"{name} cannot be drawn: render() gave {what}, not a colour picture.")
+    if frame.shape[-1] == 1:
+        frame = np.repeat(frame, 3, axis=-1)
+    frame = frame[:, :, :3]
+    if np.issubdtype(frame.dtype, np.floating):
+        scale = 255.0 if np.nanmax(frame, initial=0.0) <= 1.0 else 1.0
+        frame = np.clip(np.nan_to_num(frame) * scale, 0.0, 255.0).round()
+    return np.array(frame, np.uint8)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from sparring.distribute.consensus import SingleWorker
 from sparring.errors import UserError
+from sparring.processes import activity
 from sparring.processes.signals import Interrupt, StoppedError
 from sparring.storage.checkpoints import Checkpoints, SaveFailed
 from sparring.tensorboard.writer import SilentWriter, Writer
@@ -23,7 +24,7 @@ from sparring.training.trainer import Trainer
 _log = logging.getLogger("sparring")
 _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait for Ctrl-C
 # What may end a run between two calls, as numbers that workers tell each other
-_STATUS = ("", "nan", "target")
+_STATUS = ("", "nan", "target", "stopped")
 
 
 class TrainingLoop:
@@ -64,6 +65,7 @@ class TrainingLoop:
         # Why the newest state, or the best model, could not be saved
         self._unsaved: dict[Checkpoints, str] = {}
         self._pace = 0.0  # steps per second of the latest call; 0 before the first
+        self._calls = 0
         # Steps and seconds of training since the last point, compilation left out
         self._steady = (0, 0.0)
         self._since_log = {"evaluate": 0.0, "save": 0.0}
@@ -96,7 +98,7 @@ class TrainingLoop:
             with self._listening(), self._saving_at_the_end():
                 while not self._ended():
                     steps = self.workers.broadcast(self._steps_ahead())
-                    with self._clocked():
+                    with self._clocked(), activity.doing(self._what(steps)):
                         self.trainer.train(steps)
         finally:
             self.outcome.step = self.trainer.step
@@ -145,7 +147,7 @@ class TrainingLoop:
     def _ended(self) -> bool:
         """Do what has become due; whether the run is over, and then the outcome's status."""
         # What is due at the step at which a signal arrives is done after the resume.
-        if self._pace > 0.0 and self.workers.any(self.interrupt.asked):
+        if self._calls > 0 and self.workers.any(self.interrupt.asked):
             status = self._agreed("nan" if self._not_finite() else "") or "stopped"
         else:
             status = self._do_what_is_due()
@@ -183,20 +185,32 @@ class TrainingLoop:
         """Return the steps of the next call: about a second's, not past what is due next."""
         step = self.trainer.step
         due = [trigger.following(step) for trigger in self._triggers().values()]
+        due += [phase for phase in self.trainer.phases if phase > step]
         ahead = min(self.schedule.steps, *due) - step
         return max(1, min(ahead, int(self._pace * _CALL_SECONDS)))
+
+    def _what(self, steps: int) -> str:
+        """Return what the next call does, in words."""
+        if self._calls == 0:
+            return "compiling, and the first steps"
+        if self._pace == 0.0:
+            return "the first update"
+        return f"{steps} {self.trainer.unit.replace('_', ' ')}"
 
     @contextlib.contextmanager
     def _clocked(self) -> Iterator[None]:
         """Measure the pace of a call into the trainer, which a second signal may break off."""
-        first = self._pace == 0.0
+        first = self._calls == 0
         before = self.trainer.step
         started = time.perf_counter()
         with contextlib.suppress(StoppedError):
             yield
         seconds = time.perf_counter() - started
         steps = self.trainer.step - before
+        self._calls += 1
         self._pace = max(steps, 1e-9) / max(seconds, 1e-9)
+        if any(before < phase <= self.trainer.step for phase in self.trainer.phases):
+            self._pace = 0.0  # what follows takes other times: it is measured anew
         self.outcome.seconds["compilation" if first else "training"] += seconds
         if not first:
             self._steady = (self._steady[0] + steps, self._steady[1] + seconds)
@@ -246,22 +260,37 @@ class TrainingLoop:
         self.log.handled = step
 
     def _evaluate(self) -> str:
-        """Evaluate, log, and keep the model if it is the best so far.
+        """Evaluate; return "target", "nan" or "stopped" if that ends the run, else "".
 
-        Returns "target" or "nan" if that ends the run, else "". Only the chief evaluates.
+        Nobody knows how long the first evaluation takes: what was learned is saved before it, and
+        after it, so that it is not made twice.
         """
+        if self._saved:
+            return self._evaluate_now()
+        self._save()
+        status = self._evaluate_now()
+        self._save()
+        return status
+
+    def _evaluate_now(self) -> str:
+        """Evaluate, log, and keep the model if it is the best so far. Only the chief evaluates."""
         step = self.trainer.step
         if not self.workers.chief:
             self.evaluate.handled = step
             return ""
-        with self._timed("evaluate", "evaluation"):
-            found = self.trainer.evaluate()
+        try:
+            with self._timed("evaluate", "evaluation"), activity.doing("evaluating"):
+                found = self.trainer.evaluate()
+        except StoppedError:  # it is made up for after the resume
+            return "stopped"
         tensorboard_page.write_evaluation(self.writer, found, step)
         self.evaluate.handled = step
         self.outcome.final |= found.scalars
         self.outcome.notes = found.notes
         self.progress.show(found.scalars, None)
         name = self.trainer.objective
+        if name not in found.scalars:  # evaluation is turned off
+            return ""
         objective = found.scalars[name]
         if finite.bad_values({name: objective}):
             self._explain([f"{name} = {objective}"])
@@ -316,7 +345,7 @@ class TrainingLoop:
             "handled": self._handled(),
         }
         try:
-            with self._timed("save", "saving"):
+            with self._timed("save", "saving"), activity.doing("saving"):
                 checkpoints.save(self.trainer.step, tensors, {"trainer": host, **state})
             self._unsaved.pop(checkpoints, None)
         except SaveFailed as error:

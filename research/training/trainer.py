@@ -41,6 +41,7 @@ class Trainer(abc.ABC):
       objective: tag of the scalar of `evaluate` that tells how good the model is.
       maximize: whether a larger objective is better.
       remedy: advice for a value that is not finite, as it follows "Try".
+      phases: steps at which a step begins to take another time, such as that of the first update.
     """
 
     unit: str
@@ -50,6 +51,7 @@ class Trainer(abc.ABC):
         "a lower optimizer.learning_rate or global_clipnorm, or look for infinite rewards, "
         "observations or data"
     )
+    phases: tuple[int, ...] = ()
 
     @property
     @abc.abstractmethod

@@ -4,6 +4,8 @@ that were there before.
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -40,3 +42,36 @@ def test_handlers_come_back_even_after_the_second_signal() -> None:
         assert heard == ["old"]
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+DEAF = """
+import hashlib
+import logging
+import sys
+from sparring.processes import activity, signals
+logging.basicConfig(format="%(message)s")
+signals.ANSWER_SECONDS = 0.2
+signals.END_SECONDS = 0.2
+with signals.Interrupt().listening(), activity.doing("compiling"):
+    print("deaf", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes in native code
+"""
+
+
+def test_a_native_call_cannot_keep_a_signal_from_its_answer() -> None:
+    command = [sys.executable, "-c", DEAF]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+        assert p.stdout is not None
+        assert p.stderr is not None
+        try:
+            assert p.stdout.readline() == "deaf\n"
+            p.send_signal(signal.SIGINT)
+            line = p.stderr.readline()
+            if line.startswith("SIGINT"):  # it came before the native call
+                line = p.stderr.readline()
+            assert line == "Waiting for: compiling. Once more to stop at once.\n"
+            p.send_signal(signal.SIGINT)
+            assert p.stderr.read() == "sparring: stopped at once by a second signal\n"
+            assert p.wait(30) == 130
+        finally:
+            p.kill()

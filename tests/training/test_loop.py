@@ -175,7 +175,7 @@ def test_an_infinity_that_no_mean_shows_is_neither_evaluated_nor_saved(
         f"is of step {saved}."
     )
     assert said in outcome.message
-    assert Checkpoints(tmp_path / "checkpoints").steps() == [saved]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [32, saved]
     assert Checkpoints(tmp_path / "best").steps()[0] < at
     assert_finite(tmp_path)
 
@@ -216,7 +216,7 @@ def test_a_signal_does_not_save_what_is_not_finite(tmp_path: Path) -> None:
     trainer.at = {44: lambda: (trainer.momentum.assign([np.inf, 0.0]), terminate())}
     outcome = run(tmp_path, trainer)
     assert outcome.status == "nan"
-    assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [32, 40]
 
 
 def test_a_fault_that_came_of_nan_is_told_as_nan(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_fault_that_came_of_nan_is_told_as_nan(tmp_path: Path) -> None:
     assert outcome.status == "nan"
     assert "a number in model/weights" in outcome.message
     assert "the environment broke" in outcome.message
-    assert Checkpoints(tmp_path / "checkpoints").steps() == [40]
+    assert Checkpoints(tmp_path / "checkpoints").steps() == [32, 40]
 
 
 # ---- time ----------------------------------------------------------------------------------------
