@@ -31,6 +31,14 @@ class Transitions(NamedTuple):
     mask: tf.Tensor
 
 
+def row_bytes(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> int:
+    """Return the bytes that one transition takes: observation, action, reward and two flags."""
+    observation = np.dtype(observation_space.dtype).itemsize
+    seen = int(np.prod(observation_space.shape or (), dtype=np.int64)) * observation
+    acted = int(np.prod(action_space.shape or (), dtype=np.int64)) * 4
+    return seen + acted + 4 + 2
+
+
 class Ring(tf.Module):
     """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus
     one open slot).

@@ -83,7 +83,7 @@ class Evaluator:
         self.mode = mode
         self.seed = seed
         self.settings = settings or EvaluationSettings()
-        self.environment = _limited(environment, self.settings)
+        self.environment, self.limit = _limited(environment, self.settings)
         self._vectors: dict[int, Any] = {}  # on the host, by their number of environments
 
     def __call__(
@@ -115,11 +115,10 @@ class Evaluator:
             histograms={"eval/episode_returns": returns},
         )
         if cut.any():
-            limit = self.environment.max_episode_steps
-            result.notes["episodes_cut"] = {"steps": limit, "share": float(cut.mean())}
+            result.notes["episodes_cut"] = {"steps": self.limit, "share": float(cut.mean())}
             warn_once(
-                f"Evaluation: {cut.sum()} of {count} episodes had no end within {limit} steps and "
-                "were cut there: env.max_episode_steps, or "
+                f"Evaluation: {cut.sum()} of {count} episodes had no end within {self.limit} steps "
+                "and were cut there: env.max_episode_steps, or "
                 "trainer.evaluation.max_episode_steps, sets another limit."
             )
         if self.settings.sampled:
@@ -187,7 +186,7 @@ class Evaluator:
     def _playing(self, act: Callable[..., tf.Tensor]) -> Callable[..., Episodes]:
         step = self._remembering(act)
         if self.environment.compiled:
-            return CompiledEvaluation(self.environment, step, self.mode, start=self._start)
+            return CompiledEvaluation(self.environment, step, self.mode, self.limit, self._start)
         return functools.partial(self._play_on_host, CachedCall(step, self.mode))
 
     def _play_on_host(self, step: CachedCall, count: int, seed: int, *arguments: Any) -> Episodes:
@@ -196,21 +195,16 @@ class Evaluator:
         if batch not in self._vectors:
             self._vectors[batch] = self.environment.vector(batch, seed)
         try:
-            return played(
-                self._vectors[batch],
-                player,
-                count,
-                seed,
-                self.environment.max_episode_steps,
-                player.forget,
-            )
+            return played(self._vectors[batch], player, count, seed, self.limit, player.forget)
         except BaseException:  # in the middle of a step, they may be of no more use
             self.close()
             raise
 
 
-def _limited(environment: Any, settings: EvaluationSettings) -> Any:
-    """Return the environment of the evaluation, with an end to each of its episodes.
+def _limited(environment: Any, settings: EvaluationSettings) -> tuple[Any, int | None]:
+    """Return the environment of the evaluation, with an end to each of its episodes, and the limit.
+
+    The limit is None where it is the environment's own.
 
     Raises:
       UserError: it has other spaces than that of training.
@@ -226,7 +220,9 @@ def _limited(environment: Any, settings: EvaluationSettings) -> Any:
             )
     own = chosen.max_episode_steps
     limit = settings.max_episode_steps or own or LONGEST
-    return chosen if own is not None and own <= limit else chosen.limited(limit)
+    if own is not None and own <= limit:
+        return chosen, None
+    return chosen.limited(limit), limit
 
 
 class Player:
@@ -263,7 +259,7 @@ def episodes(
     """Play whole episodes in environments made for it; see `played`."""
     vector = environment.vector(min(count, at_once), seed)
     try:
-        return played(vector, act, count, seed, environment.max_episode_steps, forget)
+        return played(vector, act, count, seed, forget=forget)
     finally:
         vector.close()
 
@@ -273,14 +269,15 @@ def played(
     act: Act,
     count: int,
     seed: int,
-    limit: int | None,
+    limit: int | None = None,
     forget: Callable[[np.ndarray], None] = lambda first: None,
 ) -> Episodes:
     """Play whole episodes in a vector of environments, which is reset first with `seed`.
 
     Counting the first `count` to finish would favour short episodes; here each environment plays
     the same number: environment i episodes i, i + B, ... `forget` is told after every step which
-    environments it opened an episode in, [B]. `limit` is the environment's, in steps.
+    environments it opened an episode in, [B]. `limit` is the number of steps at which episodes are
+    cut, if they are.
 
     Raises:
       StoppedError: a signal has asked for the end of the run.
@@ -341,10 +338,12 @@ class CompiledEvaluation:
         environment: Any,
         act: Callable[..., Any],
         mode: str,
+        limit: int | None = None,
         start: Callable[[int], recurrent.State] = lambda episodes: (),
     ) -> None:
         self.environment = environment
         self.act = act
+        self.limit = limit
         self.start = start
         self._begin = functools.cache(
             lambda count: compilation.function(functools.partial(self._opened, count), mode)
@@ -374,7 +373,7 @@ class CompiledEvaluation:
             # The first of these calls compiles, too, and is followed by a short one for that
             pace = min(steps / (time.perf_counter() - started), 10.0 * pace)
         returns, lengths = carry.sums.numpy()
-        return _episodes(returns, lengths, self.environment.max_episode_steps)
+        return _episodes(returns, lengths, self.limit)
 
     def _opened(self, count: int, seed: tf.Tensor, until: tf.Tensor, *arguments: Any) -> "_Playing":
         state = self.environment.open(seed, count)

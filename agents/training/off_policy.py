@@ -7,14 +7,15 @@ from typing import Any
 import tensorflow as tf
 
 from sparring.agents.actors.slots import Reverb
-from sparring.agents.replay import Ring, Transitions
+from sparring.agents.replay import Ring, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas, sharding
-from sparring.errors import UserError
+from sparring.errors import UserError, warn_once
 from sparring.optim import optimizer as optim_optimizer
+from sparring.processes import resources
 from sparring.xla import random
 
 
@@ -51,6 +52,12 @@ class OffPolicyTrainer(AgentTrainer):
             raise UserError(
                 f"trainer.capacity={capacity} holds less than one rollout: it must be at least "
                 f"{num_envs * (rollout_steps + n_step)} (num_envs times rollout_steps + n_step)."
+            )
+        _check_memory(environment, capacity)
+        if learning_starts >= total_steps:
+            warn_once(
+                f"trainer.learning_starts={learning_starts} is not before the end of the run at "
+                f"{total_steps} steps: nothing will be learned. Choose fewer, or more run.steps."
             )
         self.updates = updates
         self.batch_size = batch_size
@@ -163,3 +170,13 @@ class OffPolicyTrainer(AgentTrainer):
         return time_breakdown.shares(
             self, parts | {"optimizer": time_breakdown.optimizing(self, self.updates)}, seconds
         )
+
+
+def _check_memory(environment: Any, capacity: int) -> None:
+    """Refuse a replay that cannot fit, before anything is allocated."""
+    each = row_bytes(environment.observation_space, environment.action_space)
+    resources.require_memory(
+        float(capacity) * each,
+        f"trainer.capacity={capacity}: a replay of {each} bytes a transition",
+        "Choose a smaller trainer.capacity, or smaller observations.",
+    )

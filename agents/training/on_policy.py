@@ -10,6 +10,7 @@ from sparring.agents.actors.slots import Reverb
 from sparring.agents.networks import recurrent
 from sparring.agents.networks.normalizers import RewardNormalizer
 from sparring.agents.ppo import Minibatch
+from sparring.agents.replay import row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
@@ -18,6 +19,7 @@ from sparring.distribute import replicas as distribute_replicas
 from sparring.distribute import sharding
 from sparring.errors import UserError
 from sparring.optim import optimizer as optim_optimizer
+from sparring.processes import resources
 from sparring.xla import random
 
 
@@ -49,6 +51,12 @@ class OnPolicyTrainer(AgentTrainer):
         evaluation: EvaluationSettings | None = None,
         actors: Reverb | None = None,
     ) -> None:
+        each = row_bytes(environment.observation_space, environment.action_space)
+        resources.require_memory(
+            float(num_envs) * (rollout_steps + 1) * each,
+            f"trainer.num_envs={num_envs} trainer.rollout_steps={rollout_steps}: a rollout",
+            "Choose fewer of one of them, or smaller observations.",
+        )
         built = agent(
             environment.observation_space,
             environment.action_space,

@@ -98,5 +98,5 @@ DESCRIPTIONS = {
     "gradient/norm": "Global norm of the gradient before clipping, mean over updates.",
     "gradient/update_norm": "Global norm of the change one update makes to the weights, mean over "
     "updates.",
-    "schedule/learning_rate": "Learning rate at the last update of the interval.",
+    "schedule/learning_rate": "Learning rate, mean over updates.",
 }

@@ -6,9 +6,12 @@ group, and still does after the job has ended.
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from pathlib import Path
+
+from sparring.errors import UserError
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -25,6 +28,28 @@ def memory() -> float:
         with contextlib.suppress(OSError, ValueError):
             found.append(int(Path(path).read_text()) / 2**20)
     return min(megabytes for megabytes in found if megabytes > 0)
+
+
+def require_memory(wanted: float, what: str, remedy: str) -> None:
+    """Refuse what needs more memory than this process can ever get, before it is allocated.
+
+    Args:
+      wanted: in bytes.
+      what: of which this is said: "trainer.capacity=100000: the replay".
+      remedy: the setting that makes it less, as a sentence.
+
+    Raises:
+      UserError: it does not fit.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    most = memory() * 2**20
+    if limit != resource.RLIM_INFINITY:
+        most = min(most, float(limit))
+    if wanted > most:
+        raise UserError(
+            f"{what} needs {wanted / 1e9:,.1f} GB of memory, and this machine has "
+            f"{most / 1e9:,.1f} GB. {remedy}"
+        )
 
 
 def killed_for_memory() -> int:

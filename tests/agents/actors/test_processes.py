@@ -228,7 +228,7 @@ def test_an_environment_that_fails_in_an_actor_ends_the_run_in_a_line_and_what_w
     done = runs.sparring(tmp_path, *sizes, *jams, "run.name=jams")
     assert done.returncode == 1
     last = [line for line in done.stderr.splitlines() if line.startswith("sparring: ")][-1]
-    assert re.match(r"sparring: Actor [01]: environment [01] \(Jams\) failed:", last)
+    assert re.match(r"sparring: Actor [01]: environment [01] \(Jams\) at step \d+ failed:", last)
     run = tmp_path / "runs" / "jams"
     assert runs.newest(run).name != "step_000000000000"
     assert "the simulator is jammed" in runs.result(run)["message"]

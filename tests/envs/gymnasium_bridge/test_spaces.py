@@ -215,8 +215,11 @@ def test_composite_observations_are_laid_out_as_gymnasium_flattens_them(space):
     agent, to_agent = adapt_observations(space, "toy")
     flat = to_agent(batch_of(space, samples))
     assert flat.dtype == np.float32
+    scale = np.ones(flat.shape[1], np.float32)
+    if isinstance(space, spaces.Tuple):
+        scale[2:6] = 255  # the bytes, between a choice of two and a number
     for row, sample in zip(flat, samples, strict=True):
-        np.testing.assert_array_equal(row, flatten(space, sample).astype(np.float32))
+        np.testing.assert_array_equal(row, flatten(space, sample).astype(np.float32) / scale)
         assert agent.contains(row)
 
 
@@ -240,3 +243,95 @@ def _leaves(raw):
             yield from _leaves(child)
     else:
         yield raw
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def byte_box(*shape: int) -> spaces.Box:
+    return spaces.Box(0, 255, shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((4, 84, 84), (84, 84, 4)),  # stacked grey frames, as Gymnasium stacks them
+        ((3, 64, 96), (64, 96, 3)),
+        ((3, 7, 7), (7, 7, 3)),
+        ((4, 84, 84, 3), (84, 84, 12)),  # stacked colour frames
+        ((4, 3, 84, 84), (84, 84, 12)),
+        ((84, 84), (84, 84, 1)),
+        ((84, 84, 3), (84, 84, 3)),
+        ((10, 10, 4), (10, 10, 4)),  # a board, channels last
+        ((7, 7, 3), (7, 7, 3)),
+        ((10, 10, 10), (10, 10, 10)),
+        ((4, 8), (4, 8)),
+        ((12,), (12,)),
+    ],
+)
+def test_pictures_are_turned_to_channels_last(shape, seen):
+    for space in (byte_box(*shape), spaces.Box(0, 1, shape, np.float32)):
+        if space.dtype == np.float32 and len(shape) == 2:
+            continue  # a table as well as a picture
+        agent, to_agent = adapt_observations(space, "toy")
+        assert agent.shape == seen
+        batch = to_agent(np.zeros((2, *shape), space.dtype))
+        assert (batch.shape, batch.dtype) == ((2, *seen), space.dtype)
+
+
+def test_a_turned_pixel_is_where_it_belongs(caplog):
+    # Frame 2 of colour channel 1 at row 5, column 9: channel 2 * 3 + 1 of twelve
+    one = np.zeros((1, 4, 84, 84, 3), np.uint8)
+    one[0, 2, 5, 9, 1] = 77
+    turned = adapt_observations(byte_box(4, 84, 84, 3), "toy").to_agent(one)
+    assert turned[0, 5, 9, 7] == 77
+    assert turned.sum() == 77
+    first = np.zeros((1, 4, 84, 84), np.uint8)
+    first[0, 3, 5, 9] = 77
+    assert adapt_observations(byte_box(4, 84, 84), "A").to_agent(first)[0, 5, 9, 3] == 77
+    said = "A: observations [4, 84, 84] are taken for pictures and turned to [84, 84, 4]"
+    assert [said in message for message in caplog.messages].count(True) == 1
+    assert adapt_observations(byte_box(4, 84, 84), "A", "last").space.shape == (4, 84, 84)
+    assert adapt_observations(byte_box(10, 10, 10), "A", "first").to_agent(
+        np.arange(1000).reshape(1, 10, 10, 10)
+    )[0, 2, 3, 4] == (423 % 256)  # of [4, 2, 3]
+    with pytest.raises(UserError, match=r"env.channels=middle: choose one of auto, first, last"):
+        adapt_observations(byte_box(4, 84, 84), "A", "middle")
+
+
+def test_bounds_are_turned_with_the_pictures():
+    high = np.full((2, 20, 20), 9, np.float32)
+    high[1] = 5
+    agent = adapt_observations(spaces.Box(0, high, dtype=np.float32), "toy").space
+    assert agent.shape == (20, 20, 2)
+    np.testing.assert_array_equal(agent.high[3, 4], [9, 5])
+
+
+def test_a_picture_among_others_is_scaled_and_told_of_and_alone_it_stays_a_picture(caplog):
+    space = spaces.Dict(eye=byte_box(3, 64, 64), speed=spaces.Box(-9, 9, (2,)))
+    agent, to_agent = adapt_observations(space, "B")
+    assert agent.shape == (3 * 64 * 64 + 2,)
+    raw = {"eye": np.full((1, 3, 64, 64), 51, np.uint8), "speed": np.full((1, 2), 7.0)}
+    np.testing.assert_allclose(to_agent(raw)[0, [0, -1]], [0.2, 7.0])  # 51 / 255
+    assert "B: the picture [3, 64, 64] at ['eye'] is divided by 255" in caplog.text
+    assert "filter_keys: [eye]" in caplog.text
+    agent, to_agent = adapt_observations(spaces.Dict(eye=byte_box(3, 64, 64)), "B")
+    assert (agent.shape, agent.dtype) == ((64, 64, 3), np.uint8)
+    assert to_agent({"eye": raw["eye"]}).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (spaces.Discrete(10**9), r"Discrete observations with 1000000000 values, .*\(4 GB\)"),
+        (spaces.Dict(a=spaces.MultiDiscrete([2, 2 * 10**6])), "with 2000002 values"),
+    ],
+)
+def test_choices_too_many_for_one_hot_are_refused_before_they_are_allocated(space, said):
+    with pytest.raises(UserError, match=said):
+        adapt_observations(space, "toy")
+
+
+def test_actions_too_many_for_a_network_are_refused():
+    with pytest.raises(UserError, match=r"takes Discrete\(1000000000\) actions"):
+        adapt_actions(spaces.Discrete(10**9), "toy")

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from sparring.envs.gymnasium_bridge import vector
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium, HostVector, Step
+from sparring.errors import UserError
 
 
 def play(vector: HostVector, actions: np.ndarray) -> list[Step]:
@@ -212,3 +214,27 @@ def test_cartpole_gives_pictures_in_every_mode(vectorization):
     assert picture.shape == (400, 600, 3)
     assert picture.dtype == np.uint8
     assert 0 < (picture < 255).any(axis=-1).mean() < 0.2  # a cart, a pole and a track on white
+
+
+@pytest.mark.parametrize(
+    ("frame", "drawn"),
+    [
+        (np.full((2, 3, 3), 0.2), 51),  # 0.2 * 255
+        (np.full((2, 3, 3), 130.4, np.float32), 130),
+        (np.full((2, 3), 7, np.uint8), 7),
+        (np.full((2, 3, 1), 7, np.uint8), 7),
+        (np.full((2, 3, 4), 7, np.uint8), 7),
+        ([np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 9, np.uint8)], 9),
+    ],
+)
+def test_frames_of_other_kinds_are_drawn_as_they_are_meant(frame, drawn):
+    picture = vector._picture(frame, "toy")
+    assert (picture.dtype, picture.shape) == (np.uint8, (2, 3, 3))
+    assert (picture == drawn).all()
+
+
+def test_a_frame_that_is_no_picture_is_refused_by_what_it_is():
+    with pytest.raises(
+        UserError, match=r"toy cannot be drawn: render\(\) gave an array \[2, 3, 7\]"
+    ):
+        vector._picture(np.zeros((2, 3, 7)), "toy")
