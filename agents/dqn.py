@@ -20,7 +20,7 @@ from tf_agents.agents.dqn import dqn_agent
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.utils import common
 
-from sparring.agents.networks import specs
+from sparring.agents.networks import headed, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.replay import Transitions
 from sparring.distribute import replicas
@@ -102,7 +102,15 @@ class DQN(dqn_agent.DqnAgent):
             train_step_counter=replicas.counter(),
         )
         self._replayed: tf.Tensor | None = None
-        self.trainable = list(self._q_network.trainable_weights)
+        self.trainable = headed.unique(self._q_network.trainable_weights)
+        headed.check_layers([self._q_network])
+        if {v.ref() for v in self.trainable} & {
+            v.ref() for v in self._target_q_network.trainable_weights
+        }:
+            raise UserError(
+                "network: it gives the same layers at every call, so that the target network would "
+                "be the online one: give a class, or a function that makes layers anew."
+            )
         optimizer.build(self.trainable)
         self.initialize()
 

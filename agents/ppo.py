@@ -13,16 +13,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from sparring.agents.networks import distributions, specs
+from sparring.agents.networks import distributions, headed, specs
 from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
 from sparring.agents.networks.normalizers import ObservationNormalizer
 from sparring.agents.networks.recurrent import Memories, Memory, Part, State
 from sparring.distribute import replicas
+from sparring.errors import warn_once
 from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.schedules import Schedule, as_schedule
@@ -106,6 +108,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self.observation_normalizer = (
             _normalizer(observation_space) if normalize_observations else None
         )
+        _tell_reach(action_space, log_std)
         time_step_spec = specs.time_step_spec(observation_space)
         self.memories: Memories | None = None
         make = functools.partial(self._network, time_step_spec.observation, network)
@@ -140,11 +143,10 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self._progress: tf.Tensor = tf.constant(0.0)
         self._policy_metrics: dict[str, tf.Tensor] = {}
         remembering = [] if self.memories is None else self.memories.weights
-        self.trainable = [
-            *remembering,
-            *self._actor_net.trainable_weights,
-            *self._value_net.trainable_weights,
-        ]
+        self.trainable = headed.unique(
+            [*remembering, *self._actor_net.trainable_weights, *self._value_net.trainable_weights]
+        )
+        headed.check_layers([self._actor_net, self._value_net])
         optimizer.build(self.trainable)
 
     def parts(self) -> dict[str, tf.Module]:
@@ -315,29 +317,49 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self._progress = progress
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
-            info = self.get_loss(
-                specs.zero_time_steps(self._seen(batch)),
-                batch.action,
-                batch.log_prob,
-                batch.returns,
-                advantage,
-                (),
-                weights,
-                self.train_step_counter,
-                debug_summaries=False,
-                old_value_predictions=batch.value,
-                training=True,
-            )
-        losses = {
-            "loss/total": info.loss,
-            "loss/policy": info.extra.policy_gradient_loss,
-            "loss/value": info.extra.value_estimation_loss,
-            "loss/entropy": info.extra.entropy_regularization_loss,
+            seen = self._seen(batch)
+            policy = self.distribution(seen)
+            entropy = common.entropy(policy, self.action_spec, outer_rank=1)  # [M]
+            losses = {
+                "loss/policy": self.policy_gradient_loss(
+                    (), batch.action, batch.log_prob, advantage, policy, weights
+                ),
+                "loss/value": self.value_loss(self.value(seen), batch, weights),
+                "loss/entropy": self.entropy_regularization_loss((), entropy, weights),
+            }
+            loss = tf.add_n([*losses.values(), self._regularization_loss()])
+        return tape.gradient(loss, self.trainable), {
+            "loss/total": loss,
+            **losses,
+            **self._policy_metrics,
         }
-        return tape.gradient(info.loss, self.trainable), losses | self._policy_metrics
+
+    def value_loss(self, value: tf.Tensor, batch: Minibatch, weights: tf.Tensor) -> tf.Tensor:
+        """Squared error of values [M], times its coefficient, as a mean weighted by `weights`.
+
+        With `value_clip` it is the larger of that error and of the clipped value's, which moves
+        from the rollout's by no more than the clip.
+        """
+        error = tf.math.squared_difference(batch.returns, value)
+        if self._value_clipping > 0.0:
+            change = tf.clip_by_value(
+                value - batch.value, -self._value_clipping, self._value_clipping
+            )
+            error = tf.maximum(
+                error, tf.math.squared_difference(batch.returns, batch.value + change)
+            )
+        mean = common.aggregate_losses(per_example_loss=error, sample_weight=weights).total_loss
+        return mean * self._value_pred_loss_coef
+
+    def _regularization_loss(self) -> tf.Tensor:
+        """Sum of the losses that layers add of their own, a shared layer's once."""
+        both = tf.keras.layers.Layer()  # which knows a layer that it finds twice
+        both.networks = [self._actor_net, self._value_net]
+        return tf.nn.scale_regularization_loss(tf.add_n(both.losses)) if both.losses else 0.0
 
     descriptions = optim_optimizer.DESCRIPTIONS | {
-        "loss/total": "Policy, value and entropy loss together, mean over minibatches.",
+        "loss/total": "Policy, value and entropy loss together, with what layers of the networks "
+        "add, such as kernel regularizers; mean over minibatches.",
         "loss/policy": "Clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over "
         "minibatches.",
         "loss/value": "Squared error of the value, times its coefficient, mean over minibatches.",
@@ -357,8 +379,29 @@ def _share(values: tf.Tensor) -> tf.Tensor:
     return replicas.share_of_mean(tf.reduce_mean(values))
 
 
-def _normalizer(space: gymnasium.Space) -> ObservationNormalizer:
+def _normalizer(space: gymnasium.Space) -> ObservationNormalizer | None:
+    if space.dtype == np.uint8:
+        warn_once(
+            "agent.normalize_observations: these observations are bytes, which are divided by the "
+            "highest they can be and not normalised besides."
+        )
+        return None
     return ObservationNormalizer(tuple(space.shape or ()))
+
+
+def _tell_reach(space: gymnasium.Space, log_std: float) -> None:
+    """Say so if the first policy, a Normal around 0, cannot reach much of a Box of actions."""
+    if not isinstance(space, gymnasium.spaces.Box):
+        return
+    reach = 10.0 * np.exp(log_std)
+    if np.all(space.low >= -reach) and np.all(space.high <= reach):
+        return
+    warn_once(
+        f"Actions go from {space.low.min():g} to {space.high.max():g}, and the policy begins "
+        f"around 0 with a standard deviation of {np.exp(log_std):.3g}: it hardly reaches most of "
+        "them. Rescale them: env.wrappers=[{_target_: gymnasium.wrappers.RescaleAction, _partial_: "
+        "true, min_action: -1, max_action: 1}], or raise agent.log_std."
+    )
 
 
 def _reverse_sum(values: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:

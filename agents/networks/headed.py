@@ -5,7 +5,7 @@ Bytes (pictures, boards) are scaled to [0, 1] here, and observations normalised,
 what trains and what is exported agree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 
 from sparring.agents.networks.normalizers import ObservationNormalizer
+from sparring.errors import UserError, warn_once
+
+_OURS = ("keras", "tf_keras", "sparring", "tf_agents", "tensorflow")  # draw numbers as known here
+_RANDOM = ("Random", "TruncatedNormal", "Multinomial", "Stateful", "Rng", "ParameterizedTruncated")
 
 Torso = Callable[[], tf.keras.layers.Layer]
 
@@ -93,3 +97,46 @@ class Squeeze(tf.keras.layers.Layer):
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         return tf.squeeze(self.dense(features), axis=-1)
+
+
+def unique(variables: Iterable[tf.Variable]) -> list[tf.Variable]:
+    """Return variables in their order, each once, however many networks share it."""
+    return list({variable.ref(): variable for variable in variables}.values())
+
+
+def check_layers(networks: Sequence[HeadedNetwork]) -> None:
+    """Refuse layers that act at random, and tell of those that do nothing here.
+
+    A run goes on exactly where it was stopped, which a layer that draws from TensorFlow's own
+    generator would not.
+
+    Raises:
+      UserError: a layer draws random numbers.
+    """
+    layers = {id(m): m for n in networks for m in n.submodules}.values()
+    for layer in layers:
+        if isinstance(layer, tf.keras.__internal__.layers.BaseRandomLayer):
+            raise _refused(f"the layer {layer.name} ({type(layer).__name__})")
+        if isinstance(layer, tf.keras.layers.BatchNormalization) and layer.trainable:
+            warn_once(
+                f"network: the batch normalisation {layer.name} stays at the statistics it begins "
+                "with, as an agent's networks act and learn in inference mode; "
+                "tf.keras.layers.LayerNormalization has none."
+            )
+    for one in networks:
+        if all(type(m).__module__.split(".")[0] in _OURS for m in one.submodules):
+            continue
+        spec = tf.nest.map_structure(
+            lambda s: tf.TensorSpec([1, *s.shape], s.dtype), one.input_tensor_spec
+        )
+        graph = tf.function(one.call, autograph=False).get_concrete_function(spec).graph
+        for operation in graph.get_operations():
+            if operation.type.startswith(_RANDOM):
+                raise _refused(f"{operation.type} in {one.name}")
+
+
+def _refused(what: str) -> UserError:
+    return UserError(
+        f"network: {what} draws random numbers from TensorFlow's own generator, so that a run that "
+        "was stopped could not go on as it would have: leave it out."
+    )

@@ -210,6 +210,13 @@ def _limited(environment: Any, settings: EvaluationSettings) -> tuple[Any, int |
       UserError: it has other spaces than that of training.
     """
     chosen = settings.environment or environment
+    if settings.environment is None and environment.reward_wrappers:
+        warn_once(
+            f"env.wrappers: {', '.join(environment.reward_wrappers)} changes the rewards, also of "
+            "evaluations: eval/episode_return is of changed rewards. Evaluate without it: "
+            "+env@trainer.evaluation.environment=gymnasium "
+            f"trainer.evaluation.environment.id={environment.id}."
+        )
     for name in ("observation_space", "action_space"):
         here = getattr(chosen, name)
         there = getattr(environment, name)

@@ -51,6 +51,7 @@ class CompiledEnvironment(abc.ABC):
     """
 
     compiled = True
+    reward_wrappers: tuple[str, ...] = ()  # there are none here; see gymnasium_bridge
     name: str
     observation_space: spaces.Box
     action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box

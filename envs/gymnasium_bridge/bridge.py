@@ -111,6 +111,7 @@ class Gymnasium:
         channels: where pictures have theirs, "first" or "last"; "auto" tells by the shape.
 
     Attributes:
+        id: as given.
         observation_space: Box, what agents see of one environment (see
             sparring.envs.gymnasium_bridge.spaces).
         action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
@@ -119,6 +120,7 @@ class Gymnasium:
         to_environment: translation of a batch of the agent's actions [B, ...] to its own.
         max_episode_steps: steps after which an episode is truncated, or None.
         renders: whether `vector(..., render=True)` can give images.
+        reward_wrappers: names of the wrappers that change rewards.
 
     Raises:
         UserError: no such environment, a package it needs is missing, its spaces cannot be served,
@@ -127,6 +129,7 @@ class Gymnasium:
     """
 
     compiled = False
+    reward_wrappers: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -139,6 +142,7 @@ class Gymnasium:
         channels: str = "auto",
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
+        self.id = id
         module, spec = find(id)
         plain = tuple(_plain(wrapper) for wrapper in wrappers)
         self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)
@@ -156,6 +160,7 @@ class Gymnasium:
         with _explained(self._recipe):
             env = self._recipe.build(checked=True)
         try:
+            self._look_at_wrappers(env)
             self._adapt(env.observation_space, env.action_space)
             with _explained(self._recipe):
                 self._try(Replayable(env, 0))
@@ -165,6 +170,24 @@ class Gymnasium:
             )
         finally:
             close_quietly(env)
+
+    def _look_at_wrappers(self, env: gym.Env) -> None:
+        """Refuse wrappers that keep statistics; note those that change rewards."""
+        layer = env
+        while isinstance(layer, gym.Wrapper):
+            name = type(layer).__name__
+            if isinstance(layer, gym.RewardWrapper):
+                self.reward_wrappers = (name, *self.reward_wrappers)
+            if any(type(value).__name__ == "RunningMeanStd" for value in vars(layer).values()):
+                remedy = "agent.normalize_observations=true"
+                if "Reward" in name:
+                    remedy = "trainer.normalize_rewards=true"
+                raise UserError(
+                    f"env.wrappers: {name} keeps statistics in the environment, where neither an "
+                    "evaluation nor a resumed run has them. Leave it out; agent=ppo with "
+                    f"{remedy} normalises with statistics that are saved."
+                )
+            layer = layer.env
 
     def _try(self, env: Replayable) -> None:
         """Reset once and step once, with a random action."""

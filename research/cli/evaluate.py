@@ -5,11 +5,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
 from sparring.cli import setup
 from sparring.cli.parser import strict
-from sparring.errors import UserError
+from sparring.errors import UserError, near
+from sparring.storage import run_folder
 from sparring.storage.run_folder import RunFolder
 from sparring.training.trained_model import restored
+
+_ABSENT = object()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,6 +26,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     strict(parser)
     parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        help="settings other than the run's, such as env.max_episode_steps=1000",
+    )
     parser.add_argument(
         "--episodes", type=int, default=100, help="how many episodes (or samples); default 100"
     )
@@ -35,15 +47,22 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.episodes < 1:
         raise UserError(f"--episodes {chosen.episodes}: at least one.")
     setup.prepare()
-    print(*evaluate(chosen.run, chosen.episodes, chosen.checkpoint, chosen.seed), sep="\n")
+    found = evaluate(chosen.run, chosen.episodes, chosen.checkpoint, chosen.seed, chosen.overrides)
+    print(*found, sep="\n")
     return 0
 
 
-def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> list[str]:
-    """Evaluate, add the scores to result.json under "evaluations", and return them as lines."""
+def evaluate(
+    folder: Path, episodes: int, checkpoint: str, seed: int | None, overrides: Sequence[str] = ()
+) -> list[str]:
+    """Evaluate, add the scores to result.json under "evaluations", and return them as lines.
+
+    `overrides` are settings other than the run's.
+    """
     cfg = RunFolder(folder).read_config()
     if seed is not None:
         cfg.seed = seed
+    _override(cfg, overrides)
     with restored(folder, cfg, checkpoint) as (trainer, step):
         found = trainer.evaluate(episodes=episodes, media=False, step=step)
     entry = {
@@ -51,6 +70,7 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
         "step": step,
         "episodes": episodes,
         "seed": int(cfg.seed),
+        **({"overrides": list(overrides)} if overrides else {}),
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "scalars": found.scalars,
         **({"notes": found.notes} if found.notes else {}),
@@ -58,3 +78,21 @@ def evaluate(folder: Path, episodes: int, checkpoint: str, seed: int | None) -> 
     RunFolder(folder).add_evaluation(entry)
     lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {episodes} episodes"]
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]
+
+
+def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Change settings of a run's config; `+key=value` adds one.
+
+    Raises:
+      UserError: the config has no such key.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    for override in parsed:
+        key = override.key_or_group
+        if not override.is_add() and OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
+            known = list(run_folder.flat(OmegaConf.to_container(cfg)))
+            raise UserError(f"{key}: the run's config has no such key. {near(key, known)}".strip())
+        OmegaConf.update(cfg, key, override.value(), force_add=True)

@@ -274,10 +274,11 @@ def _build_first(configs: Sequence[DictConfig]) -> None:
     built = []
     for cfg in configs:
         for key in cfg.check_first:
-            if cfg[key] not in built:
-                built.append(cfg[key])
-                targets.check_arguments({key: OmegaConf.to_container(cfg[key], resolve=True)})
-                targets.instantiate(cfg[key])
+            node = OmegaConf.select(cfg, key)
+            if node is not None and node not in built:
+                built.append(node)
+                targets.check_arguments({key: OmegaConf.to_container(node, resolve=True)})
+                targets.instantiate(node)
 
 
 def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:

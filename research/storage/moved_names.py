@@ -284,6 +284,13 @@ NAMES = {  # names that moved apart from their module, or were changed
     "research.workers.wanted": "sparring.distribute.cluster.workers_to_start",
 }
 
+# Settings that configs of earlier versions do not have, with the value that changes nothing
+ADDED = {
+    "env.channels": "auto",
+    "trainer.evaluation.environment": None,
+    "trainer.evaluation.max_episode_steps": None,
+}
+
 
 def current(target: str) -> str:
     """Return the present path of `target`, a dotted path as a config names it."""

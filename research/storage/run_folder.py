@@ -101,8 +101,8 @@ class RunFolder:
         now = flat({key: value for key, value in new.items() if key not in _FREE})
         lines = ""
         for key in sorted({*before, *now}):
-            was = before.get(key, "absent")
             wanted = now.get(key, "absent")
+            was = before.get(key, moved_names.ADDED.get(key, "absent"))
             if was != wanted:
                 lines += f"\n  {key}: {was} -> {wanted}"
         if lines:

@@ -59,7 +59,7 @@ def hparams(cfg: DictConfig) -> dict[str, Any]:
     for key in cfg.hparams:
         raw = OmegaConf.to_container(cfg[key], resolve=False)
         chosen |= {f"{key}.{k}": v for k, v in flat(raw).items() if not _hidden(k, v)}
-    return chosen | {f"{key}.name": _name(cfg[key]) for key in cfg.check_first}
+    return chosen | {f"{key}.name": _name(cfg[key]) for key in cfg.check_first if key in cfg}
 
 
 def _hidden(key: str, value: Any) -> bool:

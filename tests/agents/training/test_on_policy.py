@@ -220,7 +220,7 @@ def test_schedules_follow_the_share_of_the_run_that_is_done() -> None:
 def test_rollouts_are_what_the_environment_gives_when_it_is_stepped_alone() -> None:
     trainer = make(num_envs=3, rollout_steps=20, minibatches=1, epochs=1, seed=7)
     trainer.train(180)
-    assert_follows(trainer.rollouts, seed=7)
+    assert_follows(trainer.rollouts, seed=trainer.source.seed)
     rollout = trainer.rollouts[0]
     flags = np.concatenate([np.asarray(r.terminated) for r in trainer.rollouts])
     assert flags.any()
