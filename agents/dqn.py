@@ -79,38 +79,39 @@ class DQN(dqn_agent.DqnAgent):
         self.epsilon = as_schedule(epsilon)
         self.num_actions = int(action_space.n)  # type: ignore[arg-type]
         time_step_spec = specs.time_step_spec(observation_space)
-        super().__init__(
-            time_step_spec,
-            specs.action_spec(action_space),
-            q_network=HeadedNetwork(
-                time_step_spec.observation,
-                network,
-                lambda: tf.keras.layers.Dense(
-                    self.num_actions,
-                    kernel_initializer=tf.keras.initializers.VarianceScaling(
-                        1.0, "fan_in", "uniform"
+        try:
+            super().__init__(
+                time_step_spec,
+                specs.action_spec(action_space),
+                q_network=HeadedNetwork(
+                    time_step_spec.observation,
+                    network,
+                    lambda: tf.keras.layers.Dense(
+                        self.num_actions,
+                        kernel_initializer=tf.keras.initializers.VarianceScaling(
+                            1.0, "fan_in", "uniform"
+                        ),
                     ),
+                    name="q_network",
                 ),
-                name="q_network",
-            ),
-            optimizer=optimizer.keras,
-            epsilon_greedy=None,
-            target_update_tau=target_tau,
-            target_update_period=target_period,
-            td_errors_loss_fn=LOSSES[loss],
-            gamma=discount,
-            train_step_counter=replicas.counter(),
-        )
-        self._replayed: tf.Tensor | None = None
-        self.trainable = headed.unique(self._q_network.trainable_weights)
-        headed.check_layers([self._q_network])
-        if {v.ref() for v in self.trainable} & {
-            v.ref() for v in self._target_q_network.trainable_weights
-        }:
+                optimizer=optimizer.keras,
+                epsilon_greedy=None,
+                target_update_tau=target_tau,
+                target_update_period=target_period,
+                td_errors_loss_fn=LOSSES[loss],
+                gamma=discount,
+                train_step_counter=replicas.counter(),
+            )
+        except ValueError as error:
+            if "shares weights" not in str(error):
+                raise
             raise UserError(
                 "network: it gives the same layers at every call, so that the target network would "
                 "be the online one: give a class, or a function that makes layers anew."
-            )
+            ) from error
+        self._replayed: tf.Tensor | None = None
+        self.trainable = headed.unique(self._q_network.trainable_weights)
+        headed.check_layers([self._q_network])
         optimizer.build(self.trainable)
         self.initialize()
 

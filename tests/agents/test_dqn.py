@@ -344,3 +344,9 @@ def test_the_defaults_are_the_papers_where_stock_looks_ahead_forever_and_copies_
         agent.update(transitions(GOES_ON), START)["q/td_error"], 29.7, rtol=1e-6
     )
     np.testing.assert_array_equal(kernel(agent._target_q_network), OTHER)
+
+
+def test_layers_that_the_target_would_share_are_refused():
+    same = tf.keras.layers.Dense(4)
+    with pytest.raises(UserError, match="the target network would be the online one"):
+        DQN(spaces.Box(-1, 1, (3,)), spaces.Discrete(2), lambda: same)

@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
+from sparring.agents.networks import distributions
 from sparring.agents.ppo import PPO, Minibatch
+from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled
 from sparring.optim.schedules import Linear
@@ -374,3 +376,103 @@ def test_box_actions_are_kept_as_they_were_sampled():
     # ln N = -z**2/2 - ln sqrt(2 pi) - ln e, for each of two numbers
     expected = np.sum(-0.5 * z**2 - 0.918939 - 1.0, axis=-1)
     np.testing.assert_allclose(log_prob, expected, rtol=1e-4)
+
+
+# ---- networks of one's own -----------------------------------------------------------------------
+
+
+class Wide(tf.keras.layers.Layer):
+    """A dense layer whose squared weights, times a half, are added to the loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        half = tf.keras.regularizers.L2(0.5)
+        self.dense = tf.keras.layers.Dense(2, kernel_regularizer=half)
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        return self.dense(features)
+
+
+def test_a_layer_that_actor_and_critic_share_is_stepped_once():
+    shared = tf.keras.layers.Dense(4)
+    agent = PPO(
+        OBSERVATIONS,
+        spaces.Discrete(3),
+        lambda: shared,
+        Scheduled(tf.keras.optimizers.SGD(), 1.0),
+        normalize_advantage=False,
+    )
+    assert [v.ref() for v in agent.trainable].count(shared.kernel.ref()) == 1
+    batch = batch_of(agent, 3, advantage=[1.0, -1.0, 2.0], returns=1.0)
+    before = shared.kernel.numpy()
+    with tf.GradientTape() as tape:
+        policy = agent.distribution(batch.observation).log_prob(batch.action)
+        surrogate = tf.reduce_mean(tf.exp(policy - batch.log_prob) * batch.advantage)
+        value = tf.reduce_mean(tf.square(batch.returns - agent.value(batch.observation)))
+        loss = 0.5 * value - surrogate
+    gradient = tape.gradient(loss, shared.kernel).numpy()
+    agent.update(batch, START)
+    np.testing.assert_allclose(shared.kernel.numpy(), before - gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_layers_add_to_the_loss_counts_and_a_shared_layers_once(shared):
+    wide = Wide()
+    agent = PPO(
+        OBSERVATIONS,
+        spaces.Discrete(3),
+        (lambda: wide) if shared else Wide,
+        Scheduled(tf.keras.optimizers.SGD(), 0.0),
+    )
+    kernels = [v.numpy() for v in agent.trainable if v.shape == [3, 2]]
+    assert len(kernels) == 2 - shared
+    result = agent.update(batch_of(agent, 2, advantage=[1.0, -1.0]), START)
+    added = result["loss/total"] - result["loss/policy"] - result["loss/value"]
+    # L2(0.5) is half the sum of squares
+    expected = sum(0.5 * np.square(kernel).sum() for kernel in kernels)
+    np.testing.assert_allclose(added, expected, rtol=1e-4)
+
+
+def test_the_loss_is_of_the_distribution_that_a_subclass_gives():
+    class Even(PPO):
+        def distribution(self, observation):
+            logits = 0.0 * super().distribution(observation).logits
+            return distributions.tfd.Categorical(logits=logits)
+
+    agent = Even(OBSERVATIONS, spaces.Discrete(4), functools.partial(MLP, (4,)))
+    result = agent.update(batch_of(agent, 3), START)
+    np.testing.assert_allclose(result["policy/entropy"], np.log(4.0), rtol=1e-6)
+
+
+def test_what_draws_random_numbers_of_its_own_is_refused():
+    def dropping() -> tf.keras.layers.Layer:
+        return tf.keras.Sequential([tf.keras.layers.Dense(4), tf.keras.layers.Dropout(0.5)])
+
+    class Noisy(tf.keras.layers.Layer):
+        def call(self, features):
+            return features + tf.random.normal(tf.shape(features))
+
+    with pytest.raises(UserError, match=r"network: the layer dropout.* \(Dropout\) draws random"):
+        PPO(OBSERVATIONS, spaces.Discrete(3), dropping)
+    with pytest.raises(UserError, match=r"network: RandomStandardNormal in actor draws random"):
+        PPO(OBSERVATIONS, spaces.Discrete(3), Noisy)
+
+
+def test_actions_out_of_reach_bytes_and_batch_statistics_are_told_of(caplog):
+    def normalizing() -> tf.keras.layers.Layer:
+        return tf.keras.Sequential(
+            [tf.keras.layers.Flatten(), tf.keras.layers.BatchNormalization(name="norm_7")]
+        )
+
+    far = spaces.Box(0, 1000, (2,), np.float32)
+    PPO(OBSERVATIONS, far)
+    assert "Actions go from 0 to 1000, and the policy begins around 0" in caplog.text
+    caplog.clear()
+    PPO(OBSERVATIONS, far, log_std=5.0)  # e^5 is 148
+    PPO(OBSERVATIONS, spaces.Box(-2, 2, (1,), np.float32))
+    assert caplog.text == ""
+    picture = spaces.Box(0, 255, (4, 4, 1), np.uint8)
+    agent = PPO(picture, spaces.Discrete(2), normalizing, normalize_observations=True)
+    assert agent.observation_normalizer is None
+    assert "agent.normalize_observations: these observations are bytes" in caplog.text
+    assert "the batch normalisation norm_7 stays at the statistics it begins with" in caplog.text

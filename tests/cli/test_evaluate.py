@@ -5,6 +5,7 @@ result.
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,3 +177,21 @@ def test_the_models_weights_are_those_of_the_checkpoint(run: Path) -> None:
     returns = [entry["scalars"]["eval/episode_return"] for entry in found.values()]
     assert returns[0] != returns[1]
     assert np.all(np.isfinite(returns))
+
+
+def test_overrides_evaluate_under_other_settings_and_are_recorded(run: Path) -> None:
+    def evaluated(*overrides: str) -> Any:
+        evaluate.evaluate(run, 2, checkpoint="latest", seed=5, overrides=overrides)
+        return runs.result(run)["evaluations"][-1]
+
+    short = evaluated("env.max_episode_steps=3")
+    assert short["scalars"]["eval/episode_length"] == 3.0
+    assert short["overrides"] == ["env.max_episode_steps=3"]
+    assert "overrides" not in evaluated()
+    with pytest.raises(
+        UserError,
+        match=r"env.max_episodesteps: the run's config has no such key. Did you mean env.max_ep",
+    ):
+        evaluated("env.max_episodesteps=3")
+    with pytest.raises(UserError, match="no viable alternative"):
+        evaluated("a=[")

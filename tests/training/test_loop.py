@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sparring.processes.signals import StoppedError
 from sparring.storage.checkpoints import Checkpoints, restore_into
 from sparring.training.loop import model_only
+from sparring.training.trainer import Evaluation
 from tests.helpers import runs
 from tests.helpers.board import loaded, points
 from tests.helpers.toy_trainer import Line, fault, run, steps, terminate
@@ -227,6 +230,50 @@ def test_a_fault_that_came_of_nan_is_told_as_nan(tmp_path: Path) -> None:
     assert "a number in model/weights" in outcome.message
     assert "the environment broke" in outcome.message
     assert Checkpoints(tmp_path / "checkpoints").steps() == [32, 40]
+
+
+# ---- evaluation turned off, and phases -----------------------------------------------------------
+
+
+def test_a_run_may_do_without_an_evaluation(tmp_path: Path) -> None:
+    trainer = Line()
+    trainer.evaluate = lambda *_: Evaluation()  # type: ignore[method-assign]
+    outcome = run(tmp_path, trainer)
+    assert (outcome.status, outcome.step, outcome.best) == ("finished", 100, {})
+    assert "loss/squared" in outcome.final
+    assert Checkpoints(tmp_path / "best").steps() == []
+
+
+def test_an_evaluation_that_a_signal_breaks_off_is_made_after_the_resume(tmp_path: Path) -> None:
+    def broken_off(*_: Any) -> Evaluation:
+        terminate()
+        raise StoppedError
+
+    trainer = Line()
+    trainer.evaluate = broken_off  # type: ignore[method-assign]
+    outcome = run(tmp_path / "a", trainer)
+    assert (outcome.status, outcome.step) == ("stopped", 32)
+    assert run(tmp_path / "a").status == "finished"
+    run(tmp_path / "b")
+    runs.assert_equal(tmp_path / "a", tmp_path / "b")
+    assert steps(tmp_path / "a", "eval/distance") == steps(tmp_path / "b", "eval/distance")
+
+
+def test_calls_are_sized_anew_where_a_phase_begins(tmp_path: Path) -> None:
+    trainer = Line()
+    trainer.phases = (48,)
+    asked: list[tuple[int, int]] = []
+    train = trainer.train
+
+    def train_noted(count: int) -> None:
+        asked.append((trainer.step, count))
+        train(count)
+
+    trainer.train = train_noted  # type: ignore[method-assign]
+    run(tmp_path, trainer)
+    starts = dict(asked)
+    assert 48 in starts  # no call passes it, and the one from there is the shortest there is
+    assert starts[48] == 1
 
 
 # ---- time ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled
 from sparring.optim.schedules import Linear
+from sparring.processes import resources
 from tests.helpers.rollouts import assert_follows
 
 pytestmark = pytest.mark.long
@@ -161,7 +162,7 @@ def test_acting_explores_by_the_epsilon_of_its_own_step() -> None:
 def test_rollouts_are_what_the_environment_gives_when_it_is_stepped_alone() -> None:
     trainer = make(num_envs=3, rollout_steps=7, seed=11, learning_starts=100)
     trainer.train(3 * 7 * 8)
-    assert_follows(trainer.rollouts, seed=11)
+    assert_follows(trainer.rollouts, seed=trainer.source.seed)
     # observations, actions and rewards lie in the ring in that order, the state reached in the open
     # slot behind them
     seen = np.concatenate([np.asarray(r.observation)[:-1] for r in trainer.rollouts])  # [56, 3, 2]
@@ -218,3 +219,27 @@ def test_no_updates_are_no_updates() -> None:
     trainer.train(60)
     assert trainer.agent.batches == []
     assert trainer.peek().keys() <= {"rollout/episode_return", "rollout/episode_length"}
+
+
+def test_a_replay_that_cannot_fit_is_refused_before_it_is_allocated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Coin's observation is two floats, an action and a reward take 4 bytes, two flags one each: 18
+    monkeypatch.setattr(resources, "memory", lambda: 400 * 18 / 2**20)
+    make(capacity=400)
+    with pytest.raises(
+        UserError, match=r"trainer.capacity=401: a replay of 18 bytes a transition needs 0.0 GB"
+    ):
+        make(capacity=401)
+
+
+def test_a_run_that_ends_before_it_learns_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    make(learning_starts=TOTAL - 1)
+    assert caplog.text == ""
+    make(learning_starts=TOTAL + 1)
+    assert f"trainer.learning_starts={TOTAL + 1} is not before the end of the run" in caplog.text
+
+
+def test_runs_of_neighbouring_seeds_share_no_environment() -> None:
+    seeds = [{make(seed=s).source.seed + i for i in range(50)} for s in range(20)]
+    assert len(set.union(*seeds)) == 20 * 50

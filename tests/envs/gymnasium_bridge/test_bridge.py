@@ -213,3 +213,26 @@ def test_naming_an_environment_does_not_load_tensorflow():
         timeout=60,
     )
     assert run.stdout.strip() == "False", run.stderr
+
+
+def test_wrappers_that_keep_statistics_are_refused_with_what_to_use_here():
+    for name, remedy in (
+        ("NormalizeObservation", "agent.normalize_observations=true"),
+        ("NormalizeReward", "trainer.normalize_rewards=true"),
+    ):
+        wrapper = getattr(gym.wrappers, name)
+        with pytest.raises(
+            UserError, match=rf"env.wrappers: {name} keeps .*agent=ppo with {remedy}"
+        ):
+            Gymnasium("CartPole-v1", wrappers=[wrapper])
+
+
+def test_wrappers_that_change_rewards_are_known_by_name():
+    wrappers = [
+        functools.partial(gym.wrappers.ClipReward, min_reward=-1, max_reward=1),
+        functools.partial(gym.wrappers.TransformReward, func=lambda reward: 2 * reward),
+        gym.wrappers.TimeAwareObservation,
+    ]
+    found = Gymnasium("CartPole-v1", wrappers=wrappers).reward_wrappers
+    assert set(found) >= {"ClipReward", "TransformReward"}
+    assert "TimeAwareObservation" not in found
