@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from sparring.data import dataset
 from sparring.errors import UserError, listed
 from sparring.export.signatures import Export
 from sparring.gans import defaults, time_breakdown
@@ -186,6 +187,13 @@ class GANTrainer(BatchTrainer):
             means=self.means,
             **objective_state(self.game.objective),
         )
+
+    def host_state(self) -> dict[str, Any]:
+        return {**super().host_state(), "data": dataset.fingerprint(self.game.data)}
+
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        before = state.get("data", {})
+        return dataset.changes(before, self.game.data, labelled=self.rules.conditional)
 
     def scalars(self) -> dict[str, float]:
         values = super().scalars()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparring.data.dataset import Arrays, check_finite, classes_of, few, split_off
+from sparring.data.dataset import Arrays, check_finite, classes_of, few, not_found, split_off
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")
@@ -160,7 +160,7 @@ def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
                 )
             return {n: file[n] for n in names}
     except FileNotFoundError:
-        raise UserError(f"{source}: there is no such file.") from None
+        raise not_found(str(path), source, "file") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         said = str(error).split("\n")[0]
         if "allow_pickle" in said or "pickle" in said:

@@ -125,13 +125,18 @@ class Checkpoints:
         return folder
 
     def restore(
-        self, tensors: tf.train.Checkpoint | None, *, step: int | None = None
+        self,
+        tensors: tf.train.Checkpoint | None,
+        *,
+        step: int | None = None,
+        accept: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Restored | None:
         """Load the newest sound checkpoint, or the one of `step`, into `tensors`.
 
-        Only the host's state is read if `tensors` is None. Returns None only when there is no
-        checkpoint at all. A damaged one is named in a warning and the next older sound one taken;
-        the next save then removes it.
+        Only the host's state is read if `tensors` is None. `accept` is given that state before
+        anything is assigned, and may raise. Returns None only when there is no checkpoint at
+        all. A damaged one is named in a warning and the next older sound one taken; the next save
+        then removes it.
 
         Raises:
             UserError: none is sound, `step` does not exist or is damaged, or the checkpoint and
@@ -162,9 +167,12 @@ class Checkpoints:
                     folder.name,
                 )
             self._damaged |= faults.keys()
+            host = _read_host(folder)
+            if accept is not None:
+                accept(host)
             if tensors is not None:
                 _read(tensors, folder)
-            return Restored(candidate, _read_host(folder), folder)
+            return Restored(candidate, host, folder)
         listed = "".join(
             f"\n  {self._path(damaged).name}: {fault}" for damaged, fault in faults.items()
         )

@@ -151,6 +151,12 @@ class SupervisedTrainer(BatchTrainer):
             model=self.model, iterations=self.iterations, means=self.means, **slots
         )
 
+    def host_state(self) -> dict[str, Any]:
+        return {**super().host_state(), "data": dataset.fingerprint(self.data)}
+
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        return dataset.changes(state.get("data", {}), self.data)
+
     def plan(self, count: int) -> tuple[tf.Tensor]:
         """Return the examples of the next `count` batches, int64 [256, B]."""
         rows = self.data.plan(self._done, count, self.batch_size)

@@ -70,7 +70,7 @@ class TrainingLoop:
 
     def resume(self, checkpoints: Checkpoints) -> bool:
         """Restore the newest sound checkpoint, of this run or another; False if there is none."""
-        restored = checkpoints.restore(self.trainer.checkpoint)
+        restored = checkpoints.restore(self.trainer.checkpoint, accept=self._accept)
         if restored is None:
             return False
         host = restored.host
@@ -86,6 +86,10 @@ class TrainingLoop:
             self.outcome.seconds = dict(host["seconds"])
         _log.info("Resumed at step %d from %s.", self.trainer.step, restored.folder)
         return True
+
+    def _accept(self, host: Mapping[str, Any]) -> None:
+        for complaint in self.trainer.check_state(host["trainer"]):
+            _log.warning("%s", complaint)
 
     def run(self) -> Outcome:
         """Train until all steps are done, the target is reached, a value is not finite or a signal

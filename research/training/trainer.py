@@ -122,6 +122,15 @@ class Trainer(abc.ABC):
         Returns a sentence for each thing that could not be restored.
         """
 
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        """Compare an earlier process's `host_state()` with what this trainer was given.
+
+        It is called before anything is restored. Returns a sentence for each thing that has
+        changed, such as the data's content; raises UserError if training cannot go on with it.
+        """
+        del state
+        return []
+
     def export(self) -> Export:
         """Return the model as functions of named tensors that need nothing of Sparring."""
         raise UserError(f"{type(self).__name__} has no export(): there is nothing to export.")

@@ -279,7 +279,7 @@ def test_word_pieces_are_the_longest_that_are_there():
         (b"good\tfine\nbad\tna\xefve\n", "is not UTF-8: line 2 holds the byte 0xef.*iconv"),
         (b"good\tfine\nno label here\n", "line 2 is not a class, a tab and a text"),
         (b"good\tfine\ngood\tfiner\n", "1 classes in 2 texts, where two at least"),
-        (None, "cannot be read: No such file"),
+        (None, "there is no such file"),
     ],
 )
 def test_texts_that_cannot_be_read(tmp_path, content, said):
