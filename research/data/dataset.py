@@ -333,6 +333,11 @@ def unit(examples: np.ndarray) -> np.ndarray:
     return examples.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1.0)
 
 
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """Return values of 16 bits as bytes: 0 to 65535 become 0 to 255."""
+    return np.rint(np.clip(values, 0, 65535) / np.float32(257.0)).astype(np.uint8)
+
+
 def pixels(examples: np.ndarray) -> np.ndarray:
     """Return images in [-1, 1] as bytes: the inverse of `unit`, for images."""
     return np.clip(np.rint((examples + 1.0) * 127.5), 0, 255).astype(np.uint8)

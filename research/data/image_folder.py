@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sparring.data import folder_layout
-from sparring.data.dataset import SPLITS, Arrays, split_off
+from sparring.data.dataset import SPLITS, Arrays, eight_bits, split_off
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")
@@ -156,7 +156,7 @@ class _Reader:
     def _of_eight_bits(self, image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         self._brightest.append(int(values.max()))
-        return Image.fromarray(np.rint(np.clip(values, 0, 65535) / 257.0).astype(np.uint8))
+        return Image.fromarray(eight_bits(values))
 
     def _name_deep_images(self) -> None:
         """Say that images of 16 bits were scaled, and how bright they are."""
