@@ -233,6 +233,11 @@ class GANTrainer(BatchTrainer):
 
     # ---- the program -----------------------------------------------------------------------------
 
+    def program(self) -> Callable[..., Any]:
+        if self._program is None:
+            self.game.hold_frozen_statistics(self.average)
+        return super().program()
+
     def plan(self, count: int) -> tuple[tf.Tensor]:
         """Return the examples of the next `count` iterations, int64 [256, n_critic, B]."""
         critic = self.rules.n_critic

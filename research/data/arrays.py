@@ -92,8 +92,8 @@ def npz(
     `images` and `labels` name its arrays: images uint8, uint16 or float [N, H, W] or [N, H, W, C],
     or vectors [N, F]; labels integers [N], or null for none. `test_images`, `test_labels` name
     those of the test split; without them `test_fraction` of the examples, identical in every run,
-    are kept for testing. Values of 16 bits are scaled to 8. Float images from `low` to `high` are scaled to [-1, 1]; vectors are
-    unchanged.
+    are kept for testing. Values of 16 bits are scaled to 8. Float images from `low` to `high` are
+    scaled to [-1, 1]; vectors are unchanged.
 
     Raises:
         UserError: the file is missing or no .npz, an array does not exist or holds Python objects,
