@@ -220,6 +220,9 @@ class GANTrainer(BatchTrainer):
             found.notes["samples at most"] = episodes
         return found
 
+    def preview(self) -> dict[str, np.ndarray]:
+        return self.gallery.preview()
+
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Measure shares of an iteration's time, each for about `seconds`.
 

@@ -71,6 +71,19 @@ def check(
         )
 
 
+def labels(data: Any, split: str) -> np.ndarray:
+    """Return all labels of a split, without its examples where the data is in memory."""
+    if isinstance(data, Pairs):
+        return data.targets(split)
+    return data.examples(split)[1]
+
+
+def class_names(data: Any) -> list[str]:
+    """Return the names of the classes of data: its own, or their numbers."""
+    names = data.names if isinstance(data, Pairs) else ()
+    return list(names) or [str(i) for i in range(data.classes)]
+
+
 def fingerprint(data: Any) -> dict[str, Any]:
     """Return the fingerprint of data in memory; of other data, which is drawn, an empty one."""
     return data.fingerprint if isinstance(data, Pairs) else {}
@@ -199,6 +212,10 @@ class Pairs:
                 content.update(memoryview(np.ascontiguousarray(arrays[split])).cast("B"))
         counts = {s: len(self._targets[s]) for s in SPLITS}
         return {"meaning": self.meaning, "examples": counts, "content": content.hexdigest()}
+
+    def targets(self, split: str) -> np.ndarray:
+        """Return the targets of a split, on the host."""
+        return self._targets[known(split)]
 
     def rows(self, split: str, limit: int | None = None) -> np.ndarray:
         """Return the rows of a split that `examples` returns, int64 [N]."""

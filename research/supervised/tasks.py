@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from sparring.data.dataset import labels
 from sparring.errors import UserError, listed
 from sparring.supervised import plots
 
@@ -145,7 +146,7 @@ class Regression:
     answered = {"values": "in the targets' own units"}  # noqa: RUF012
 
     def __init__(self, data: Any) -> None:
-        _, targets = data.examples("train")
+        targets = labels(data, "train")
         if targets.ndim != 2 or targets.dtype.kind != "f":
             raise UserError(
                 f"task=regression: targets are {targets.dtype} {list(targets.shape)}, where float "

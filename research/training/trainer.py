@@ -131,6 +131,13 @@ class Trainer(abc.ABC):
         del state
         return []
 
+    def preview(self) -> dict[str, np.ndarray]:
+        """Return images of the model as it is, uint8 [H, W, C] by name, for files that show it.
+
+        Cheaper than an evaluation, and as free of consequences for training.
+        """
+        return {}
+
     def export(self) -> Export:
         """Return the model as functions of named tensors that need nothing of Sparring."""
         raise UserError(f"{type(self).__name__} has no export(): there is nothing to export.")
