@@ -10,9 +10,11 @@ import tensorflow as tf
 
 from sparring.data import dataset
 from sparring.data.pictures import thumbnails
+from sparring.data.text import Texts
 from sparring.distribute import replicas
 from sparring.errors import UserError
 from sparring.export.signatures import Export
+from sparring.networks.tf_hub import HubEncoder
 from sparring.optim import fine_tuning
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim import precision as optim_precision
@@ -89,6 +91,7 @@ class SupervisedTrainer(BatchTrainer):
         self._inputs = data.examples("train", 2)[0]  # what inputs look like
         with optim_precision.computing_in(precision):
             self.network = model(outputs=self.task.outputs)
+            _check_vocabulary(data, self.network)
             self._check_outputs(self.network(tf.constant(self._inputs), training=False))
         synchronise(self.network)
         self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
@@ -316,6 +319,17 @@ def _planned(
     if not network.trainable_variables:
         raise UserError("model: it has no weights that train.")
     return fine_tuning.plan(network, optimizer, wanted, iterations)
+
+
+def _check_vocabulary(data: Any, network: tf.keras.layers.Layer) -> None:
+    """Refuse words that are numbered otherwise than a pretrained encoder has learned them."""
+    encoders = [m for m in network.submodules if isinstance(m, HubEncoder)]
+    if encoders and isinstance(data, Texts):
+        raise UserError(
+            "model=bert: this data numbers words by a vocabulary of its own, in which the "
+            "encoder's numbers mean other words. Choose model=text, or data whose ids are by "
+            "sparring.data.text.wordpieces (docs/supervised.md)."
+        )
 
 
 def _check_images(data: Any) -> None:

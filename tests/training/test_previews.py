@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sparring.training.previews import Previews
-from tests.helpers import toy_trainer
+from tests.helpers import board, toy_trainer
 
 
 class Drawing(toy_trainer.Line):
@@ -48,8 +48,10 @@ def test_a_run_leaves_the_newest_and_one_of_each_evaluation(tmp_path: Path) -> N
     trainer = Drawing()
     assert toy_trainer.run(tmp_path, trainer).status == "finished"
     files = sorted(p.name for p in (tmp_path / "samples").iterdir())
-    assert files[0] == "generated-000000000040.png"
-    assert files[-2:] == [f"generated-{trainer.step:012d}.png", "generated.png"]
+    evaluated = board.points(tmp_path, "eval/distance")
+    kept = [f"generated-{step:012d}.png" for step, _ in evaluated]
+    assert len(kept) == 4  # every 30 of 100 steps, and at the end
+    assert files == [*kept, "generated.png"]
     newest = np.asarray(Image.open(tmp_path / "samples" / "generated.png"))
     np.testing.assert_array_equal(newest, np.full((2, 3), trainer.step, np.uint8))
 
