@@ -332,7 +332,7 @@ class Encoder(HubEncoder):
 def test_a_pretrained_encoder_is_not_fed_words_by_another_vocabulary() -> None:
     data = reviews(0, vocabulary=30, length=8, train=40, test=20)
     model = partial(Headed, torso=Encoder)
-    with pytest.raises(UserError, match="model=bert: this data numbers words .* model=text"):
+    with pytest.raises(UserError, match=r"model=bert: this data numbers words .* model=text"):
         small(data=data, model=model)
     # ids by any other vocabulary are the user's own
     small(data=Pairs(data._inputs, data._targets, 0), model=model, task=_Classes)
@@ -355,12 +355,12 @@ def test_data_is_part_of_the_state_and_compared_before_a_resume() -> None:
     state = trainer.host_state()
     assert trainer.check_state(state) == []
     assert trainer.check_state({"done": 3, "evaluations": 0}) == []  # of an earlier version
-    longer = small(
+    shorter = small(
         data=Arrays(
             {**split, "test": rows[:19]}, {**labels, "test": labels["test"][:19]}, 0, ("bee", "cat")
         )
     )
-    (said,) = longer.check_state(state)
+    (said,) = shorter.check_state(state)
     assert "20 -> 19 examples in the test split" in said
     other = small(data=Arrays(split, labels, 0, ("ant", "bee")))
     with pytest.raises(UserError, match="classes are ant, bee, and the run began with bee, cat"):
