@@ -68,3 +68,11 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog) ->
     previews.write()
     previews.write()
     assert len(caplog.messages) == 1
+
+
+def test_the_first_is_there_before_the_first_step(tmp_path: Path) -> None:
+    file = tmp_path / "samples" / "generated.png"
+    seen: list[int] = []
+    trainer = Drawing(at={4: lambda: seen.append(int(np.asarray(Image.open(file)).max()))})
+    toy_trainer.run(tmp_path, trainer)
+    assert seen[0] == 0  # drawn at step 0
