@@ -216,7 +216,7 @@ class GANTrainer(BatchTrainer):
             found.images |= self.metrics.pictures(sample)
         found.scalars = self.metrics(sample)
         found.notes = self.metrics.notes
-        if episodes is not None:
+        if episodes is not None and episodes < self.metrics.samples:
             found.notes["samples at most"] = episodes
         return found
 

@@ -72,6 +72,6 @@ def evaluate(folder: Path, episodes: int | None, checkpoint: str, seed: int | No
     if episodes is None:
         asked = "the samples of the run's own evaluations"
     lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {asked}"]
-    if episodes is not None and not playing:
+    if "samples at most" in found.notes:
         lines.append("  not to be compared with the run's own scores, which are of more samples")
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]

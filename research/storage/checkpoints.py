@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,6 +124,16 @@ class Checkpoints:
                 f"({len(self.steps())} there). Make room, or choose another run folder."
             ) from error
         return folder
+
+    def newest_host(self) -> dict[str, Any]:
+        """Return the host's state of the newest checkpoint, unverified; empty if it has none."""
+        steps = self.steps()
+        if not steps:
+            return {}
+        try:
+            return _read_host(self._path(steps[-1]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # it is damaged
+            return {}
 
     def restore(
         self,

@@ -194,6 +194,8 @@ class SupervisedTrainer(BatchTrainer):
         outputs = self.predict(inputs)
         found = Evaluation(self.task.evaluate(outputs, targets, self.network))
         found.notes = {"test": {"examples": len(targets), **self.task.notes}}
+        if episodes is not None and episodes < len(dataset.labels(self.data, "test")):
+            found.notes["samples at most"] = episodes
         if self.media_due(media, self.settings.pictures_every):
             found.images = self.task.pictures(inputs, outputs, targets)
             if self.settings.embedded and isinstance(self.network, HasFeatures):

@@ -90,7 +90,6 @@ def _check_data(trainer: Any, folder: Path) -> None:
     """Warn of data that is not what the run has learned from, or refuse it."""
     from sparring.storage.checkpoints import Checkpoints
 
-    newest = Checkpoints(folder / "checkpoints", keep=10**9).restore(None)
-    if newest is not None:
-        for complaint in trainer.check_state(newest.host["trainer"]):
-            _log.warning("%s", complaint)
+    host = Checkpoints(folder / "checkpoints", keep=10**9).newest_host()
+    for complaint in trainer.check_state(host.get("trainer", {})):
+        _log.warning("%s", complaint)

@@ -89,6 +89,8 @@ def test_a_gan_is_scored_as_in_its_run_unless_fewer_samples_are_asked_for(tmp_pa
     said = evaluate.evaluate(folder, episodes=50, checkpoint="latest", seed=None)
     assert said[0].endswith("step 128, 50 samples at most")
     assert "not to be compared with the run's own scores" in said[1]
+    said = evaluate.evaluate(folder, episodes=10**6, checkpoint="latest", seed=None)
+    assert said[1].startswith("  gan/")
     assert (folder / "samples" / "generated.png").is_file()
 
 
