@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sparring.data import dataset
 from sparring.distribute import replicas
-from sparring.gans import augmentation, settings
+from sparring.gans import augmentation, differentiability, settings
 from sparring.gans.accumulation import Gradients, accumulate
 from sparring.gans.augmentation import Augmentation
 from sparring.gans.batches import Batches
@@ -20,7 +20,15 @@ from sparring.gans.networks import spectral_norm
 from sparring.gans.networks.pair import Pair
 from sparring.gans.objective import Objective
 from sparring.gans.penalties import Penalty
-from sparring.gans.players import Batch, DiscriminatorInputs, Player, Values, unchanged, watching
+from sparring.gans.players import (
+    Batch,
+    DiscriminatorInputs,
+    Player,
+    Values,
+    hold_statistics,
+    unchanged,
+    watching,
+)
 from sparring.gans.settings import GameSettings
 from sparring.optim.optimizer import Scheduled
 
@@ -72,7 +80,11 @@ class AdversarialStep:
             shape, self._classes, rules.discriminator_precision
         )
         self.discriminator = Player("discriminator", discriminator, optimizers[1])
-        settings.check_joint(rules, penalties, self.discriminator.network)
+        settings.check_joint(rules, penalties, discriminator)
+        twice = any(differentiability.takes_gradient(p, shape) for p in penalties.values())
+        differentiability.check(discriminator, shape, twice)
+        if twice:
+            differentiability.check_normalization(discriminator)
         self.objective = Objective(
             self.discriminator.network, loss, self.penalties, dict(augmentations), rules
         )
@@ -81,6 +93,14 @@ class AdversarialStep:
         """Build a generator with weights of its own."""
         shape = tuple(self.data.shape)
         return self._network.build_generator(shape, self._classes, self.rules.generator_precision)
+
+    def hold_frozen_statistics(self, average: tf.keras.layers.Layer) -> None:
+        """Have batch normalisation whose parameters are frozen keep its statistics.
+
+        `average` is the generator's average, which has the same layers.
+        """
+        hold_statistics(self.generator.network, average)
+        hold_statistics(self.discriminator.network)
 
     def generate(self, batch: Batch) -> tf.Tensor:
         """Return generated examples [M, ...], float32, with this batch's own statistics."""
@@ -174,6 +194,8 @@ class AdversarialStep:
         return self.discriminator.apply(gradients, values, progress)
 
     def _update_generator(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        spectral_norm.power_step(self.generator.network)
+
         def of_part(part: tf.Tensor) -> tuple[Gradients, Values]:
             batch = self.batch(step, rows, part)
             with watching(self.generator.weights) as tape:
@@ -187,6 +209,7 @@ class AdversarialStep:
         return self.generator.apply(gradients, values, progress)
 
     def _update_both(self, step: tf.Tensor, rows: tf.Tensor, progress: tf.Tensor) -> Values:
+        spectral_norm.power_step(self.generator.network)
         batch = self.batch(step, rows, tf.constant(0, tf.int64))
         with watching(self.generator.weights) as tape:
             fake = self.generate(batch)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from sparring.data.pictures import thumbnails
+from sparring.data import dataset
+from sparring.data.pictures import labelled_columns, thumbnails
 from sparring.gans import image_grids
 from sparring.gans.adversarial_step import AdversarialStep
 from sparring.tensorboard.projector import Embedding
@@ -25,7 +26,7 @@ PICTURES = {
     "the weights.",
     "samples/real_and_generated": "Real examples on the left, generated ones on the right.",
     "samples/interpolation": "Each row goes from one latent to another, along a great circle.",
-    "samples/classes": "A column for each class, a row for each latent.",
+    "samples/classes": "A column for each class, under its name, a row for each latent.",
     "discriminator/real_logits": "Logits of real examples, without augmentation.",
     "discriminator/generated_logits": "Logits of generated examples, without augmentation.",
     "gan/nearest_neighbours": "Generated images, each with the training image nearest to it at its "
@@ -69,7 +70,7 @@ class Sampler:
         self.size = batch_size
         labelled = game.rules.conditional
         self._labels = tf.constant(
-            game.data.examples("train")[1] if labelled else np.zeros(1), tf.int64
+            dataset.labels(game.data, "train") if labelled else np.zeros(1), tf.int64
         )
         self._fresh = random.stream(seed, "samples")
         self._latents = CachedCall(self._draw, mode)
@@ -155,6 +156,19 @@ class Gallery:
             )
         return found
 
+    def preview(self) -> dict[str, np.ndarray]:
+        """Return a grid of generated images from the fixed latents, or points in the plane."""
+        n = self.settings.columns
+        if len(self.data.shape) == 3:
+            latents, labels = self.sampler.latents(self._fixed, n * n)
+            return {"generated": image_grids.grid(self.sampler.of(latents, labels), n)}
+        if self.data.shape == (2,):
+            real, _ = self.data.examples("train", self.settings.points)
+            latents, labels = self.sampler.latents(self._fixed, self.settings.points)
+            fake = self.sampler.of(latents, labels)
+            return {"generated": image_grids.scatter(real, fake)}
+        return {}
+
     def _images(self) -> dict[str, np.ndarray]:
         n = self.settings.columns
         latents, labels = self.sampler.latents(
@@ -182,12 +196,10 @@ class Gallery:
         """Embed real and generated images by their features, with labels where they have any."""
         real, labels = self.data.examples("test", self.settings.embedded)
         fake, wanted = samples(self.settings.embedded)
-        named = [str(label) for label in labels] if self.data.classes else ["-"] * len(real)
-        named += (
-            [str(label) for label in wanted]
-            if self.sampler.game.rules.conditional
-            else ["-"] * len(fake)
-        )
+        names = dataset.class_names(self.data)
+        unknown = ["-"] * len(fake)
+        named = [names[n] for n in labels] if names else ["-"] * len(real)
+        named += [names[n] for n in wanted] if self.sampler.game.rules.conditional else unknown
         both = np.concatenate([real, fake])
         return Embedding(
             features(both),
@@ -200,9 +212,10 @@ class Gallery:
         n = self.settings.columns
         classes = min(self.data.classes, 32)
         labels = np.tile(np.arange(classes), n)
-        return image_grids.grid(
+        drawn = image_grids.grid(
             self.sampler.of(latents[:n].repeat(classes, axis=0), labels), classes
         )
+        return labelled_columns(drawn, dataset.class_names(self.data)[:classes])
 
     def _histograms(self, samples: Samples) -> dict[str, np.ndarray]:
         size = self.sampler.game.rules.batch_size

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from sparring.data import dataset
 from sparring.export.signatures import Export, Function, Signature, in_parts, seed_spec
 from sparring.xla import random
 
@@ -41,9 +42,11 @@ def game(trainer: Any) -> Export:
     }
     if len(shape) == 3:
         signatures["png"] = Signature(playing.png, seeds, "Samples as PNG files.")
+    names = dataset.class_names(trainer.game.data) if rules.conditional else []
     notes = {
         "example_shape": list(shape),
-        "classes": trainer.game.data.classes if rules.conditional else 0,
+        "classes": len(names),
+        **({"names": names} if names else {}),
     }
     return Export(signatures, "generate", playing.samples, playing.judge, notes)
 

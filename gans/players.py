@@ -8,7 +8,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sparring.distribute import replicas
-from sparring.optim.optimizer import Scheduled
+from sparring.gans.networks.layers import BatchNorm
+from sparring.optim import fine_tuning
+from sparring.optim.optimizer import Scheduled, is_frozen
 
 Values = dict[str, tf.Tensor]
 
@@ -46,6 +48,7 @@ class Player:
     optimizer: Scheduled
 
     def __post_init__(self) -> None:
+        fine_tuning.synchronise(self.network)
         self.optimizer.build(self.network.trainable_variables)
 
     @property
@@ -55,7 +58,8 @@ class Player:
     @property
     def coupled(self) -> bool:
         """Whether replicas meet inside the network, as in batch normalisation."""
-        return any(getattr(layer, "coupled", False) for layer in self.network.submodules)
+        ours = any(getattr(layer, "coupled", False) for layer in self.network.submodules)
+        return ours or (replicas.num_replicas() > 1 and fine_tuning.coupled(self.network))
 
     def step(self, gradients: list[tf.Tensor], progress: tf.Tensor) -> Values:
         """Apply gradients; return the norms, by tag."""
@@ -68,6 +72,24 @@ class Player:
     def apply(self, gradients: list[tf.Tensor], values: Values, progress: tf.Tensor) -> Values:
         """Apply gradients; return the sum over replicas of `values`, and the gradient's norms."""
         return replicas.all_reduce_sum(values) | self.step(gradients, progress)
+
+
+def hold_statistics(network: tf.keras.layers.Layer, *copies: tf.keras.layers.Layer) -> None:
+    """Put batch-norm layers whose parameters are all frozen into inference mode.
+
+    So are the same layers of `copies`, networks of the same architecture.
+    """
+    alike = zip(_normalizations(network), *map(_normalizations, copies), strict=True)
+    for layer, *others in alike:
+        own = [v for v in (layer.gamma, layer.beta) if v is not None]
+        if own and all(is_frozen(v) for v in own):
+            for held in (layer, *others):
+                held.trainable = False
+
+
+def _normalizations(network: tf.keras.layers.Layer) -> list[tf.keras.layers.Layer]:
+    kinds = (BatchNorm, tf.keras.layers.BatchNormalization)
+    return [layer for layer in network.submodules if isinstance(layer, kinds) and layer.built]
 
 
 @contextlib.contextmanager

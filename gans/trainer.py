@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from sparring.data import dataset
 from sparring.errors import UserError, listed
 from sparring.export.signatures import Export
 from sparring.gans import defaults, time_breakdown
@@ -187,6 +188,13 @@ class GANTrainer(BatchTrainer):
             **objective_state(self.game.objective),
         )
 
+    def host_state(self) -> dict[str, Any]:
+        return {**super().host_state(), "data": dataset.fingerprint(self.game.data)}
+
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        before = state.get("data", {})
+        return dataset.changes(before, self.game.data, labelled=self.rules.conditional)
+
     def scalars(self) -> dict[str, float]:
         values = super().scalars()
         self.alarms(values, self.step)
@@ -208,9 +216,12 @@ class GANTrainer(BatchTrainer):
             found.images |= self.metrics.pictures(sample)
         found.scalars = self.metrics(sample)
         found.notes = self.metrics.notes
-        if episodes is not None:
+        if episodes is not None and episodes < self.metrics.samples:
             found.notes["samples at most"] = episodes
         return found
+
+    def preview(self) -> dict[str, np.ndarray]:
+        return self.gallery.preview()
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Measure shares of an iteration's time, each for about `seconds`.
@@ -224,6 +235,11 @@ class GANTrainer(BatchTrainer):
         return gans_export.game(self)
 
     # ---- the program -----------------------------------------------------------------------------
+
+    def program(self) -> Callable[..., Any]:
+        if self._program is None:
+            self.game.hold_frozen_statistics(self.average)
+        return super().program()
 
     def plan(self, count: int) -> tuple[tf.Tensor]:
         """Return the examples of the next `count` iterations, int64 [256, n_critic, B]."""

@@ -120,7 +120,7 @@ class BatchNorm(tf.keras.layers.Layer):
         x = tf.cast(inputs, tf.float32)
         mean = tf.identity(self.moving_mean)
         variance = tf.identity(self.moving_variance)
-        if training:
+        if training and self.trainable:
             axes = list(range(x.shape.rank - 1))
             mean = replicas.all_reduce_mean(tf.reduce_mean(x, axis=axes))
             variance = replicas.all_reduce_mean(tf.reduce_mean(tf.square(x - mean), axis=axes))

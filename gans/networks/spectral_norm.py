@@ -2,8 +2,8 @@
 
 Miyato et al. 2018. The kernel itself is not overwritten, and the gradient sees the division. The
 singular vectors are variables, moved by one power iteration each time `power_step` is called: the
-trainer does that once per discriminator step, so that penalties, the generator's step and
-evaluations leave them unchanged.
+trainer does that once in each step of the player whose layer it is, so that penalties, the other
+player's steps and evaluations leave them unchanged.
 """
 
 from typing import Any
@@ -78,9 +78,7 @@ class SpectralConv2D(SpectralNorm, tf.keras.layers.Conv2D):
     """Convolution with spectral normalisation: [B, h, w, in] -> [B, h', w', filters]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self._finish(
-            tf.nn.conv2d(inputs, self.normalized(), self.strides, self.padding.upper())
-        )
+        return self._finish(self.convolution_op(inputs, self.normalized()))
 
 
 def power_step(network: tf.Module) -> None:

@@ -17,6 +17,7 @@ from sparring.storage.run_folder import RunFolder
 from sparring.training.trained_model import restored
 
 _ABSENT = object()
+_EPISODES = 100
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +33,11 @@ def main(arguments: Sequence[str]) -> int:
         help="settings other than the run's, such as env.max_episode_steps=1000",
     )
     parser.add_argument(
-        "--episodes", type=int, default=100, help="how many episodes (or samples); default 100"
+        "--episodes",
+        type=int,
+        default=None,
+        help="how many episodes, or samples; default 100 episodes, of other runs the samples that "
+        "the run itself was scored by",
     )
     parser.add_argument(
         "--checkpoint",
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         "--seed", type=int, default=None, help="evaluate under another seed than the run's"
     )
     chosen = parser.parse_args(list(arguments))
-    if chosen.episodes < 1:
+    if chosen.episodes is not None and chosen.episodes < 1:
         raise UserError(f"--episodes {chosen.episodes}: at least one.")
     setup.prepare()
     found = evaluate(chosen.run, chosen.episodes, chosen.checkpoint, chosen.seed, chosen.overrides)
@@ -53,17 +58,25 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate(
-    folder: Path, episodes: int, checkpoint: str, seed: int | None, overrides: Sequence[str] = ()
+    folder: Path,
+    episodes: int | None,
+    checkpoint: str,
+    seed: int | None,
+    overrides: Sequence[str] = (),
 ) -> list[str]:
     """Evaluate, add the scores to result.json under "evaluations", and return them as lines.
 
-    `overrides` are settings other than the run's.
+    Without `episodes` an agent plays 100, and others are scored as in their run. `overrides` are
+    settings other than the run's.
     """
     cfg = RunFolder(folder).read_config()
     if seed is not None:
         cfg.seed = seed
     _override(cfg, overrides)
     with restored(folder, cfg, checkpoint) as (trainer, step):
+        playing = trainer.unit == "env_steps"
+        if episodes is None and playing:
+            episodes = _EPISODES
         found = trainer.evaluate(episodes=episodes, media=False, step=step)
     entry = {
         "checkpoint": checkpoint,
@@ -76,7 +89,12 @@ def evaluate(
         **({"notes": found.notes} if found.notes else {}),
     }
     RunFolder(folder).add_evaluation(entry)
-    lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {episodes} episodes"]
+    asked = f"{episodes} {'episodes' if playing else 'samples at most'}"
+    if episodes is None:
+        asked = "the samples of the run's own evaluations"
+    lines = [f"{folder}: {checkpoint} checkpoint, step {step}, {asked}"]
+    if "samples at most" in found.notes:
+        lines.append("  not to be compared with the run's own scores, which are of more samples")
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]
 
 

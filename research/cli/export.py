@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,12 @@ from sparring.cli.parser import strict
 from sparring.errors import UserError
 from sparring.export.model_versions import NAME
 from sparring.export.saved_model import FIDELITY, Small, _manifest, _publish, _scratch, _shrink
+from sparring.export.signatures import objections
+from sparring.storage.manifest import MANIFEST
 from sparring.storage.run_folder import RunFolder
 from sparring.training.trained_model import restored
 
+_log = logging.getLogger("sparring")
 # Formats of TensorFlow Lite; see research/export/tflite_onnx.py
 FORMATS = ("float32", "float16", "dynamic", "int8")
 
@@ -24,7 +28,9 @@ def main(arguments: Sequence[str]) -> int:
     setup.prepare()
     small = Small(chosen.tflite, chosen.onnx, chosen.inputs, chosen.seeds)
     folder = export(chosen.run, chosen.name, chosen.out, chosen.checkpoint, small)
+    run = json.loads((folder / MANIFEST).read_text())["run"]
     print(folder)
+    print(f"the {run['checkpoint']} model, of step {run['step']}")
     if small:
         from sparring.export import tflite_onnx
 
@@ -46,8 +52,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         choices=("best", "latest"),
-        default="latest",
-        help="which model; default latest",
+        default=None,
+        help="which model; default best, if the run was evaluated",
     )
     parser.add_argument(
         "--tflite", type=_formats, default=(), help=f"for small devices: {','.join(FORMATS)}"
@@ -81,18 +87,30 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def export(run: Path, name: str, out: Path, checkpoint: str, small: Small = Small()) -> Path:  # noqa: B008
+def export(
+    run: Path,
+    name: str,
+    out: Path,
+    checkpoint: str | None = None,
+    small: Small = Small(),  # noqa: B008
+) -> Path:
     """Write the next version of model `name` in `out`; return its folder.
+
+    `checkpoint` is "best" or "latest"; None: the best, if the run was evaluated, else the latest.
 
     Raises:
         UserError: there is nothing to export, or it cannot be written.
     """
     cfg = RunFolder(run).read_config()
+    if checkpoint is None:
+        checkpoint = "best" if any((run / "best").glob("step_*")) else "latest"
     with restored(run, cfg, checkpoint) as (trainer, step):
         exported = trainer.export()
+        module = exported.module()
+        for sentence in objections(exported, module):
+            _log.warning("%s", sentence)
         scratch = _scratch(out / name)
         try:
-            module = exported.module()
             module.save(str(scratch))
             if small:
                 _shrink(scratch, exported, module, small)

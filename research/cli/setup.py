@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
 
 from sparring.config import composer as config_composer
 from sparring.config import overrides as config_overrides
+from sparring.storage import settings
 from sparring.sweep import hydra_plugins
 
 
@@ -53,13 +55,29 @@ def set_resolvers(swept: Sequence[str] | None = None) -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def documented(name: str, prefix: str = "") -> str:
-    """Return the commented keys of conf/`name`.yaml, one a line.
+def documented(name: str, prefix: str = "", *, _root_: DictConfig) -> str:
+    """Return the commented keys of conf/`name`.yaml with their values in the config, one a line.
 
     A line is such as `run.steps=100000  how long to train`.
     """
     lines = (config_composer.CONF / f"{name}.yaml").read_text().splitlines()
     found = [re.fullmatch(r"(\w+): (.*?)\s+# (.+)", line) for line in lines]
-    rows = [(f"{prefix}{m[1]}={'...' if '$' in m[2] else m[2]}", m[3]) for m in found if m]
+    values = settings.flat(OmegaConf.to_container(_root_, resolve=False))
+    rows = []
+    for match in found:
+        if match:
+            key = f"{prefix}{match[1]}"
+            value = _typed(values.get(key, match[2]), match[2])
+            rows.append((f"{key}={'...' if '$' in value else value}", match[3]))
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"  {key:{width}}  {comment}" for key, comment in rows)
+
+
+def _typed(value: Any, written: str) -> str:
+    """Return a value as one types it: as it is written in a file, if it is the same there.
+
+    Another list than the one in the file is plumbing, and too long to show.
+    """
+    if value == written or yaml.safe_load(written) == value:
+        return written
+    return "..." if isinstance(value, list) else yaml.safe_dump(value).splitlines()[0]

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sparring.data.dataset import Arrays, check_finite, classes_of, few, split_off
+from sparring.data.dataset import (
+    Arrays,
+    check_finite,
+    classes_of,
+    eight_bits,
+    few,
+    not_found,
+    split_off,
+)
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")
@@ -81,11 +89,11 @@ def npz(
 ) -> Arrays:
     """Return examples from a file of numpy's `savez`; nothing in it is unpickled.
 
-    `images` and `labels` name its arrays: images uint8 or float [N, H, W] or [N, H, W, C], or
-    vectors [N, F]; labels integers [N], or null for none. `test_images`, `test_labels` name those
-    of the test split; without them `test_fraction` of the examples, identical in every run, are
-    kept for testing. Float images from `low` to `high` are scaled to [-1, 1]; vectors are
-    unchanged.
+    `images` and `labels` name its arrays: images uint8, uint16 or float [N, H, W] or [N, H, W, C],
+    or vectors [N, F]; labels integers [N], or null for none. `test_images`, `test_labels` name
+    those of the test split; without them `test_fraction` of the examples, identical in every run,
+    are kept for testing. Values of 16 bits are scaled to 8. Float images from `low` to `high` are
+    scaled to [-1, 1]; vectors are unchanged.
 
     Raises:
         UserError: the file is missing or no .npz, an array does not exist or holds Python objects,
@@ -160,7 +168,7 @@ def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
                 )
             return {n: file[n] for n in names}
     except FileNotFoundError:
-        raise UserError(f"{source}: there is no such file.") from None
+        raise not_found(str(path), source, "file") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         said = str(error).split("\n")[0]
         if "allow_pickle" in said or "pickle" in said:
@@ -169,12 +177,15 @@ def _read(path: Path, names: list[str], source: str) -> dict[str, np.ndarray]:
 
 
 def _images(array: np.ndarray, low: float, high: float, source: str) -> np.ndarray:
-    """Return float images scaled from [low, high] to [-1, 1], others unchanged.
+    """Return float images scaled from [low, high] to [-1, 1], images of 16 bits as bytes.
 
+    Others are unchanged.
     Errors give values as they are in the file.
     """
     if array.ndim == 3:
         array = array[..., np.newaxis]  # grey
+    if array.dtype == np.uint16 and array.ndim == 4:
+        return eight_bits(array)
     if array.dtype.kind != "f" or array.size == 0:
         return array
     check_finite(array, source)

@@ -5,7 +5,10 @@ the batches it would have got: of the order nothing needs saving but k.
 """
 
 import functools
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +16,7 @@ import tensorflow as tf
 
 from sparring.errors import UserError
 
+_log = logging.getLogger("sparring")
 SPLITS = ("train", "test")
 CHANNELS = (1, 3, 4)  # of an image: grey, RGB, RGB with alpha
 
@@ -65,6 +69,53 @@ def check(
             "images into one folder a "
             "class, or train an unconditional model."
         )
+
+
+def labels(data: Any, split: str) -> np.ndarray:
+    """Return all labels of a split, without its examples where the data is in memory."""
+    if isinstance(data, Pairs):
+        return data.targets(split)
+    return data.examples(split)[1]
+
+
+def class_names(data: Any) -> list[str]:
+    """Return the names of the classes of data: its own, or their numbers."""
+    names = data.names if isinstance(data, Pairs) else ()
+    return list(names) or [str(i) for i in range(data.classes)]
+
+
+def fingerprint(data: Any) -> dict[str, Any]:
+    """Return the fingerprint of data in memory; of other data, which is drawn, an empty one."""
+    return data.fingerprint if isinstance(data, Pairs) else {}
+
+
+def changes(before: Mapping[str, Any], data: Any, labelled: bool = True) -> list[str]:
+    """Compare the fingerprint `before` with that of `data`; return a sentence if they differ.
+
+    `labelled` says that a model depends on the order of classes.
+
+    Raises:
+        UserError: numbers stand for other classes, columns or words than those that were learned.
+    """
+    now = fingerprint(data)
+    if not (before and now) or before == now:
+        return []
+    for kind, names in now["meaning"].items():
+        old = before["meaning"].get(kind)
+        if old not in (None, names) and (labelled or kind != "classes"):
+            raise UserError(
+                f"data: its {kind} are {_described(names)}, and the run began with "
+                f"{_described(old)}, which the model knows by number. Put the data back as it was, "
+                "or choose another run.name to train on this."
+            )
+    counts = [
+        f"{before['examples'][s]} -> {now['examples'][s]} examples in the {s} split" for s in SPLITS
+    ]
+    return [f"The data has changed since the run began: {', '.join(counts)}, other content."]
+
+
+def _described(names: Any) -> str:
+    return names if isinstance(names, str) else listed_some(names) or "none"
 
 
 def permutation(count: int, seed: int, epoch: int = 0) -> np.ndarray:
@@ -147,6 +198,25 @@ class Pairs:
         rows = self.rows(split, limit)
         return unit(self._inputs[split][rows]), self._targets[split][rows]
 
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """Order of what inputs and outputs stand for, by kind: a model learns it by number."""
+        return {"classes": list(self.names)}
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Plain values by which a resumed run knows whether its data is still the same."""
+        content = hashlib.blake2b(digest_size=16)
+        for arrays in (self._inputs, self._targets):
+            for split in SPLITS:
+                content.update(memoryview(np.ascontiguousarray(arrays[split])).cast("B"))
+        counts = {s: len(self._targets[s]) for s in SPLITS}
+        return {"meaning": self.meaning, "examples": counts, "content": content.hexdigest()}
+
+    def targets(self, split: str) -> np.ndarray:
+        """Return the targets of a split, on the host."""
+        return self._targets[known(split)]
+
     def rows(self, split: str, limit: int | None = None) -> np.ndarray:
         """Return the rows of a split that `examples` returns, int64 [N]."""
         count = len(self._targets[known(split)])
@@ -162,8 +232,9 @@ class Arrays(Pairs):
 
     Examples are uint8 images [N, H, W, C], kept as bytes and scaled to [-1, 1] when taken; float
     images [N, H, W, C] within [-1, 1]; or float vectors [N, F] of any range. `labels` are integers
-    [N] in [0, classes), or None in both splits. `names`, if given, are the classes' names. `source`
-    begins error messages, such as "data.path=my.npz".
+    [N], or None in both splits. With the classes' `names` they are in [0, classes); without, the
+    classes are those labels that occur, numbered from 0 in ascending order and named by their
+    labels. `source` begins error messages, such as "data.path=my.npz".
 
     Raises:
         UserError: there are no examples, they have other shapes than these, values are not finite
@@ -192,11 +263,64 @@ class Arrays(Pairs):
                 s: whole_numbers(labels[s], len(examples[s]), f"{source}: {s} split")
                 for s in SPLITS
             }
-            self.classes = len(names) if names else 1 + max(int(n.max()) for n in targets.values())
+            if not names:
+                targets, names = _numbered(targets, source)
+            self.classes = len(names)
             for split in SPLITS:
                 check_range(targets[split], self.classes, f"{source}: {split} split")
-        self.names = tuple(names) if names else tuple(str(c) for c in range(self.classes))
+            _name_empty_classes(targets["train"], names, source)
+        self.names = tuple(names or ())
         super().__init__({s: _compact(examples[s]) for s in SPLITS}, targets, seed)
+
+
+def _numbered(
+    labels: Mapping[str, np.ndarray], source: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return labels as classes that are numbered without gaps, and the classes' names."""
+    found = np.unique(np.concatenate([labels[s] for s in SPLITS]))
+    if found[0] < 0:
+        raise UserError(
+            f"{source}: labels run from {found[0]} to {found[-1]}, and none may be negative: leave "
+            "out examples without a class."
+        )
+    if found[-1] >= len(found):
+        _log.warning(
+            "%s: its %d classes are numbered from 0 and named by their labels, which run from %d "
+            "to %d.",
+            source,
+            len(found),
+            found[0],
+            found[-1],
+        )
+    return {s: np.searchsorted(found, labels[s]) for s in SPLITS}, [str(c) for c in found]
+
+
+def _name_empty_classes(labels: np.ndarray, names: Sequence[str], source: str) -> None:
+    """Say which classes cannot be learned, as only the test split has examples of them."""
+    counts = np.bincount(labels, minlength=len(names))
+    empty = [names[i] for i in np.flatnonzero(counts == 0)]
+    if empty:
+        _log.warning(
+            "%s: %d of %d classes have no example in the train split: %s.",
+            source,
+            len(empty),
+            len(names),
+            listed_some(empty),
+        )
+
+
+def listed_some(names: Sequence[str]) -> str:
+    """Return the first five names, and how many there are more."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def not_found(path: str, source: str, kind: str) -> UserError:
+    """Return the error of a path at which there is no file or folder (`kind`)."""
+    relative = ""
+    if not Path(path).is_absolute():
+        relative = f" The path is relative to the working folder, {Path.cwd()}."
+    return UserError(f"{source}: there is no such {kind}.{relative}")
 
 
 def known(split: str) -> str:
@@ -224,6 +348,11 @@ def unit(examples: np.ndarray) -> np.ndarray:
     if examples.dtype != np.uint8:
         return examples
     return examples.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1.0)
+
+
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """Return values of 16 bits as bytes: 0 to 65535 become 0 to 255."""
+    return np.rint(np.clip(values, 0, 65535) / np.float32(257.0)).astype(np.uint8)
 
 
 def pixels(examples: np.ndarray) -> np.ndarray:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sparring.data.dataset import SPLITS, Arrays, split_off
+from sparring.data import folder_layout
+from sparring.data.dataset import SPLITS, Arrays, eight_bits, split_off
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")
-SUFFIXES = (".png", ".jpg", ".jpeg")
 RESIZES = ("crop", "stretch")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Channels for Pillow's modes with at most eight bits a channel
@@ -32,44 +32,38 @@ def folder(
 ) -> Arrays:
     """Return the images of a folder, held in memory as bytes [N, H, W, C].
 
-    If it has the folders `train` and `test`, these are the splits; else `test_fraction` of the
-    images, identical in every run, are kept for testing. Within a split, folders are classes, named
-    in alphabetical order; images that lie in it directly have no labels.
+    If it has the folders `train` and `test` (or `val`, without a `test`), these are the splits;
+    else `test_fraction` of the images, identical in every run, are kept for testing. Within a
+    split, folders are classes, named in alphabetical order; images that lie in it directly have no
+    labels. Links are followed.
 
     `size` is [height, width], or one integer for both: "crop" scales until the shorter side fits
     and keeps the centre, "stretch" scales both sides; bicubic and antialiased (Parmar et al. 2022,
     "On aliased resizing and surprising subtleties in GAN evaluation"). Without a size all images
     must be equally large. `channels`: convert all images to 1 (grey), 3 (RGB) or 4 (RGBA); null:
-    keep the files' channels, which must be equal for all. Images that a camera rotated are turned
-    upright.
+    keep the files' channels, which must be equal for all. Without an alpha channel, what is
+    transparent becomes white. Grey images of 16 bits are scaled to 8. Images that a camera rotated
+    are turned upright.
 
     Files that cannot be read are named in the log and left out, up to `damaged_limit` of them.
+    Files of other kinds are counted there.
 
     Raises:
         UserError: more files are damaged, the folder has no images, images differ in size or
           channels, or some lie beside class folders.
     """
     source = f"data.path={path}"
-    root = Path(path)
     size = (size, size) if isinstance(size, int) else size
     _check_settings(size, resize, channels)
-    if not root.is_dir():
-        raise UserError(f"{source}: there is no such folder.")
-    parted = all((root / s).is_dir() for s in SPLITS)
-    files = {s: _files(root / s, source) for s in SPLITS} if parted else {"": _files(root, source)}
+    files = folder_layout.find(path, source)
     names = sorted({c for _, c in itertools.chain(*files.values())})
-    if "" in names and len(names) > 1:
-        raise UserError(
-            f"{source}: one of its splits has class folders, the other has none: give both or "
-            "neither."
-        )
     images = _Reader(size, resize, channels, damaged_limit, source).read(
         [f for f, _ in itertools.chain(*files.values())]
     )
     kept = {}
     for split, found in files.items():
         kept[split] = [(images[f], names.index(c)) for f, c in found if f in images]
-    if not parted:
+    if "" in kept:
         whole = kept[""]
         rows = split_off(len(whole), test_fraction, source, np.array([label for _, label in whole]))
         kept = {s: [whole[i] for i in r] for s, r in rows.items()}
@@ -97,29 +91,6 @@ def _check_settings(size: Sequence[int] | None, resize: str, channels: int | Non
         )
 
 
-def _files(root: Path, source: str) -> list[tuple[Path, str]]:
-    """Return (file, class) of every image in a split's folder.
-
-    The class is "" if the images lie in it directly.
-    """
-    found = sorted(
-        p
-        for p in root.rglob("*")
-        if p.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in p.relative_to(root).parts)
-    )
-    if not found:
-        raise UserError(f"{source}: there is no {', '.join(SUFFIXES)} in {root}.")
-    classes = [p.relative_to(root).parts[0] if p.parent != root else "" for p in found]
-    if "" in classes and len(set(classes)) > 1:
-        lone = found[classes.index("")]
-        raise UserError(
-            f"{source}: {lone.name} lies beside class folders: move it into one, or all images out "
-            "of them."
-        )
-    return list(zip(found, classes, strict=True))
-
-
 class _Reader:
     """Reader of image files to bytes [H, W, C] of one shape, with the settings of `folder`."""
 
@@ -136,6 +107,7 @@ class _Reader:
         self.channels = channels
         self.damaged_limit = damaged_limit
         self.source = source
+        self._brightest: list[int] = []  # largest value of each image of 16 bits
 
     def read(self, files: Sequence[Path]) -> Mapping[Path, np.ndarray]:
         """Return the images of the files that can be read."""
@@ -156,6 +128,7 @@ class _Reader:
             _log.warning("Left out, as it cannot be read: %s.", line)
         if not images:
             raise UserError(f"{self.source}: none of its {len(files)} images can be read.")
+        self._name_deep_images()
         self._check_alike(images)
         return images
 
@@ -169,17 +142,36 @@ class _Reader:
             return "neither png nor jpeg"
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return " ".join(str(error).split()) or type(error).__name__
-        if upright.mode not in _CHANNELS and (
-            self.channels is None or upright.mode not in ("LA", "CMYK", "YCbCr")
-        ):
+        if upright.mode.startswith("I"):  # 16 bits, which Pillow's other modes do not have
+            upright = self._of_eight_bits(upright)
+        if upright.mode not in _CHANNELS and self.channels is None:
             raise UserError(
-                f"{self.source}: {file} is of mode {upright.mode}; eight bits a channel, grey, RGB "
-                "or RGBA, can be "
-                "read as they are: convert it, or set data.channels=3 for one in other colours."
+                f"{self.source}: {file} is of mode {upright.mode}, which is neither grey, RGB nor "
+                "RGBA: set data.channels=3 to have it converted."
             )
-        return np.asarray(
-            self._resized(upright.convert(_MODES[self.channels or _CHANNELS[upright.mode]]))
-        ).reshape(*self._shape(upright))
+        channels = self.channels or _CHANNELS[upright.mode]
+        pixels = np.asarray(self._resized(_converted(upright, channels)))
+        return pixels.reshape(*self._shape(upright, channels))
+
+    def _of_eight_bits(self, image: Image.Image) -> Image.Image:
+        values = np.asarray(image)
+        self._brightest.append(int(values.max()))
+        return Image.fromarray(eight_bits(values))
+
+    def _name_deep_images(self) -> None:
+        """Say that images of 16 bits were scaled, and how bright they are."""
+        if not self._brightest:
+            return
+        brightest = max(self._brightest)
+        dark = " They will be dark: scale them to the whole range first." * (brightest < 16384)
+        _log.warning(
+            "%s: %d images have 16 bits and are scaled to 8, 65535 to 255; their largest value is "
+            "%d.%s",
+            self.source,
+            len(self._brightest),
+            brightest,
+            dark,
+        )
 
     def _resized(self, image: Image.Image) -> Image.Image:
         if self.size is None:
@@ -189,9 +181,9 @@ class _Reader:
             return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
-    def _shape(self, image: Image.Image) -> tuple[int, int, int]:
+    def _shape(self, image: Image.Image, channels: int) -> tuple[int, int, int]:
         height, width = self.size or (image.height, image.width)
-        return height, width, self.channels or _CHANNELS[image.mode]
+        return height, width, channels
 
     def _check_alike(self, images: Mapping[Path, np.ndarray]) -> None:
         first, *others = collections.Counter(i.shape for i in images.values())
@@ -209,3 +201,16 @@ class _Reader:
             f"{others[0][0]} and "
             f"{others[0][1]}: set data.size=[height,width] to resize them."
         )
+
+
+def _converted(image: Image.Image, channels: int) -> Image.Image:
+    """Return an image with 1, 3 or 4 channels of eight bits, on white if it loses its alpha."""
+    transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    if transparent:
+        image = image.convert("RGBA")
+        if channels != 4:
+            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, image).convert("RGB")
+    elif image.mode not in _CHANNELS:  # such as CMYK
+        image = image.convert("RGB")
+    return image.convert(_MODES[channels])

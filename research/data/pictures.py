@@ -1,9 +1,14 @@
 """Conversion of examples to uint8 images."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sparring.data.dataset import pixels
+
+_LETTER = 6  # width of a letter of Pillow's own font, in pixels
+_LINE = 14
 
 
 def colours(image: np.ndarray) -> Image.Image:
@@ -33,3 +38,23 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     larger = -(-16 // min(cells.shape[1:3]))
     smaller = -(-max(cells.shape[1:3]) // 64)
     return cells.repeat(larger, axis=1).repeat(larger, axis=2)[:, ::smaller, ::smaller]
+
+
+def labelled_columns(picture: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Write names above the columns of a grid, bytes [H, W, C]; they are cut to what fits.
+
+    A picture whose columns are too narrow for a name is enlarged, to four times at most.
+    """
+    _, width, channels = picture.shape
+    longest = min(max(len(name) for name in names), 8)
+    larger = min(-(-longest * _LETTER * len(names) // width), 4)
+    picture = picture.repeat(larger, axis=0).repeat(larger, axis=1)
+    column = width * larger / len(names)
+    strip = Image.new("L", (width * larger, _LINE), 255)
+    draw = ImageDraw.Draw(strip)
+    for i, name in enumerate(names):
+        draw.text((round(i * column) + 2, 1), name[: int(column) // _LETTER], fill=20)
+    head = np.asarray(strip)[..., np.newaxis].repeat(channels, axis=2)
+    if channels == 4:
+        head[..., 3] = 255
+    return np.concatenate([head, picture])

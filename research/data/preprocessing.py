@@ -40,14 +40,27 @@ class InputSpec:
 class Units:
     """Scaling of numbers [..., K] in their own units: minus `mean` [K], divided by `spread` [K].
 
-    `spread` is the standard deviation.
+    `spread` is the standard deviation, or 1 where that is zero.
     """
 
     mean: np.ndarray
     spread: np.ndarray
 
-    def scaled(self, values: tf.Tensor) -> tf.Tensor:
-        """Return values in units of the standard deviation, float32."""
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Units":
+        """Return the units of the columns of values [N, K], as they are in float32."""
+        single = values.astype(np.float32)
+        constant = single.min(axis=0) == single.max(axis=0)
+        exact = single.astype(np.float64)
+        mean = np.where(constant, exact[0], exact.mean(axis=0))
+        return cls(mean, np.where(constant, 1.0, exact.std(axis=0)))
+
+    def columns(self, chosen: Sequence[int]) -> "Units":
+        """Return the units of some of the columns."""
+        return Units(self.mean[chosen], self.spread[chosen])
+
+    def scaled(self, values: Any) -> Any:
+        """Return float32 values in units of the standard deviation; tensors or arrays."""
         return (values - self.mean.astype(np.float32)) / self.spread.astype(np.float32)
 
     def unscaled(self, values: Any) -> Any:

@@ -1,16 +1,21 @@
 """Tables: rows of numbers, some of which are predicted from the others."""
 
 import csv
+import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from sparring.data import host_random
-from sparring.data.dataset import SPLITS, Pairs, split_off
+from sparring.data.dataset import SPLITS, Pairs, not_found, split_off
 from sparring.data.preprocessing import InputSpec, Units
 from sparring.errors import UserError
+
+_log = logging.getLogger("sparring")
 
 
 def linear(
@@ -52,6 +57,10 @@ class Table(Pairs):
             "inputs", tf.TensorSpec(self.shape, tf.float32), units[0].scaled, units[0].unscaled
         )
 
+    @property
+    def meaning(self) -> dict[str, Any]:
+        return {"columns": list(self.columns[0]), "targets": list(self.columns[1])}
+
     def restored(self, outputs: tf.Tensor) -> tf.Tensor:
         """Return outputs in the units of the targets' columns."""
         return self._targets_units.unscaled(outputs)
@@ -61,7 +70,7 @@ def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0
     """Return a .csv file with a header, whose columns `targets` are predicted from all others.
 
     Every column is numeric. Inputs and targets are scaled to mean 0 and standard deviation 1 over
-    the train split.
+    the train split, in float32; a column that is constant there is only shifted.
 
     Raises:
         UserError: the file is missing, not UTF-8 or no table, a column does not exist, or a cell is
@@ -82,17 +91,33 @@ def table(path: str, targets: Sequence[str], seed: int, test_fraction: float = 0
             f"{source}: data.targets are all of its columns: none is left to tell them from."
         )
     split = split_off(len(values), test_fraction, source)
-    mean = values[split["train"]].mean(axis=0)
-    spread = np.maximum(values[split["train"]].std(axis=0), 1e-12)
-    scaled = ((values - mean) / spread).astype(np.float32)
+    units = Units.of(values[split["train"]])
+    _name_coarse_columns(values, units, head, source)
+    scaled = units.scaled(values.astype(np.float32))  # as an exported model does
     parts = {s: scaled[split[s]] for s in SPLITS}
     return Table(
         {s: p[:, others] for s, p in parts.items()},
         {s: p[:, wanted] for s, p in parts.items()},
         seed,
-        (Units(mean[others], spread[others]), Units(mean[wanted], spread[wanted])),
+        (units.columns(others), units.columns(wanted)),
         ([head[i] for i in others], [head[i] for i in wanted]),
     )
+
+
+def _name_coarse_columns(
+    values: np.ndarray, units: Units, head: Sequence[str], source: str
+) -> None:
+    """Warn of columns whose numbers float32 tells apart badly, such as dates in seconds."""
+    error = np.abs(values - values.astype(np.float32)).max(axis=0)
+    for i in np.flatnonzero(error > 0.01 * units.spread):
+        _log.warning(
+            "%s: column %s has values around %g that differ by %g, too little for float32: "
+            "subtract a number from all of them.",
+            source,
+            head[i],
+            units.mean[i],
+            units.spread[i],
+        )
 
 
 def read_text(path: Path, source: str) -> str:
@@ -103,6 +128,8 @@ def read_text(path: Path, source: str) -> str:
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise not_found(str(path), source, "file") from None
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror or error}.") from error
     try:
@@ -116,9 +143,19 @@ def read_text(path: Path, source: str) -> str:
         ) from error
 
 
+def text_lines(text: str) -> list[str]:
+    """Return the lines of a text, which end with a newline and nothing else, such as U+2028."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
 def _read(path: Path, source: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    lines = list(csv.reader(read_text(path, source).splitlines()))
-    rows = [(i + 1, cells) for i, cells in enumerate(lines) if cells]
+    reader = csv.reader(io.StringIO(read_text(path, source), newline=""))
+    try:
+        rows = [(reader.line_num, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise UserError(
+            f"{source}: line {reader.line_num} is no row of a table: {error}."
+        ) from None
     if len(rows) < 3:
         raise UserError(f"{source}: a table has a head and two rows at least.")
     return rows[0][1], rows[1:]
@@ -133,6 +170,8 @@ def _numbers(cells: list[str], line: int, head: list[str], source: str) -> list[
             found.append(float(cell))
         except ValueError:
             found.append(float("nan"))
-        if not np.isfinite(found[-1]):
-            raise UserError(f"{source}: line {line}, column {name}: {cell!r} is no finite number.")
+        if not abs(found[-1]) <= np.finfo(np.float32).max:
+            raise UserError(
+                f"{source}: line {line}, column {name}: {cell!r} is no finite number of float32."
+            )
     return found

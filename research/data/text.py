@@ -3,9 +3,11 @@
 Texts are tokenised on the host, once, before training: strings have no place in a compiled step.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +15,7 @@ import tensorflow as tf
 from sparring.data import host_random
 from sparring.data.dataset import SPLITS, Pairs, split_off
 from sparring.data.preprocessing import InputSpec
-from sparring.data.tabular import read_text
+from sparring.data.tabular import read_text, text_lines
 from sparring.errors import UserError
 
 # Ids of padding and of words outside the vocabulary
@@ -97,6 +99,12 @@ class Texts(Pairs):
             seed,
         )
 
+    @property
+    def meaning(self) -> dict[str, Any]:
+        words = "\n".join(self.tokeniser.words)
+        digest = hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
+        return super().meaning | {"words": f"{len(self.tokeniser.words)} ({digest})"}
+
 
 def reviews(
     seed: int, vocabulary: int = 100, length: int = 16, train: int = 4000, test: int = 1000
@@ -150,6 +158,7 @@ def lines(
 ) -> Texts:
     """Return a UTF-8 text file with a line for each text: its class, a tab, the text.
 
+    A line ends with a newline (or a carriage return and a newline) and nothing else.
     The test split is identical in every run and has its share of every class.
 
     Raises:
@@ -158,7 +167,7 @@ def lines(
     """
     source = f"data.path={path}"
     found: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(Path(path), source).splitlines(), 1):
+    for number, line in enumerate(text_lines(read_text(Path(path), source)), 1):
         label, tab, text = line.partition("\t")
         if line.strip() and not (tab and label.strip() and text.strip()):
             raise UserError(f"{source}: line {number} is not a class, a tab and a text.")

@@ -16,6 +16,7 @@ import tensorflow as tf
 DEFAULT = "serving_default"
 
 _PART = 250
+_TOLERANCE = 0.01  # of a score: rounding alone moves it by less
 
 # Named arrays [B, ...], and functions from these to others
 Arrays = Mapping[str, np.ndarray]
@@ -56,6 +57,8 @@ class Export:
         notes: further content of the manifest, as plain values.
         resources: tables that the signatures look up.
         drawn: whether the scores of `judge` depend on the seed.
+        expected: the scores that the trainer itself gives the model, where `judge` measures the
+            same; None if it measures something else.
     """
 
     signatures: Mapping[str, Signature]
@@ -65,12 +68,31 @@ class Export:
     notes: Mapping[str, Any] = field(default_factory=dict)
     resources: Sequence[Any] = ()
     drawn: bool = True
+    expected: Callable[[], Mapping[str, float]] | None = None
 
     def module(self) -> "Exported":
         """Return the signatures traced, with the variables they read."""
         return Exported(
             {name: signature.trace() for name, signature in self.signatures.items()}, self.resources
         )
+
+
+def objections(export: Export, module: "Exported") -> list[str]:
+    """Return a sentence for each score that the exported function and the trainer disagree in."""
+    if export.expected is None:
+        return []
+    found = export.judge(module.function(export.edge), 0)
+    sentences = []
+    expected = export.expected()
+    for name in sorted(found.keys() & expected.keys()):
+        trained = expected[name]
+        distance = abs(found[name] - trained)
+        if not distance <= max(_TOLERANCE * abs(trained), _TOLERANCE):
+            sentences.append(
+                f"The exported model is not quite the trained one: on the test split its {name} is "
+                f"{found[name]:.4g}, the trained one's {trained:.4g}."
+            )
+    return sentences
 
 
 class Exported:

@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,14 +125,29 @@ class Checkpoints:
             ) from error
         return folder
 
+    def newest_host(self) -> dict[str, Any]:
+        """Return the host's state of the newest checkpoint, unverified; empty if it has none."""
+        steps = self.steps()
+        if not steps:
+            return {}
+        try:
+            return _read_host(self._path(steps[-1]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # it is damaged
+            return {}
+
     def restore(
-        self, tensors: tf.train.Checkpoint | None, *, step: int | None = None
+        self,
+        tensors: tf.train.Checkpoint | None,
+        *,
+        step: int | None = None,
+        accept: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Restored | None:
         """Load the newest sound checkpoint, or the one of `step`, into `tensors`.
 
-        Only the host's state is read if `tensors` is None. Returns None only when there is no
-        checkpoint at all. A damaged one is named in a warning and the next older sound one taken;
-        the next save then removes it.
+        Only the host's state is read if `tensors` is None. `accept` is given that state before
+        anything is assigned, and may raise. Returns None only when there is no checkpoint at
+        all. A damaged one is named in a warning and the next older sound one taken; the next save
+        then removes it.
 
         Raises:
             UserError: none is sound, `step` does not exist or is damaged, or the checkpoint and
@@ -162,9 +178,12 @@ class Checkpoints:
                     folder.name,
                 )
             self._damaged |= faults.keys()
+            host = _read_host(folder)
+            if accept is not None:
+                accept(host)
             if tensors is not None:
                 _read(tensors, folder)
-            return Restored(candidate, _read_host(folder), folder)
+            return Restored(candidate, host, folder)
         listed = "".join(
             f"\n  {self._path(damaged).name}: {fault}" for damaged, fault in faults.items()
         )

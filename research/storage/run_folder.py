@@ -108,7 +108,8 @@ class RunFolder:
         if lines:
             raise UserError(
                 f"{self.path} holds a run of another config:{lines}\n"
-                "Run with the old values to resume it, or give this one a run.name of its own."
+                "Run with the old values to resume it, or go on from it with the new ones in a run "
+                f"of another name: run.name=NAME run.resume={self.path}"
             )
 
     def record_start(self, cfg: DictConfig, origin: Mapping[str, Any] | None = None) -> None:

@@ -39,7 +39,14 @@ def predictor(trainer: Any) -> Export:
     }
     notes = {"task": type(trainer.task).__name__, **asked.notes()}
     return Export(
-        signatures, "scores", asked.samples, asked.judge, notes, given.resources, drawn=False
+        signatures,
+        "scores",
+        asked.samples,
+        asked.judge,
+        notes,
+        given.resources,
+        drawn=False,
+        expected=asked.expected,
     )
 
 
@@ -88,6 +95,12 @@ class _Asked:
         assert self.shown.undo is not None
         return np.asarray(self.shown.undo(inputs), self.shown.spec.dtype.as_numpy_dtype)
 
+    def expected(self) -> dict[str, float]:
+        """Return the scores of the test split by the trainer's own network."""
+        inputs, targets = self.data.examples("test")
+        found = self.task.evaluate(self.trainer.predict(inputs), targets, self.trainer.network)
+        return _named(found)
+
     def judge(self, function: Function, seed: int) -> dict[str, float]:
         """Return the task's scores of the test split, which do not depend on the seed."""
 
@@ -97,7 +110,11 @@ class _Asked:
 
         inputs, targets = self.data.examples("test")
         found: Mapping[str, float] = self.task.evaluate(network(inputs), targets, network)
-        return {tag.removeprefix("eval/"): value for tag, value in found.items()}
+        return _named(found)
+
+
+def _named(scores: Mapping[str, float]) -> dict[str, float]:
+    return {tag.removeprefix("eval/"): value for tag, value in scores.items()}
 
 
 def _where(known: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from sparring.data.dataset import labels
 from sparring.errors import UserError, listed
 from sparring.supervised import plots
 
@@ -145,7 +146,7 @@ class Regression:
     answered = {"values": "in the targets' own units"}  # noqa: RUF012
 
     def __init__(self, data: Any) -> None:
-        _, targets = data.examples("train")
+        targets = labels(data, "train")
         if targets.ndim != 2 or targets.dtype.kind != "f":
             raise UserError(
                 f"task=regression: targets are {targets.dtype} {list(targets.shape)}, where float "
@@ -187,10 +188,15 @@ class Regression:
     ) -> dict[str, float]:
         """Return scores by tag, as `Task.evaluate` does."""
         error = np.square(outputs - targets, dtype=np.float64)  # [N, K]
-        spread = np.maximum(targets.var(axis=0, dtype=np.float64), 1e-12)
+        mean_error = error.mean(axis=0)  # [K]
+        variance = targets.var(axis=0, dtype=np.float64)
+        # A constant target has none: a share of it cannot be explained
+        unexplained = np.divide(
+            mean_error, variance, out=np.ones_like(mean_error), where=variance > 0.0
+        )
         found = {
             "eval/rmse": float(np.sqrt(error.mean())),
-            "eval/r2": float((1.0 - error.mean(axis=0) / spread).mean()),
+            "eval/r2": float((1.0 - unexplained).mean()),
         }
         weights = network.linear_weights() if hasattr(network, "linear_weights") else None
         if weights is not None:

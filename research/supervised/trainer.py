@@ -10,9 +10,11 @@ import tensorflow as tf
 
 from sparring.data import dataset
 from sparring.data.pictures import thumbnails
+from sparring.data.text import Texts
 from sparring.distribute import replicas
 from sparring.errors import UserError
 from sparring.export.signatures import Export
+from sparring.networks.tf_hub import HubEncoder
 from sparring.optim import fine_tuning
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim import precision as optim_precision
@@ -89,6 +91,7 @@ class SupervisedTrainer(BatchTrainer):
         self._inputs = data.examples("train", 2)[0]  # what inputs look like
         with optim_precision.computing_in(precision):
             self.network = model(outputs=self.task.outputs)
+            _check_vocabulary(data, self.network)
             self._check_outputs(self.network(tf.constant(self._inputs), training=False))
         synchronise(self.network)
         self.stages = _planned(self.network, optimizer, stages or {}, -(-total_steps // batch_size))
@@ -151,6 +154,12 @@ class SupervisedTrainer(BatchTrainer):
             model=self.model, iterations=self.iterations, means=self.means, **slots
         )
 
+    def host_state(self) -> dict[str, Any]:
+        return {**super().host_state(), "data": dataset.fingerprint(self.data)}
+
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        return dataset.changes(state.get("data", {}), self.data)
+
     def plan(self, count: int) -> tuple[tf.Tensor]:
         """Return the examples of the next `count` batches, int64 [256, B]."""
         rows = self.data.plan(self._done, count, self.batch_size)
@@ -185,6 +194,8 @@ class SupervisedTrainer(BatchTrainer):
         outputs = self.predict(inputs)
         found = Evaluation(self.task.evaluate(outputs, targets, self.network))
         found.notes = {"test": {"examples": len(targets), **self.task.notes}}
+        if episodes is not None and episodes < len(dataset.labels(self.data, "test")):
+            found.notes["samples at most"] = episodes
         if self.media_due(media, self.settings.pictures_every):
             found.images = self.task.pictures(inputs, outputs, targets)
             if self.settings.embedded and isinstance(self.network, HasFeatures):
@@ -310,6 +321,17 @@ def _planned(
     if not network.trainable_variables:
         raise UserError("model: it has no weights that train.")
     return fine_tuning.plan(network, optimizer, wanted, iterations)
+
+
+def _check_vocabulary(data: Any, network: tf.keras.layers.Layer) -> None:
+    """Refuse words that are numbered otherwise than a pretrained encoder has learned them."""
+    encoders = [m for m in network.submodules if isinstance(m, HubEncoder)]
+    if encoders and isinstance(data, Texts):
+        raise UserError(
+            "model=bert: this data numbers words by a vocabulary of its own, in which the "
+            "encoder's numbers mean other words. Choose model=text, or data whose ids are by "
+            "sparring.data.text.wordpieces (docs/supervised.md)."
+        )
 
 
 def _check_images(data: Any) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparring.storage.checkpoints import Checkpoints, SaveFailed
 from sparring.tensorboard.writer import SilentWriter, Writer
 from sparring.training import finite, tensorboard_page
 from sparring.training.outcome import Outcome
+from sparring.training.previews import Previews
 from sparring.training.progress import Progress
 from sparring.training.schedule import Every, Schedule
 from sparring.training.trainer import Trainer
@@ -58,6 +59,7 @@ class TrainingLoop:
         self.best = Checkpoints(folder / "best", keep=1)
         self.outcome = Outcome(maximize=trainer.maximize)
         self.interrupt = Interrupt()
+        self.previews = Previews(folder, trainer)
         self.log = Every(schedule.log_every, schedule.steps)
         self.evaluate = Every(schedule.evaluate_every, schedule.steps)
         self.save = Every(schedule.checkpoint_every, schedule.steps)
@@ -72,7 +74,7 @@ class TrainingLoop:
 
     def resume(self, checkpoints: Checkpoints) -> bool:
         """Restore the newest sound checkpoint, of this run or another; False if there is none."""
-        restored = checkpoints.restore(self.trainer.checkpoint)
+        restored = checkpoints.restore(self.trainer.checkpoint, accept=self._accept)
         if restored is None:
             return False
         host = restored.host
@@ -89,6 +91,10 @@ class TrainingLoop:
         _log.info("Resumed at step %d from %s.", self.trainer.step, restored.folder)
         return True
 
+    def _accept(self, host: Mapping[str, Any]) -> None:
+        for complaint in self.trainer.check_state(host["trainer"]):
+            _log.warning("%s", complaint)
+
     def run(self) -> Outcome:
         """Train until all steps are done, the target is reached, a value is not finite or a signal
         arrives; save, and return how the run ended.
@@ -97,6 +103,7 @@ class TrainingLoop:
         try:
             with self._listening(), self._saving_at_the_end():
                 while not self._ended():
+                    self._show(self.previews.write_if_due)
                     steps = self.workers.broadcast(self._steps_ahead())
                     with self._clocked(), activity.doing(self._what(steps)):
                         self.trainer.train(steps)
@@ -104,6 +111,12 @@ class TrainingLoop:
             self.outcome.step = self.trainer.step
             self.writer.close()
         return self.outcome
+
+    def _show(self, write: Callable[..., Any], **settings: Any) -> None:
+        """Write images of the model into the run's folder."""
+        if self.workers.chief:
+            with self._timed("evaluate", "evaluation"):
+                write(**settings)
 
     def _open(self) -> None:
         trainer = self.trainer
@@ -139,6 +152,7 @@ class TrainingLoop:
             self.outcome.message += f"\nThen this happened: {fault}\n"
         if self.outcome.status != "nan":
             self._save()
+            self._show(self.previews.write, keep=True)
         if self.outcome.unsaved:
             self.outcome.message += f"Not everything is saved. {self.outcome.unsaved}"
 
@@ -284,6 +298,7 @@ class TrainingLoop:
         except StoppedError:  # it is made up for after the resume
             return "stopped"
         tensorboard_page.write_evaluation(self.writer, found, step)
+        self._show(self.previews.write, keep=True)
         self.evaluate.handled = step
         self.outcome.final |= found.scalars
         self.outcome.notes = found.notes

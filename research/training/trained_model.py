@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sparring.errors import UserError
+from sparring.storage import provenance, settings
+
+_log = logging.getLogger("sparring")
+_PATHS = ("path", "weights", "run")  # last parts of the keys that name files and folders
 
 
 def restore_model(trainer: Any, folder: Path, checkpoint: str) -> int:
@@ -46,8 +51,45 @@ def restored(folder: Path, cfg: DictConfig, checkpoint: str) -> Iterator[tuple[A
         merge=False,
         force_add=True,
     )
+    _find_relative_paths(here, folder)
     trainer = experiment.build(here)
     try:
+        _check_data(trainer, folder)
         yield trainer, restore_model(trainer, folder, checkpoint)
     finally:
         trainer.close()
+
+
+def _find_relative_paths(cfg: DictConfig, run: Path) -> None:
+    """Make relative paths of a config absolute that lead nowhere from the working folder.
+
+    They are relative to the working folder in which the run was started.
+
+    Raises:
+        UserError: its data is neither here nor there.
+    """
+    starts = provenance.read(run).get("starts") or [{}]
+    begun = Path(starts[-1].get("working_folder", ""))
+    for key, value in settings.flat(OmegaConf.to_container(cfg, resolve=False)).items():
+        named = key.rpartition(".")[2] in _PATHS and not key.startswith("run.")
+        if not named or not isinstance(value, str) or "$" in value or Path(value).exists():
+            continue
+        if Path(value).is_absolute():
+            continue
+        if begun.is_absolute() and (begun / value).exists():
+            _log.warning("%s=%s is not here: taking %s.", key, value, begun / value)
+            OmegaConf.update(cfg, key, str(begun / value))
+        elif key == "data.path":
+            raise UserError(
+                f"{key}={value}: the path is relative, and there is nothing of that name in the "
+                f"working folder, {Path.cwd()}, nor where the run was started, {begun}."
+            )
+
+
+def _check_data(trainer: Any, folder: Path) -> None:
+    """Warn of data that is not what the run has learned from, or refuse it."""
+    from sparring.storage.checkpoints import Checkpoints
+
+    host = Checkpoints(folder / "checkpoints", keep=10**9).newest_host()
+    for complaint in trainer.check_state(host.get("trainer", {})):
+        _log.warning("%s", complaint)

@@ -124,6 +124,22 @@ class Trainer(abc.ABC):
         Returns a sentence for each thing that could not be restored.
         """
 
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        """Compare an earlier process's `host_state()` with what this trainer was given.
+
+        It is called before anything is restored. Returns a sentence for each thing that has
+        changed, such as the data's content; raises UserError if training cannot go on with it.
+        """
+        del state
+        return []
+
+    def preview(self) -> dict[str, np.ndarray]:
+        """Return images of the model as it is, uint8 [H, W, C] by name, for files that show it.
+
+        Cheaper than an evaluation, and as free of consequences for training.
+        """
+        return {}
+
     def export(self) -> Export:
         """Return the model as functions of named tensors that need nothing of Sparring."""
         raise UserError(f"{type(self).__name__} has no export(): there is nothing to export.")

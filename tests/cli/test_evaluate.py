@@ -72,6 +72,29 @@ def test_the_same_episodes_have_the_returns_they_had_when_it_was_trained(run: Pa
     assert f"  eval/episode_return {entry['scalars']['eval/episode_return']:.4g}" in said
 
 
+def test_a_gan_is_scored_as_in_its_run_unless_fewer_samples_are_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "g"
+    settings = ["data=ring", "compile=eager", "debug=smoke_gan", "run.steps=128"]
+    cfg = Composer("gan").compose([*settings, f"run.dir={tmp_path}", "run.name=g"])
+    train(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), folder, time.time())
+    before = runs.result(folder)
+    said = evaluate.evaluate(folder, episodes=None, checkpoint="latest", seed=None)
+    entry = runs.result(folder)["evaluations"][-1]
+    scores = {tag: before["final"][tag] for tag in entry["scalars"]}
+    assert entry["scalars"] == scores
+    assert entry["episodes"] is None
+    assert (
+        said[0]
+        == f"{folder}: latest checkpoint, step 128, the samples of the run's own evaluations"
+    )
+    said = evaluate.evaluate(folder, episodes=50, checkpoint="latest", seed=None)
+    assert said[0].endswith("step 128, 50 samples at most")
+    assert "not to be compared with the run's own scores" in said[1]
+    said = evaluate.evaluate(folder, episodes=10**6, checkpoint="latest", seed=None)
+    assert said[1].startswith("  gan/")
+    assert (folder / "samples" / "generated.png").is_file()
+
+
 def test_a_run_of_several_processes_is_evaluated_in_one(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "a"
     shutil.copytree(run, copied)

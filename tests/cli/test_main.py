@@ -109,6 +109,15 @@ def test_help_of_a_command_names_groups_with_options_keys_with_comments_and_exam
     assert re.search(r"^  seed=0 +all randomness", said, re.MULTILINE)
 
 
+def test_help_shows_the_values_that_a_run_of_its_kind_will_have():
+    # conf/run/default.yaml says 100 000 steps, conf/gan.yaml 1 000 000
+    assert "  run.steps=1000000 " in ask("gan", "--help")[0]
+    assert "  run.steps=100000 " in ask("rl", "--help")[0]
+    said = ask("gan", "debug=smoke_gan", "run.target=0.5", "run.resume=never", "--help")[0]
+    for shown in ("run.steps=256 ", "run.target=0.5 ", "run.resume=never ", "run.keep=2 "):
+        assert f"  {shown}" in said
+
+
 def test_help_names_the_groups_of_its_own_kind_of_run():
     groups = {
         command: re.findall(r"^(\w+): ", ask(command, "--help")[0], re.MULTILINE)

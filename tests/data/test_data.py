@@ -2,6 +2,7 @@
 compiled.
 """
 
+import logging
 import re
 
 import numpy as np
@@ -142,6 +143,48 @@ def test_what_cannot_be_learned_from_is_one_line(images, labels, said):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         arrays(images, labels)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names"),
+    [
+        ([1, 2, 3, 4, 1], [0, 1, 2, 3, 0], "1 2 3 4"),  # as in MATLAB
+        ([0, 5, 10**12, 5, 0], [0, 1, 2, 1, 0], f"0 5 {10**12}"),
+        ([7, 7, 7, 7, 7], [0] * 5, "7"),
+    ],
+)
+def test_labels_with_gaps_are_numbered_without_an_empty_class(labels, numbers, names, caplog):
+    with caplog.at_level(logging.WARNING, "sparring"):
+        data = arrays(labels=np.array(labels))
+    assert data.examples("train")[1].tolist() == numbers
+    assert (data.classes, data.names) == (len(names.split()), tuple(names.split()))
+    assert f"labels, which run from {min(labels)} to {max(labels)}" in caplog.text
+
+
+def test_labels_without_gaps_are_as_they_are_and_need_no_word(caplog):
+    with caplog.at_level(logging.WARNING, "sparring"):
+        data = arrays(labels=np.array([2, 0, 1, 1, 0]))
+    assert data.examples("train")[1].tolist() == [2, 0, 1, 1, 0]
+    assert caplog.messages == []
+
+
+def test_data_that_has_changed_is_noticed_or_refused():
+    labels = np.arange(5) % 2
+    data = arrays(labels=labels, names=("bee", "cat"))
+    before = dataset.fingerprint(data)
+    assert dataset.changes(before, arrays(labels=labels, names=("bee", "cat"))) == []
+    other = arrays(labels=1 - labels, names=("bee", "cat"))  # the same classes and counts
+    (said,) = dataset.changes(before, other)
+    assert "train split" in said
+    moved = arrays(labels=labels, names=("ant", "bee"))
+    with pytest.raises(
+        UserError, match="its classes are ant, bee, and the run began with bee, cat"
+    ):
+        dataset.changes(before, moved)
+    # a model that looks at no labels can go on
+    assert len(dataset.changes(before, moved, labelled=False)) == 1
+    # runs from before there were fingerprints, and data that is drawn
+    assert dataset.changes({}, moved) == dataset.changes(before, mixtures.ring()) == []
 
 
 def test_labels_beyond_the_named_classes_are_refused():

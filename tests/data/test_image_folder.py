@@ -90,6 +90,66 @@ def test_channels_are_converted_when_asked(tmp_path):
         read(tmp_path)
 
 
+def test_sixteen_bits_become_eight(tmp_path, caplog):
+    # 257 of 65 536 values are one of 256: 1000 / 257 = 3.9, 40000 / 257 = 155.6
+    for i, value in enumerate((0, 1000, 40000, 65535)):
+        Image.fromarray(np.full((4, 4), value, np.uint16)).save(tmp_path / f"{i}.png")
+    with caplog.at_level(logging.WARNING, "sparring"):
+        data = read(tmp_path, test_fraction=0.25)
+    found = [pixels(data.examples(s)[0])[:, 0, 0, 0] for s in ("train", "test")]
+    assert sorted(np.concatenate(found).tolist()) == [0, 4, 156, 255]
+    assert data.shape == (4, 4, 1)
+    assert "4 images have 16 bits" in caplog.text
+    assert "dark" not in caplog.text
+    assert read(tmp_path, channels=3, size=2, test_fraction=0.25).shape == (2, 2, 3)
+
+
+def test_sixteen_bits_of_which_few_are_used_are_said_to_be_dark(tmp_path, caplog):
+    for i in range(2):
+        Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(tmp_path / f"{i}.png")
+    with caplog.at_level(logging.WARNING, "sparring"):
+        read(tmp_path, test_fraction=0.5)
+    assert "their largest value is 4095. They will be dark" in caplog.text
+
+
+def _half_red() -> list[Image.Image]:
+    """Return transparent red in each mode that a png can say it in, and RGBA at a half."""
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([255, 0, 0] + [0] * 765)
+    palette.info["transparency"] = 0
+    keyed = Image.new("RGB", (4, 4), (255, 0, 0))
+    keyed.info["transparency"] = (255, 0, 0)
+    grey = Image.new("LA", (4, 4), (76, 0))
+    return [Image.new("RGBA", (4, 4), (255, 0, 0, 0)), palette, keyed, grey]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_what_is_transparent_is_white_without_an_alpha_channel(tmp_path, kind):
+    for i in range(2):
+        _half_red()[kind].save(tmp_path / f"{i}.png")
+    for channels in (1, 3):
+        found = read(tmp_path, channels=channels, test_fraction=0.5).examples("train")[0]
+        np.testing.assert_array_equal(pixels(found), np.full((1, 4, 4, channels), 255))
+
+
+def test_what_is_half_transparent_is_half_white_and_alpha_is_kept_where_asked(tmp_path):
+    for i in range(2):
+        Image.new("RGBA", (4, 4), (255, 0, 0, 51)).save(tmp_path / f"{i}.png")
+    # alpha 51 / 255 = 0.2: 0.2 * 0 + 0.8 * 255 = 204
+    found = pixels(read(tmp_path, channels=3, test_fraction=0.5).examples("train")[0])
+    assert found[0, 0, 0].tolist() == [255, 204, 204]
+    found = pixels(read(tmp_path, test_fraction=0.5).examples("train")[0])
+    assert found[0, 0, 0].tolist() == [255, 0, 0, 51]
+
+
+def test_a_class_without_an_example_to_learn_from_is_named(tmp_path, caplog):
+    for i, name in enumerate(("train/ant", "train/ant", "val/ant", "val/bee")):
+        save(tmp_path / name / f"{i}.png", flat(i))
+    with caplog.at_level(logging.WARNING, "sparring"):
+        assert read(tmp_path).names == ("ant", "bee")
+    assert "1 of 2 classes have no example in the train split: bee." in caplog.text
+
+
 def test_a_turned_photograph_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter clockwise to see it upright
@@ -145,8 +205,8 @@ def _half_labelled(path: Path) -> None:
     save(path / "test" / "b.png", flat(0))
 
 
-def _deep(path: Path) -> None:
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(path / "a.png")
+def _grey_with_alpha(path: Path) -> None:
+    Image.new("LA", (4, 4)).save(path / "a.png")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +216,7 @@ def _deep(path: Path) -> None:
         (_unequal, {}, "b.png 4 and 6: set data.size=[height,width] to resize them."),
         (_lone, {}, "b.png lies beside class folders"),
         (_half_labelled, {}, "one of its splits has class folders, the other has none"),
-        (_deep, {}, "a.png is of mode I;16"),
+        (_grey_with_alpha, {}, "a.png is of mode LA, which is neither grey, RGB nor RGBA: set"),
         (lambda path: None, {}, "there is no .png, .jpg, .jpeg in "),
         (
             lambda path: save(path / "a.png", flat(0)),

@@ -62,6 +62,14 @@ def test_npz_asks_about_floats_that_begin_at_zero(file, caplog):
     assert "set data.low=0" in caplog.messages[0]
 
 
+def test_npz_takes_arrays_of_sixteen_bits(tmp_path):
+    deep = np.full((4, 2, 2), 40000, np.uint16)  # 40000 / 257 = 155.6
+    np.savez(tmp_path / "my.npz", images=deep)
+    data = arrays.npz(str(tmp_path / "my.npz"), 0, test_fraction=0.25)
+    assert data.kept == np.uint8
+    assert (dataset.pixels(data.examples("train")[0]) == 156).all()
+
+
 @pytest.mark.parametrize("shape", [(40, 2, 2), (40, 4)])
 def test_npz_names_the_row_of_the_file_that_holds_nan(tmp_path, shape):
     images = np.zeros(shape)

@@ -18,11 +18,12 @@ from sparring.gans.losses import Hinge, RelativisticPairing, Wasserstein
 from sparring.gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from sparring.gans.networks.mlp import MLPDiscriminator, MLPGenerator
 from sparring.gans.networks.pair import Pair
+from sparring.gans.networks.spectral_norm import SpectralDense
 from sparring.gans.penalties import R1, R2, WGANGP
 from sparring.gans.players import unchanged
 from sparring.gans.settings import GameSettings, correct_for_interval
 from sparring.gans.trainer import GANTrainer
-from sparring.optim.optimizer import Scheduled
+from sparring.optim.optimizer import Scheduled, freeze
 from tests.helpers.toy_gans import Images, Ring, make, mlp
 
 pytestmark = pytest.mark.long
@@ -438,6 +439,53 @@ def test_a_conditional_model_needs_labels() -> None:
         make(Line(), conditional=True)
 
 
+# ---- buffers -------------------------------------------------------------------------------------
+
+
+def _buffers(network: tf.keras.layers.Layer, ending: str) -> list[np.ndarray]:
+    return [v.numpy() for v in network.non_trainable_variables if ending in v.name]
+
+
+@pytest.mark.parametrize("critics", [1, 2])
+def test_spectral_normalisation_of_a_generator_moves_once_a_step(critics: int) -> None:
+    class Spectral(tf.keras.layers.Layer):
+        def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+            super().__init__()
+            self.dense = SpectralDense(2)
+
+        def call(self, latents: tf.Tensor, labels: tf.Tensor, training: bool) -> tf.Tensor:
+            return self.dense(latents)
+
+    trainer = make(network=Pair(Spectral, mlp().discriminator, 2), n_critic=critics, rate=0.0)
+    layer = trainer.game.generator.network.dense
+    layer.kernel.assign([[3.0, 1.0], [0.0, 2.0]])
+    layer.right.assign([0.6, 0.8])
+    trainer.train(trainer.steps_per_iteration)
+    expected = SpectralDense(2)
+    expected.build([None, 2])
+    expected.kernel.assign(layer.kernel)
+    expected.right.assign([0.6, 0.8])
+    expected.power_step()
+    np.testing.assert_allclose(layer.right, expected.right, atol=1e-6)
+    np.testing.assert_allclose(trainer.average.dense.right, expected.right, atol=1e-6)
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics() -> None:
+    trainer = make(network=mlp(normalization="batch"))
+    for variable in trainer.game.generator.weights:
+        freeze(variable)
+    before = _buffers(trainer.game.generator.network, "moving")
+    others = _buffers(trainer.game.discriminator.network, "moving")
+    assert before
+    assert others
+    trainer.train(32)
+    for network in (trainer.game.generator.network, trainer.average):
+        for a, b in zip(before, _buffers(network, "moving"), strict=True):
+            np.testing.assert_array_equal(a, b)
+    moved = _buffers(trainer.game.discriminator.network, "moving")
+    assert any((a != b).any() for a, b in zip(others, moved, strict=True))
+
+
 # ---- from `train` to the gradient ----------------------------------------------------------------
 
 
@@ -457,8 +505,9 @@ def test_few_frames_and_files_lie_between_training_and_the_gradient(
         stacks.append(ours[names.index("train") + 1 :])
         return gradient(tape, *arguments, **options)
 
+    trainer = make()
     monkeypatch.setattr(tf.GradientTape, "gradient", recorded)
-    make().train(16)
+    trainer.train(16)
     assert len(stacks) >= 3  # the discriminator's, and the generator's two
     for stack in stacks:
         assert len(stack) <= 7, [f"{f.filename}:{f.name}" for f in stack]

@@ -74,6 +74,29 @@ def test_convolutions_with_batch_normalisation_on_two_replicas_are_those_on_one(
     replicas.assert_alike(one, two, atol=2e-6)
 
 
+class Normalized(tf.keras.layers.Layer):
+    """Dense network of a user's own, with Keras' batch normalisation, as either player."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, units: int) -> None:
+        super().__init__()
+        self.hidden = tf.keras.layers.Dense(8)
+        self.norm = tf.keras.layers.BatchNormalization(momentum=0.9)
+        self.out = tf.keras.layers.Dense(units)
+
+    def call(self, inputs: tf.Tensor, labels: tf.Tensor, training: bool = False) -> tf.Tensor:
+        x = tf.nn.relu(self.norm(self.hidden(inputs), training=training))
+        return self.out(x) if self.out.units > 1 else self.out(x)[:, 0]
+
+
+def test_a_users_own_batch_normalisation_is_over_all_replicas() -> None:
+    network = Pair(partial(Normalized, units=2), partial(Normalized, units=1), 4)
+    one, two = replicas.pair(lambda: make(network=network, optimizers=(steady(), steady())))
+    for trainer in (one, two):
+        trainer.train(10 * 16)
+    replicas.assert_alike(one, two, atol=1e-5)
+    replicas.assert_in_agreement(two)
+
+
 @pytest.mark.slow
 def test_the_contract_is_kept_by_two_replicas() -> None:
     def made() -> Any:

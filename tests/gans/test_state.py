@@ -159,5 +159,8 @@ def test_a_variable_that_a_module_hides_from_checkpoints_is_refused_by_name() ->
             super().__init__()
             self.helper = Fading()
 
+        def __call__(self, critic: Any, real: tf.Tensor, *others: Any) -> tf.Tensor:
+            return tf.zeros(tf.shape(real)[:1])
+
     with pytest.raises(UserError, match=r"penalty\.p\.helper holds a tf\.Variable .* tf\.Module"):
         make(penalties={"p": Hiding()}).checkpoint  # noqa: B018

@@ -156,6 +156,35 @@ def test_the_host_part_alone(tmp_path):
     assert (step, host, folder) == (7, {"step": 7}, tmp_path / "step_000000000007")
 
 
+def test_the_host_part_of_the_newest_without_a_look_at_the_rest(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.newest_host() == {}
+    save(checkpoints, 3)
+    save(checkpoints, 4)
+    expected = checkpoints.restore(None).host
+    (tmp_path / "step_000000000004" / "tensors.index").unlink()
+    assert checkpoints.newest_host() == expected
+    (tmp_path / "step_000000000004" / "host.json").write_text("{")
+    assert checkpoints.newest_host() == {}
+
+
+def test_what_is_not_accepted_is_not_restored(tmp_path):
+    tensors = tf.train.Checkpoint(x=tf.Variable(1.0))
+    Checkpoints(tmp_path).save(3, tensors, {"data": "old"})
+    tensors.x.assign(2.0)
+
+    def refuse(host):
+        raise UserError(f"other data than {host['data']}")
+
+    with pytest.raises(UserError, match="other data than old"):
+        Checkpoints(tmp_path).restore(tensors, accept=refuse)
+    assert float(tensors.x) == 2.0
+    seen = []
+    assert Checkpoints(tmp_path).restore(tensors, accept=seen.append).step == 3
+    assert seen == [{"data": "old"}]
+    assert float(tensors.x) == 1.0
+
+
 def test_unsuitable_host_state_leaves_no_trace(tmp_path):
     with pytest.raises(UserError, match="host/bad: set"):
         Checkpoints(tmp_path).save(1, value_of(1), {"bad": {1}})

@@ -69,6 +69,7 @@ def test_a_folder_keeps_to_its_config(tmp_path):
         "  extra: absent -> 1",
         "  seed: 3 -> 4",
     ]
+    assert str(error.value).endswith(f"run.name=NAME run.resume={tmp_path / 'a'}")
     assert RunFolder(tmp_path / "a").read_config().seed == 3
     with pytest.raises(UserError, match=r"run\.resume=never, and .* holds a run already"):
         RunFolder(tmp_path / "a").begin(config(**{"run.resume": "never"}))

@@ -2,6 +2,7 @@
 own units.
 """
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparring.data.dataset import split_off
 from sparring.data.synthetic_shapes import Boxes, Shapes
 from sparring.data.tabular import table
 from sparring.data.text import reviews
 from sparring.export import tflite_onnx
 from sparring.export.saved_model import Small
-from sparring.export.signatures import on_arrays
+from sparring.export.signatures import objections, on_arrays
 from sparring.networks.cnn import CNN
 from sparring.networks.embeddings import Bag, Embedded
 from sparring.networks.mlp import MLP
@@ -116,6 +118,47 @@ def test_a_table_is_in_the_units_of_its_columns(tmp_path: Path) -> None:
     )
     assert np.abs(found["scores/outputs"]).max() < 3.0  # in units of the spread, as it was trained
     assert trainer.export().notes["columns"] == (["size", "age"], ["price"])
+
+
+def test_an_export_that_is_not_the_trained_model_is_said_to_be(tmp_path: Path) -> None:
+    trainer = small(
+        data=priced(tmp_path / "t.csv"),
+        model=partial(Headed, torso=partial(MLP, ())),
+        task=Regression,
+        batch_size=40,
+    )
+    trainer.train(4000)
+    exported = trainer.export()
+    assert objections(exported, exported.module()) == []
+    trainer.network.head.bias.assign_add([3.0])  # what was traced reads the variable
+    other = dataclasses.replace(exported, expected=lambda: {"rmse": 0.001})
+    (said,) = objections(other, exported.module())
+    assert "its rmse is 3" in said
+    assert "the trained one's 0.001" in said
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_an_exported_table_is_the_trained_one_whatever_its_units(
+    tmp_path: Path, scale: float, offset: float
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    rows[:, 2] = 3.0  # a constant column
+    rows[:, 1] = rows[:, 0] + 0.1 * rows[:, 1]
+    text = "".join(",".join(map(repr, r)) + "\n" for r in (scale * (rows + offset)).tolist())
+    (tmp_path / "t.csv").write_text("a,price,b\n" + text)
+    data = table(str(tmp_path / "t.csv"), ["price"], 0, test_fraction=0.2)
+    trainer = small(
+        data=data, model=partial(Headed, torso=partial(MLP, (8,))), task=Regression, batch_size=40
+    )
+    trainer.train(4000)
+    exported = trainer.export()
+    assert objections(exported, exported.module()) == []
+    # fed as users do: the file's numbers in float32
+    test = split_off(60, 0.2, "")["test"]
+    given = (scale * (rows + offset))[test][:, [0, 2]].astype(np.float32)
+    outputs = exported.module().function("scores")({"inputs": given})["outputs"]
+    np.testing.assert_allclose(outputs, trainer.predict(data.examples("test")[0]), atol=1e-3)
 
 
 def test_a_forecast_is_in_the_series_own_unit(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 overlap.
 """
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sparring.data import text
-from sparring.data.dataset import SPLITS, Arrays, Pairs
+from sparring.data.dataset import SPLITS, Arrays, Pairs, changes, split_off
 from sparring.data.synthetic_shapes import Boxes, Shapes
 from sparring.data.tabular import linear, table
 from sparring.errors import UserError
@@ -279,7 +281,7 @@ def test_word_pieces_are_the_longest_that_are_there():
         (b"good\tfine\nbad\tna\xefve\n", "is not UTF-8: line 2 holds the byte 0xef.*iconv"),
         (b"good\tfine\nno label here\n", "line 2 is not a class, a tab and a text"),
         (b"good\tfine\ngood\tfiner\n", "1 classes in 2 texts, where two at least"),
-        (None, "cannot be read: No such file"),
+        (None, "there is no such file"),
     ],
 )
 def test_texts_that_cannot_be_read(tmp_path, content, said):
@@ -305,6 +307,86 @@ def test_a_table_is_scaled_by_its_train_rows(tmp_path):
         )
 
 
+def _rows(rows: np.ndarray, path):
+    path.write_text("a,flag,price\n" + "\n".join(",".join(map(repr, r)) for r in rows.tolist()))
+    return table(str(path), ["price"], 0, test_fraction=0.2)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -7e6])
+def test_a_constant_column_is_shifted_alone(tmp_path, constant):
+    rows = np.random.default_rng(0).normal(5.0, 3.0, size=(50, 3))
+    rows[:, 1] = constant
+    held_out = split_off(50, 0.2, "")["test"]
+    rows[held_out[3], 1] = constant + 2.0  # as no row of the train split
+    data = _rows(rows, tmp_path / "mine.csv")
+    assert (data.examples("train")[0][:, 1] == 0.0).all()
+    shifted = data.examples("test")[0][:, 1]
+    np.testing.assert_allclose(shifted, [0.0] * 3 + [2.0] + [0.0] * 6, atol=1e-6)
+
+
+def test_a_constant_target_has_nothing_to_be_explained(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    rows[:, 2] = 0.1
+    task = Regression(_rows(rows, tmp_path / "mine.csv"))
+    found = task.evaluate(np.full((10, 1), 0.5), np.zeros((10, 1)), None)
+    assert found == {"eval/rmse": 0.5, "eval/r2": 0.0}
+
+
+def test_a_table_is_scaled_for_training_as_for_serving(tmp_path, caplog):
+    # dates in seconds: in float32 they are multiples of 128, the standard deviation is about 300
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    rows[:, 0] = 1.7e9 + 300.0 * rows[:, 0]
+    with caplog.at_level(logging.WARNING, "sparring"):
+        data = _rows(rows, tmp_path / "mine.csv")
+    trained = data.examples("train")[0]
+    served = rows[split_off(50, 0.2, "")["train"], :2].astype(np.float32)
+    np.testing.assert_allclose(data.raw.prepare(tf.constant(served)), trained, rtol=1e-6)
+    assert trained[:, 0].std() == pytest.approx(1.0, rel=1e-5)
+    (said,) = caplog.messages
+    assert "column a has values around 1.7e+09" in said
+
+
+def test_a_line_ends_with_a_newline_and_with_nothing_else(tmp_path):
+    path = tmp_path / "mine.tsv"
+    odd = ("\u2028", "\u2029", "\u0085", "\x0c", "\x0b", "\x1c")
+    rows = [f"{('bad', 'good')[i % 2]}\tfine{odd[i % 6]}day" for i in range(12)]
+    path.write_bytes("\r\n".join(rows).encode())
+    data = text.lines(str(path), 0, test_fraction=0.25)
+    assert (data.count, len(data.examples("test")[1])) == (9, 3)
+    assert data.names == ("bad", "good")
+
+
+def test_a_cell_of_a_table_may_hold_what_looks_like_an_end_of_line(tmp_path):
+    path = tmp_path / "mine.csv"
+    head = 'a\u2028b,"two\nlines",c\x0c'
+    path.write_bytes(f"{head}\r\n1,2,3\r\n4,5,6\r\n7,8,x\r\n".encode())
+    with pytest.raises(UserError, match="line 5, column c\x0c: 'x' is no finite number"):
+        table(str(path), ["a\u2028b"], 0, test_fraction=0.5)
+    path.write_bytes(f"{head}\r\n1,2,3\r\n4,5,6\r\n".encode())
+    data = table(str(path), ["a\u2028b"], 0, test_fraction=0.5)
+    assert data.columns == (["two\nlines", "c\x0c"], ["a\u2028b"])
+
+
+def test_columns_and_words_that_have_moved_are_refused(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    data = _rows(rows, tmp_path / "mine.csv")
+    content = (tmp_path / "mine.csv").read_text().replace("a,flag", "flag,a")
+    (tmp_path / "mine.csv").write_text(content)
+    moved = table(str(tmp_path / "mine.csv"), ["price"], 0, test_fraction=0.2)
+    with pytest.raises(UserError, match="its columns are flag, a, and the run began with a, flag"):
+        changes(data.fingerprint, moved)
+    words = [_texts(("one", "two")), _texts(("two", "one"))]
+    with pytest.raises(UserError, match=r"its words are 3 \(.*\), and the run began with 3 \("):
+        changes(words[0].fingerprint, words[1])
+
+
+def _texts(words: tuple[str, str]) -> text.Texts:
+    """Return texts in which the first of the words is more frequent than the second."""
+    texts = [f"{words[0]} {words[0]} {words[1]} three"] * 4
+    labels = {s: np.arange(4) % 2 for s in SPLITS}
+    return text.Texts(dict.fromkeys(SPLITS, texts), labels, ("a", "b"), 0, 10, 4)
+
+
 @pytest.mark.parametrize(
     ("content", "targets", "said"),
     [
@@ -314,6 +396,8 @@ def test_a_table_is_scaled_by_its_train_rows(tmp_path):
         ("a,b\n1,2\n3,4\n5,6\n", ["a", "b"], "all of its columns"),
         ("a,b\n", ["a"], "a head and two rows"),
         ("a,b\n1,inf\n3,4\n5,6\n", ["a"], "line 2, column b: 'inf' is no finite number"),
+        ("a,b\n1,1e39\n3,4\n5,6\n", ["a"], "'1e39' is no finite number of float32"),
+        ("a,b\n1," + "9" * 200_000 + "\n", ["a"], "line 2 is no row of a table: field larger"),
     ],
 )
 def test_tables_that_cannot_be_read(tmp_path, content, targets, said):

@@ -12,11 +12,13 @@ import tensorflow as tf
 from sparring.data.dataset import Arrays, Pairs
 from sparring.data.synthetic_shapes import Boxes
 from sparring.data.tabular import linear
+from sparring.data.text import reviews
 from sparring.errors import UserError
 from sparring.networks.cnn import CNN
 from sparring.networks.embeddings import Bag, Embedded
 from sparring.networks.mlp import MLP
 from sparring.networks.rnn import RNN
+from sparring.networks.tf_hub import HubEncoder
 from sparring.optim.fine_tuning import Stage
 from sparring.optim.optimizer import Scheduled
 from sparring.supervised.localization import Localisation
@@ -314,6 +316,55 @@ def test_a_network_over_words_passes_over_the_padding() -> None:
         short = np.array([[3, 4, 5, 0]])
         np.testing.assert_allclose(network(long), network(short), atol=1e-6)
         assert np.abs(network(np.array([[3, 4, 6, 0]])) - network(short)).max() > 1e-4
+
+
+class Encoder(HubEncoder):
+    """Pretrained encoder of texts, as it is before its first call."""
+
+    def __init__(self) -> None:
+        tf.keras.layers.Layer.__init__(self)
+        self.table = self.add_weight("table", [30, 4])
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.gather(self.table, inputs), axis=1)
+
+
+def test_a_pretrained_encoder_is_not_fed_words_by_another_vocabulary() -> None:
+    data = reviews(0, vocabulary=30, length=8, train=40, test=20)
+    model = partial(Headed, torso=Encoder)
+    with pytest.raises(UserError, match=r"model=bert: this data numbers words .* model=text"):
+        small(data=data, model=model)
+    # ids by any other vocabulary are the user's own
+    small(data=Pairs(data._inputs, data._targets, 0), model=model, task=_Classes)
+
+
+class _Classes(Classification):
+    """Classification of data that does not name its two classes."""
+
+    def __init__(self, data: Any) -> None:
+        data.classes = 2
+        data.names = ("bad", "good")
+        super().__init__(data)
+
+
+def test_data_is_part_of_the_state_and_compared_before_a_resume() -> None:
+    rows = np.arange(40, dtype=np.float32).reshape(20, 2)
+    split = dict.fromkeys(("train", "test"), rows)
+    labels = {s: np.arange(20) % 2 for s in ("train", "test")}
+    trainer = small(data=Arrays(split, labels, 0, ("bee", "cat")))
+    state = trainer.host_state()
+    assert trainer.check_state(state) == []
+    assert trainer.check_state({"done": 3, "evaluations": 0}) == []  # of an earlier version
+    shorter = small(
+        data=Arrays(
+            {**split, "test": rows[:19]}, {**labels, "test": labels["test"][:19]}, 0, ("bee", "cat")
+        )
+    )
+    (said,) = shorter.check_state(state)
+    assert "20 -> 19 examples in the test split" in said
+    other = small(data=Arrays(split, labels, 0, ("ant", "bee")))
+    with pytest.raises(UserError, match="classes are ant, bee, and the run began with bee, cat"):
+        other.check_state(state)
 
 
 def test_boxes_are_learned() -> None:

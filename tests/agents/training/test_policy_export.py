@@ -225,7 +225,10 @@ def test_the_command_names_the_model_after_the_run_and_refuses_what_cannot_be(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export.main([str(run), "--out", str(tmp_path / "models")]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "models" / "cart" / "1")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == str(tmp_path / "models" / "cart" / "1")
+    assert printed[1].startswith("the best model, of step ")
+    assert RunFolder(run).read_result()["best"]["step"] == int(printed[1].rpartition(" ")[2])
     with pytest.raises(UserError, match="give letters"):
         export.main([str(run), "--name", "../cart"])
     with pytest.raises(UserError, match=r"has no config\.yaml"):

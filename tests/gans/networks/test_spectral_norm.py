@@ -43,6 +43,15 @@ def test_power_iteration_finds_the_largest_singular_value(
     ] == pytest.approx(1.0, rel=1e-3)
 
 
+@pytest.mark.parametrize("settings", [{"dilation_rate": 2}, {"groups": 2}, {"strides": 2}])
+def test_a_convolution_is_keras_own_of_the_normalised_kernel(settings: dict[str, int]) -> None:
+    layer = built(SpectralConv2D(4, 3, **settings), (9, 9, 2))
+    keras = built(tf.keras.layers.Conv2D(4, 3, **settings), (9, 9, 2))
+    keras.kernel.assign(layer.kernel / layer.sigma())
+    images = tf.constant(np.random.default_rng(1).normal(size=(2, 9, 9, 2)), tf.float32)
+    np.testing.assert_allclose(layer(images), keras(images), atol=1e-5)
+
+
 def test_one_power_step_is_the_one_worked_by_hand() -> None:
     # W = [[3, 0], [0, 1]], right (0.6, 0.8): W right = (1.8, 0.8), of norm 1.9698; W^T left = (5.4,
     # 0.8) / 1.9698
