@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparring.config import targets
+from sparring.config import hints, targets
 from sparring.config.bounds import check_limits, is_limit
-from sparring.config.composer import CONF, Composer
+from sparring.config.composer import CONF, Composer, is_offered
 from sparring.errors import UserError, listed, near
 from sparring.storage.run_folder import RunFolder
 
@@ -247,7 +247,7 @@ def _check_offers(cfg: DictConfig) -> None:
     """Refuse options that another kind of run shares a group with, such as a GAN's networks."""
     for group, offered in (cfg.get("offers") or {}).items():
         option = cfg.hydra.runtime.choices.get(group)
-        if option is None or option in offered:
+        if option is None or is_offered(option, offered):
             continue
         if (CONF / str(group) / f"{option}.yaml").is_file():  # else it is the user's own
             raise UserError(
@@ -347,7 +347,10 @@ def _check_type(defaults: DictConfig, override: Override, text: str) -> str:
         return f"{text.partition('=')[0]}={int(value)}"
     wanted, fits = _wanted(value, default, is_limit(limit))
     if not fits:
-        raise UserError(f"{text}: {key} is {wanted} (its default is {_short(default)}).")
+        hint = hints.whole_number(value) if whole else ""
+        raise UserError(
+            f"{text}: {key} is {wanted} (its default is {_short(default)}). {hint}".strip()
+        )
     return text
 
 
