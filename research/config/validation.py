@@ -35,6 +35,7 @@ _READ = (
     "seed",
     "compile",
     "check_first",
+    "check_fit",
     "hparams",
     "tasks",
     "packages",
@@ -270,14 +271,19 @@ def _check_run(run: DictConfig) -> None:
 
 
 def _build_first(configs: Sequence[DictConfig]) -> None:
-    """Build what `check_first` names, once for each different config of it."""
-    built = []
+    """Build what `check_first` names, once for each different config of it, and check its fit."""
+    built: list[tuple[Any, Any]] = []
     for cfg in configs:
+        parts = {}
         for key in cfg.check_first:
-            if cfg[key] not in built:
-                built.append(cfg[key])
+            found = [part for node, part in built if node == cfg[key]]
+            if not found:
                 targets.check_arguments({key: OmegaConf.to_container(cfg[key], resolve=True)})
-                targets.instantiate(cfg[key])
+                found = [targets.instantiate(cfg[key])]
+                built.append((cfg[key], found[0]))
+            parts[key] = found[0]
+        if cfg.get("check_fit") is not None:
+            targets.instantiate(cfg.check_fit)(cfg, parts)
 
 
 def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:

@@ -28,6 +28,7 @@ _NOT_SETTINGS = (
     "limits",
     "packages",
     "check_first",
+    "check_fit",
     "hparams",
     "tasks",
     "strategy",

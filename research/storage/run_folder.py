@@ -34,6 +34,7 @@ _FREE = (
     "actors",
     "hparams",
     "check_first",
+    "check_fit",
     "limits",
     "packages",
     "tasks",

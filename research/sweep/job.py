@@ -27,7 +27,16 @@ FILE = "job.json"
 OUTPUT = "output.log"
 ENDED_WELL = ("finished", "target")
 _SHOWN_LINES = 5  # number of lines kept of a failed job's log
-_NAMES_ONLY = ("hydra", "limits", "packages", "check_first", "hparams", "tasks", "offers")
+_NAMES_ONLY = (
+    "hydra",
+    "limits",
+    "packages",
+    "check_first",
+    "check_fit",
+    "hparams",
+    "tasks",
+    "offers",
+)
 
 
 @dataclass
