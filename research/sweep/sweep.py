@@ -72,9 +72,9 @@ class Sweep:
         from sparring.tensorboard.hparams import declare_hparams
 
         self.root = folder.parent
-        values = {k: [v] for k, v in tensorboard_page.hparams(cfg).items()}
-        with _locked(folder.parent):
-            declare_hparams(folder.parent, values, tensorboard_page.HPARAM_METRICS)
+        found = tensorboard_page.hparams(cfg, hydra_config.runtime.choices)
+        values = {key: [value] for key, value in found.items()}
+        declare_hparams(folder.parent / tensorboard_page.SHARED, values, {})
         kept = [
             o
             for o in hydra_config.overrides.hydra

@@ -40,7 +40,8 @@ class Terminal(logging.StreamHandler):
 def headline(trainer: Any) -> tuple[str, ...]:
     """Return the tags beside the progress bar: the objective, and those of the first chart."""
     charts = [tags for titles in trainer.charts.values() for tags in titles.values()]
-    return tuple(dict.fromkeys([trainer.objective, *(charts[0] if charts else [])]))
+    first = [tag.removesuffix("$") for tag in (charts[0] if charts else [])]
+    return tuple(dict.fromkeys([trainer.objective, *first]))
 
 
 class Progress:

@@ -45,15 +45,28 @@ def result(folder: Path) -> dict:
 
 
 def test_hparams_are_settings_without_seeds_and_what_they_refer_to():
-    assert tensorboard_page.hparams(config()) == {
-        "agent._target_": "sparring.agents.ppo.PPO",
+    settings = {
         "agent.clip._target_": "Linear",
         "agent.clip.end": 0,
         "agent.kl": None,
-        "trainer._target_": "sparring.agents.training.on_policy.OnPolicyTrainer",
+        "trainer._target_": "OnPolicyTrainer",
         "trainer.epochs": 4,
-        "env.name": "CartPole-v1",
     }
+    chosen = tensorboard_page.hparams(config(), {"agent": "ppo", "env": "gymnasium"})
+    assert chosen == {**settings, "agent": "ppo", "env": "CartPole-v1"}
+    # Without choices, as from Python, classes are called by their names
+    plain = config(**{"env.id": "null", "env._target_": "my.envs.Maze"})
+    assert tensorboard_page.hparams(plain, {}) == {
+        **settings,
+        "agent._target_": "PPO",
+        "env": "Maze",
+    }
+    assert tensorboard_page.hparams(plain, {"env": "maze"})["env"] == "maze"
+
+
+def test_the_metric_of_the_table_is_named_like_the_objective():
+    assert list(tensorboard_page.final_metric("eval/episode_return")) == ["final/episode_return"]
+    assert list(tensorboard_page.final_metric("gan/fid")) == ["final/gan/fid"]
 
 
 def test_a_folder_keeps_to_its_config(tmp_path):

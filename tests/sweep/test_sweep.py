@@ -29,6 +29,7 @@ SWEEP = (
     "env.id=Pendulum-v1,CartPole-v1,parts:FallingApart",
     "env=gymnasium",
     "agent=dqn",
+    "~check_fit",  # which would refuse Pendulum before the sweep begins
     "run.name=s",
     "debug=smoke",
     "compile=graph",
@@ -124,7 +125,7 @@ def sweep(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
 
 def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
     folder, done = sweep
-    jobs = {p.name: runs.result(p)["status"] for p in (folder / "runs/s").iterdir() if p.is_dir()}
+    jobs = {p.name: runs.result(p)["status"] for p in (folder / "runs/s").glob("id=*")}
     (apart,) = [name for name in jobs if name.startswith("id=parts-FallingApart-")]
     assert jobs == {"id=Pendulum-v1": "failed", "id=CartPole-v1": "finished", apart: "failed"}
     assert done.returncode == 1
@@ -136,19 +137,21 @@ def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
     assert end[-1] == "    RuntimeError: the wheel came off"
 
 
-def test_columns_of_every_job_are_declared_at_the_root(sweep):
+def test_columns_of_every_job_are_declared_beside_the_runs(sweep):
     folder, _ = sweep
-    content = loaded(folder / "runs/s").SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    assert not list((folder / "runs/s").glob("events.*"))  # which TensorBoard would show as a run
+    board = loaded(folder / "runs/s/report")
+    content = board.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = metadata.parse_experiment_plugin_data(content)
+    (metric,) = experiment.metric_infos
+    assert metric.name.tag == "final/episode_return"
     names = {info.name for info in experiment.hparam_infos}
-    assert {
-        "agent._target_",
-        "agent.target_period",
-        "trainer.batch_size",
-        "optimizer.learning_rate",
-    } <= names
-    (environment,) = [info for info in experiment.hparam_infos if info.name == "env.name"]
+    assert {"agent.target_period", "trainer.batch_size", "optimizer.learning_rate"} <= names
+    (environment,) = [info for info in experiment.hparam_infos if info.name == "env"]
     assert set(environment.domain_discrete) == {"Pendulum-v1", "CartPole-v1", "parts:FallingApart"}
+    (agent,) = [info for info in experiment.hparam_infos if info.name == "agent"]
+    assert list(agent.domain_discrete) == ["dqn"]  # as it was typed
+    assert not any("_target_" in name for name in names if name.startswith("agent._"))
     assert not any("seed" in name for name in names)  # TensorBoard averages over seeds
 
 
