@@ -118,6 +118,8 @@ def _tell_where(run: RunFolder) -> None:
     print(
         f"results: {run.path / run_folder.RESULT}\ncurves:  sparring tensorboard {run.path.parent}"
     )
+    if run.outcome.status == "stopped":
+        print(f"It was stopped. The same command with run.name={run.path.name} goes on.")
     if run.outcome.status == "nan" or run.outcome.unsaved:
         error = UserError(run.outcome.message)
         error.exit_code = 1
