@@ -14,7 +14,7 @@ from sparring.distribute.cluster import Process
 from sparring.errors import UserError
 from sparring.storage import run_folder, settings
 from sparring.storage.run_folder import RunFolder
-from sparring.training import tensorboard_page
+from sparring.training import faults, tensorboard_page
 
 _log = logging.getLogger("sparring")
 
@@ -102,6 +102,7 @@ def _at_work(run: RunFolder, process: Process) -> Iterator[None]:
             from sparring.distribute import consensus
 
             stack.enter_context(consensus.lost_workers_named())
+        stack.enter_context(faults.explained())
         yield
 
 

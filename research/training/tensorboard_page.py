@@ -16,6 +16,7 @@ from sparring.storage.settings import flat
 
 # Folder beside a sweep's runs for what belongs to all: columns of the HParams table, a report
 SHARED = "report"
+_CHECKS = ("check_first", "check_fit", "limits", "offers")
 
 
 def final_metric(objective: str) -> dict[str, str]:
@@ -33,9 +34,9 @@ def describe(folder: Path, cfg: DictConfig, trainer: Any) -> None:
 
     describe_trainer(folder, trainer)
     writer = Writer(
-        folder, descriptions={"config": "The run's config, as composed; its limits are left out."}
+        folder, descriptions={"config": "The run's config, as composed, without what checks it."}
     )
-    shown = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "limits"])
+    shown = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in _CHECKS])
     writer.text("config", f"```yaml\n{OmegaConf.to_yaml(shown)}\n```")
     writer.hparams(hparams(cfg, provenance.read(folder).get("choices", {})), {})
     writer.close()

@@ -87,6 +87,21 @@ def test_a_folder_keeps_to_its_config(tmp_path):
         RunFolder(tmp_path / "a").begin(config(**{"run.resume": "never"}))
 
 
+def test_a_sweep_is_called_one_and_its_runs_are_offered(tmp_path):
+    with pytest.raises(UserError, match=r"not a run's folder: it has no config.yaml"):
+        RunFolder(tmp_path).read_config()
+    for seed in (1, 0):
+        RunFolder(tmp_path / f"seed={seed}").begin(config())
+    offered = f"of 2 runs. Name one of them, such as {tmp_path / 'seed=0'}."
+    with pytest.raises(UserError, match="it is a folder") as error:
+        RunFolder(tmp_path).read_config()
+    assert str(error.value).endswith(offered)
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match="it is a sweep") as error:
+        RunFolder(tmp_path).read_config()
+    assert RunFolder(tmp_path / "seed=0").read_config().seed == 3  # as was advised
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path):
     refused = pytest.raises(UserError, match="another process is training there")
     with RunFolder(tmp_path).logged(), refused, RunFolder(tmp_path).logged():
