@@ -7,6 +7,7 @@ accepts.
 import fnmatch
 import importlib.util
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import sparring.conf
 from sparring.config import hints, old_spellings
+from sparring.config.overrides import quoted
 from sparring.errors import UserError, listed, near
 
 _COMMANDS = ("rl", "gan", "supervised")  # kinds of runs that a command names
@@ -165,7 +167,8 @@ class Composer:
             group, colon, options = line.partition(": ")
             if colon and group in offers:
                 line = f"{group}: {', '.join(_offered(group, options.split(', '), offers))}"
-            if group not in others and not (colon and "/" in group):
+            is_inner = bool(colon) and re.fullmatch(r"\w+/[\w/]+", group) is not None
+            if group not in others and not is_inner:
                 lines.append(line)
         return "\n".join(lines)
 
@@ -334,11 +337,20 @@ def _unreadable(text: str, error: Exception) -> str:
     lines = [
         line.strip() for line in str(error).splitlines() if line.strip() and "hydra.cc" not in line
     ]
-    reason = next((line for line in lines if not line.startswith("Error parsing")), "not a value")
+    reason = next((line for line in lines if not line.startswith("Error parsing")), "")
+    reason = "" if "Exception" in reason else f" ({reason})"  # a name of the parser's own
+    key, _, value = text.partition("=")
     return (
-        f"{text}: cannot be read ({reason}). Close what is open, and quote what holds spaces or "
-        "signs: 'key=\"a, b\"'."
+        f"{text}: cannot be read{reason}. Close what is open; text that holds spaces or signs is "
+        f"quoted: {_shown(key, value)}."
     )
+
+
+def _shown(key: str, value: str) -> str:
+    """Return an override with any text for its value, as it is typed in a shell."""
+    if set(value) & set("\"'\\$"):
+        return shlex.quote(f"{key}={quoted(value)}")
+    return f"'{key}=\"{value}\"'"
 
 
 def _bad_yaml(error: yaml.YAMLError) -> str:

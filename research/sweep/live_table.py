@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sparring.sweep.job import Job
-from sparring.training.progress import duration
+from sparring.training.schedule import duration
 
 _ROWS = 30  # largest number of running jobs shown
 

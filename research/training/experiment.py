@@ -172,6 +172,8 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     schedule = Schedule(
         run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target
     )
+    if process.is_chief:
+        _tell_of_long_intervals(run)
     workers = SingleWorker()
     if process.is_one_of_several:
         workers = Workers(strategy, process.is_chief)
@@ -184,6 +186,14 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     if process.is_chief:
         tensorboard_page.describe(folder, cfg, trainer)
     return loop
+
+
+def _tell_of_long_intervals(run: DictConfig) -> None:
+    """Say what happens only once in a run that is shorter than its intervals."""
+    long = [key for key in ("evaluate_every", "log_every") if run[key] > run.steps]
+    if long:
+        said = " and ".join(f"run.{key}={run[key]}" for key in long)
+        _log.info("%s: longer than the run, of %d steps: once, at its end.", said, run.steps)
 
 
 def _initialize(cfg: DictConfig, loop: Any) -> None:

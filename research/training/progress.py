@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from sparring.training.schedule import duration
+
 _log = logging.getLogger("sparring")
 _LINE_SECONDS = 10.0  # without a terminal, a line this often
 
@@ -108,10 +110,3 @@ class Progress:
 
     def _scalars(self) -> list[str]:
         return [f"{tag} {self._values[tag]:.4g}" for tag in self._shown if tag in self._values]
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people: seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

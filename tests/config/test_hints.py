@@ -1,6 +1,7 @@
 """Hints for what people type out of habit: each that is printed is typed, and accepted."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,13 @@ def test_every_experiment_is_offered_by_one_kind_of_run() -> None:
 def test_help_lists_the_networks_of_a_gan() -> None:
     line = next(x for x in Composer("gan").help([]).splitlines() if x.startswith("network: "))
     assert line == "network: dcgan, gan_mlp, projected"
+
+
+@pytest.mark.parametrize("value", ["~nobody/x.h5", "it's me (1)", 'a "b" (c', "$x (", "a)"])
+def test_text_that_cannot_be_read_is_quoted_as_advised(value: str) -> None:
+    said = refused("rl", f"run.name={value}")
+    advised = re.fullmatch(r".*signs is quoted: (.*)\.", said)
+    assert advised is not None
+    typed = shlex.split(advised[1])  # as a shell does
+    assert Command(Composer("rl"), typed, multirun=False).cfg.run.name == value
+    assert "Exception" not in said

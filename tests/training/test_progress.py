@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sparring.training import progress
+from sparring.training import progress, schedule
 from sparring.training.progress import Progress, Terminal
 
 # Prints on a terminal of its own, which it is given as standard error.
@@ -66,7 +66,7 @@ def test_before_the_speed_is_known_a_line_says_how_far_it_is(caplog, clock):
     ("seconds", "said"), [(0, "0 s"), (99, "99 s"), (600, "10 min"), (9000, "2.5 h")]
 )
 def test_times_are_in_units_that_people_take(seconds, said):
-    assert progress.duration(seconds) == said
+    assert schedule.duration(seconds) == said
 
 
 def test_what_is_shown_is_the_newest_in_the_order_asked_for(caplog, clock):
