@@ -20,6 +20,7 @@ from tf_agents.agents.dqn import dqn_agent
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.utils import common
 
+from sparring.agents import requirements
 from sparring.agents.networks import headed, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.replay import Transitions
@@ -56,18 +57,8 @@ class DQN(dqn_agent.DqnAgent):
         loss: str = "huber",
         memory: Any = None,
     ) -> None:
-        if memory is not None:
-            raise UserError(
-                "agent.memory: DQN learns from single transitions, out of their order, and can "
-                "remember nothing: use "
-                "agent=ppo, or stack observations, as env.wrappers can."
-            )
-        if not isinstance(action_space, gymnasium.spaces.Discrete):
-            raise UserError(
-                "DQN chooses one of a list of actions, and this environment's action space is "
-                f"{action_space}: "
-                "use agent=ppo, or an environment with a Discrete action space."
-            )
+        requirements.refuse_memory(memory)
+        requirements.require_discrete(action_space)
         if loss not in LOSSES:
             raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
         if network is None:

@@ -7,8 +7,11 @@ imports this one first. TensorFlow itself is not imported here.
 
 import importlib
 import os
+import sys
 from importlib import metadata
 from typing import Any
+
+from sparring.xla import native_log
 
 
 def _prepare_tensorflow() -> None:
@@ -28,6 +31,8 @@ def _prepare_tensorflow() -> None:
         if "xla_cpu_multi_thread_eigen" not in flags:
             os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, native_log.QuietImport())
 
 
 _prepare_tensorflow()

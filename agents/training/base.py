@@ -128,13 +128,13 @@ class AgentTrainer(BatchTrainer):
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
         """TensorBoard's custom scalars."""
-        losses = sorted(t for t in self.descriptions if t.startswith("loss/"))
         return {
             "Return": {
-                "evaluation and training": ["eval/episode_return", "rollout/episode_return"],
-                "length": ["eval/episode_length", "rollout/episode_length"],
+                "evaluation and training": ["eval/episode_return$", "rollout/episode_return$"],
+                "length": ["eval/episode_length$", "rollout/episode_length$"],
             },
-            "Learning": {"losses": losses, "norms": ["gradient/norm", "gradient/update_norm"]},
+            # Equal for all agents, as TensorBoard shows a chart for each that differs
+            "Learning": {"losses": ["loss/.*"], "norms": ["gradient/norm", "gradient/update_norm"]},
         }
 
     @functools.cached_property

@@ -92,13 +92,12 @@ class Classifier:
         key = fingerprint(
             [examples, labels], _VERSION, self.data.classes, self.steps, self.learning_rate
         )
-        file = self.folder / f"classifier_{key}.npz"
+        file = self.folder / f"classifier_{key}.npz" if self.folder else None
         start = initial(self.data.shape, self.data.classes, random.stream(0, "classifier"))
         weights = _load(file, start)
         if weights is None:
-            _log.info(
-                "Training a classifier of the data for its metrics, once; it is kept as %s.", file
-            )
+            kept = f"; it is kept as {file}" if file else ""
+            _log.info("Training a classifier of the data for its metrics, once%s.", kept)
             weights = fit(start, examples, labels, self.steps, self.learning_rate)
             weights = _scaled(weights, self._mean_square(weights, examples))
             _save(file, weights)
@@ -173,12 +172,25 @@ def _adam_step(
     return [*moved, *first, *second]
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparring"
+def _default_cache() -> Path | None:
+    """Return the folder of caches, or None for a user without a home, as in some containers."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named) / "sparring"
+    try:
+        return Path.home() / ".cache" / "sparring"
+    except RuntimeError:
+        _log.warning(
+            "There is no home to keep the classifier of the metrics in: it is trained anew in each "
+            "run. XDG_CACHE_HOME names a folder for it."
+        )
+        return None
 
 
-def _load(file: Path, like: Weights) -> Weights | None:
+def _load(file: Path | None, like: Weights) -> Weights | None:
     """Load the weights in a file, if they are intact and have the shapes of `like`."""
+    if file is None:
+        return None
     try:
         with file.open("rb") as opened:  # np.load leaves a damaged file open
             found = np.load(opened, allow_pickle=False)
@@ -195,8 +207,10 @@ def _load(file: Path, like: Weights) -> Weights | None:
     return [tf.constant(a) for a in arrays]
 
 
-def _save(file: Path, weights: Weights) -> None:
+def _save(file: Path | None, weights: Weights) -> None:
     """Write weights atomically; warn if the folder is not writable, as the next run must train."""
+    if file is None:
+        return
     arrays = {f"{i:03d}": np.asarray(w) for i, w in enumerate(weights)}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,13 +72,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     chosen = parser.parse_args(list(arguments))
     if chosen.inputs < 1 or chosen.seeds < 0:
         raise UserError("--inputs is at least 1, --seeds at least 0.")
-    chosen.name = chosen.name or chosen.run.resolve().name
+    chosen.name = chosen.name or _name_of(chosen.run.resolve().name)
     if not NAME.fullmatch(chosen.name):
         raise UserError(
             f"--name {chosen.name}: give letters, digits, '.', '_' and '-', 64 at most, as in "
             "--name cart."
         )
     return chosen
+
+
+def _name_of(run: str) -> str:
+    """Return a run's name in signs that a model's takes: `agent-dqn-seed-0` of agent=dqn,seed=0."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", run).strip("-._")[:64]
 
 
 def _formats(text: str) -> tuple[str, ...]:

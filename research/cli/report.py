@@ -27,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     strict(parser)
     parser.add_argument("folders", nargs="+", type=Path, help="folders of runs: sweeps, or runs")
     parser.add_argument(
-        "--out", type=Path, help=f"where to write; default {discovery.FOLDER}/ in the first folder"
+        "--out",
+        type=Path,
+        help=f"where to write; default {discovery.FOLDER}/ in the folder; of several, beside them",
     )
     parser.add_argument(
         "--tag",

@@ -8,7 +8,7 @@ import csv
 import io
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sparring.config import old_spellings, validation
 from sparring.config.composer import Composer
 from sparring.errors import UserError, listed
 from sparring.storage import atomic, run_folder
+from sparring.sweep import job as sweep_job
 from sparring.sweep.job import Job
 from sparring.sweep.live_table import LiveTable
 from sparring.sweep.scheduler import Pool, Settings
@@ -30,6 +31,7 @@ from sparring.sweep.study import Study
 from sparring.sweep.sweep import Sweep
 from sparring.tensorboard.event_reader import read_curves
 
+_SHOWN_FAILURES = 5  # trials whose reasons are printed
 _EXAMPLES = """
 sparring search rl agent=ppo env=cartpole --trials 40 run.name=mine   the space conf/search/ppo.yaml
 sparring search rl agent=dqn search=dqn --seeds 3 --sampler random  mean over three seeds
@@ -64,7 +66,14 @@ def main(arguments: Sequence[str]) -> int:
     with pool.passing_signals():
         pool.run(search.jobs(pool))
     search.release()
-    return conclude(study, root)
+    code = conclude(study, root)
+    if pool.stopping:
+        print(
+            f"The search stopped early. The same command with run.name={root.name} goes on.",
+            file=sys.stderr,
+        )
+        return 130
+    return code
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -256,6 +265,7 @@ def conclude(study: Study, root: Path) -> int:
     states = Counter(trial.state.name for trial in trials)
     counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(states.items()))
     print(f"{len(trials)} trials: {counts}\ntrials: {root / 'trials.csv'}")
+    print(*_failures(root), sep="", end="", file=sys.stderr)
     best = study.best()
     if best is None:
         print("No trial came to its end.", file=sys.stderr)
@@ -265,6 +275,18 @@ def conclude(study: Study, root: Path) -> int:
     print("  " + " ".join(override(key, value) for key, value in best.params.items()))
     print(f"  as a preset: {root / 'best.yaml'}")
     return 0
+
+
+def _failures(root: Path) -> Iterator[str]:
+    """Yield why trials failed, a line for each of the first few."""
+    failed = []
+    for path in sorted(root.glob(f"trial=*/{sweep_job.FILE}")):
+        note = run_folder.read_json(path)
+        if note.get("status") in ("failed", "nan"):
+            failed.append(f"{path.parent.name}: {note['status']}, {note.get('reason')}\n")
+    yield from failed[:_SHOWN_FAILURES]
+    if len(failed) > _SHOWN_FAILURES:
+        yield f"and {len(failed) - _SHOWN_FAILURES} more\n"
 
 
 def _preset(study: Study, best: Any) -> str:

@@ -102,7 +102,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         default=900.0,
         help="seconds after which one is forgotten; default 900",
     )
-    add("--allow-nan", action="store_true", help="accept NaN and infinities as inputs")
+    add("--allow-nan", action="store_true", help="accept NaN and infinities, and answer with them")
     add(
         "--unverified",
         action="store_true",

@@ -50,6 +50,8 @@ def tensorboard(arguments: Sequence[str]) -> list[str]:
     port = _free(chosen.port)
     return [
         sys.executable,
+        "-W",
+        "ignore",  # of other packages' deprecations
         "-m",
         "tensorboard.main",
         "--logdir",

@@ -198,11 +198,14 @@ class _Run:
             print(f"sparring: {error}", file=sys.stderr)
             if self.code == 2:
                 self._leave_nothing(folder)
-        except Exception:
+        except Exception as error:
             self.code = 1
             traceback.print_exc()
+            said = next(iter(str(error).splitlines()), "")
             print(
-                f"sparring: the run failed; the log and the result are in {folder}", file=sys.stderr
+                f"sparring: the run failed: {type(error).__name__}: {said}\n"
+                f"sparring: the log and the result are in {folder}",
+                file=sys.stderr,
             )
         except KeyboardInterrupt:
             self._leave_nothing(folder)

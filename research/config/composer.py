@@ -4,8 +4,10 @@ TensorFlow is not imported here. `research/config/validation.py` looks for mista
 accepts.
 """
 
+import fnmatch
 import importlib.util
 import re
+import shlex
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,9 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import sparring.conf
-from sparring.config import old_spellings
+from sparring.config import hints, old_spellings
+from sparring.config.overrides import quoted
 from sparring.errors import UserError, listed, near
 
+_COMMANDS = ("rl", "gan", "supervised")  # kinds of runs that a command names
+# Groups whose options differ in their keys, and are not collections of values for them
+_HAVE_KEYS = ("actors", "agent", "data", "env", "memory", "model", "network", "task")
 _PARTS = ("base", "limits", "benchmark")  # files beside the primary configs, not configs themselves
 CONF = Path(next(iter(sparring.conf.__path__)))
 
@@ -155,8 +161,16 @@ class Composer:
         )
         chosen = {str(group).partition("@")[0] for group in cfg.hydra.runtime.choices}
         others = set(self.groups()) - chosen
-        lines = [line for line in text.splitlines() if line.partition(":")[0] not in others]
-        return "\n".join(_offered_only(line, cfg.get("offers") or {}) for line in lines)
+        offers = cfg.get("offers") or {}
+        lines = []
+        for line in text.splitlines():
+            group, colon, options = line.partition(": ")
+            if colon and group in offers:
+                line = f"{group}: {', '.join(_offered(group, options.split(', '), offers))}"
+            is_inner = bool(colon) and re.fullmatch(r"\w+/[\w/]+", group) is not None
+            if group not in others and not is_inner:
+                lines.append(line)
+        return "\n".join(lines)
 
     def options(self, group: str) -> list[str]:
         """Return the options of a config group."""
@@ -183,21 +197,32 @@ class Composer:
         text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         group = re.search(r"Could not (?:find|load) '(\S+)/([^'/]+)'", text)
         if group:
-            options = self.options(group[1])
-            if not options:
-                return (
-                    f"{group[1]}={group[2]}: there is no config group {group[1]}. "
-                    f"{listed(self.groups())}"
-                )
-            return (
-                f"{group[1]}={group[2]}: no such option. "
-                f"{old_spellings.hint(group[1], group[2]) or near(group[2], options)}"
-                f"{listed(options)}"
-            )
+            if self.options(group[1]):
+                return self._unknown_option(group[1], group[2])
+            # A slash in what was typed for an option: env=ALE/Pong-v5
+            return self._unknown_option(*f"{group[1]}/{group[2]}".split("/", 1))
         lost = re.search(r"Could not override '(\S+)'", text)
         if lost:
             return self._unknown_key(lost[1], overrides)
         return text
+
+    def _unknown_option(self, group: str, option: str) -> str:
+        options = _offered(group, self.options(group), self._primary().get("offers") or {})
+        if not options:
+            return f"{group}={option}: there is no config group {group}. {listed(self.groups())}"
+        hint = old_spellings.hint(group, option) or near(option, options)
+        if group == "env":
+            hint += hints.environment(option)
+        if group == "data":
+            hint += hints.data(option)
+        return f"{group}={option}: no such option. {hint}{listed(options)}"
+
+    def _primary(self) -> DictConfig:
+        """Return the config without overrides, or an empty one if that cannot be composed."""
+        try:
+            return self.compose([])
+        except UserError:
+            return OmegaConf.create()
 
     def _no_option(self, overrides: Sequence[str]) -> str | None:
         for override in self.parse(overrides):
@@ -212,9 +237,39 @@ class Composer:
     def _unknown_key(self, key: str, overrides: Sequence[str]) -> str:
         choices = [o for o in overrides if self.is_group(o.lstrip("+~").split("=")[0])]
         cfg = self.compose(choices) if choices != list(overrides) else OmegaConf.create()
-        known = [*leaves(cfg), *self.groups()]  # also those from which nothing is chosen
-        text = f"{key}: no such key. {near(key, known)}`--cfg job` lists them all"
+        # Groups from which nothing is chosen are keys too
+        known = [*leaves(cfg), *(group for group in self.groups() if group != key)]
+        known = [name for name in known if not key.startswith(f"{name}.")]
+        hint = hints.synonym(key, known) or self._elsewhere(key, cfg) or near(key, known)
+        text = f"{key}: no such key. {hint}`--cfg job` lists them all"
         return f"{text}; +{key}=... adds one." if _takes_any_key(cfg, key) else f"{text}."
+
+    def _elsewhere(self, key: str, cfg: DictConfig) -> str:
+        """Return which options of the config's groups, or which command, would have a key."""
+        if self.is_group(key):
+            for name in _COMMANDS:
+                if name != self.name and key in Composer(name).compose([]).hydra.runtime.choices:
+                    return f"`sparring {name}` has it. "
+            return ""
+        offers = cfg.get("offers") or {}
+        first = key.partition(".")[0]
+        groups = [str(group) for group in cfg.hydra.runtime.choices if group in _HAVE_KEYS]
+        for group in sorted(groups, key=lambda group: group != first):
+            options = _offered(group, self.options(group), offers)
+            found = [option for option in options if self._has_key(group, option, key)]
+            if found:
+                return f"{' or '.join(f'{group}={option}' for option in found[:3])} has it. "
+        return ""
+
+    def _has_key(self, group: str, option: str, key: str) -> bool:
+        """Return whether the file of an option has a key itself."""
+        loaded = self.loader.repository.load_config(f"{group}/{option}")
+        package = loaded.header.get("package") or group
+        if package != "_global_":
+            if not key.startswith(f"{package}."):
+                return False
+            key = key.removeprefix(f"{package}.")
+        return bool(key in leaves(loaded.config))
 
 
 def _takes_any_key(cfg: DictConfig, key: str) -> bool:
@@ -246,16 +301,20 @@ def _folder(place: str) -> Path | None:
     )
 
 
-def _offered_only(line: str, offers: Mapping[str, Sequence[str]]) -> str:
-    """Return a line "group: a, b" of the help without options for other kinds of runs."""
-    group, colon, options = line.partition(": ")
-    if group not in offers or not colon:
-        return line
-    kept = []
-    for option in options.split(", "):
-        if option in offers[group] or not (CONF / group / f"{option}.yaml").is_file():
-            kept.append(option)
-    return f"{group}: {', '.join(kept)}"
+def _offered(group: str, options: Sequence[str], offers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return those of a group's options that are for this kind of run, and the user's own."""
+    if group not in offers:
+        return list(options)
+    return [
+        option
+        for option in options
+        if is_offered(option, offers[group]) or not (CONF / group / f"{option}.yaml").is_file()
+    ]
+
+
+def is_offered(option: str, offered: Sequence[str]) -> bool:
+    """Return whether an option is among those that a kind of run offers, such as `ppo_*`."""
+    return any(fnmatch.fnmatchcase(option, pattern) for pattern in offered)
 
 
 def leaves(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -278,11 +337,20 @@ def _unreadable(text: str, error: Exception) -> str:
     lines = [
         line.strip() for line in str(error).splitlines() if line.strip() and "hydra.cc" not in line
     ]
-    reason = next((line for line in lines if not line.startswith("Error parsing")), "not a value")
+    reason = next((line for line in lines if not line.startswith("Error parsing")), "")
+    reason = "" if "Exception" in reason else f" ({reason})"  # a name of the parser's own
+    key, _, value = text.partition("=")
     return (
-        f"{text}: cannot be read ({reason}). Close what is open, and quote what holds spaces or "
-        "signs: 'key=\"a, b\"'."
+        f"{text}: cannot be read{reason}. Close what is open; text that holds spaces or signs is "
+        f"quoted: {_shown(key, value)}."
     )
+
+
+def _shown(key: str, value: str) -> str:
+    """Return an override with any text for its value, as it is typed in a shell."""
+    if set(value) & set("\"'\\$"):
+        return shlex.quote(f"{key}={quoted(value)}")
+    return f"'{key}=\"{value}\"'"
 
 
 def _bad_yaml(error: yaml.YAMLError) -> str:

@@ -263,7 +263,7 @@ def _takes(names: Mapping[str, Any]) -> str:
 def instantiate(node: Any) -> Any:
     """Build what a config names.
 
-    A UserError raised on the way is passed on as itself, not wrapped in Hydra's.
+    An error raised on the way is passed on as itself, not wrapped in Hydra's.
     """
     moved_names.update_config(node)
     try:
@@ -273,7 +273,13 @@ def instantiate(node: Any) -> Any:
         for cause in chain:
             if isinstance(cause, UserError):
                 raise _without_places(cause) from None
-        raise _explained(node, error, chain[-1]) from error
+        explained = _explained(node, error, chain[-1])
+        if isinstance(explained, UserError):
+            raise explained from error
+        fault = next((e for e in chain if not isinstance(e, InstantiationException)), error)
+        target = str(error).partition("'")[2].partition("'")[0]
+        fault.add_note(f"while building {target}")
+        raise fault from fault.__cause__
 
 
 def _without_places(error: UserError) -> UserError:

@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparring.config import targets
+from sparring.config import hints, targets
 from sparring.config.bounds import check_limits, is_limit
-from sparring.config.composer import CONF, Composer
+from sparring.config.composer import CONF, Composer, is_offered
 from sparring.errors import UserError, listed, near
 from sparring.storage.run_folder import RunFolder
 
@@ -35,6 +35,7 @@ _READ = (
     "seed",
     "compile",
     "check_first",
+    "check_fit",
     "hparams",
     "tasks",
     "packages",
@@ -247,7 +248,7 @@ def _check_offers(cfg: DictConfig) -> None:
     """Refuse options that another kind of run shares a group with, such as a GAN's networks."""
     for group, offered in (cfg.get("offers") or {}).items():
         option = cfg.hydra.runtime.choices.get(group)
-        if option is None or option in offered:
+        if option is None or is_offered(option, offered):
             continue
         if (CONF / str(group) / f"{option}.yaml").is_file():  # else it is the user's own
             raise UserError(
@@ -270,15 +271,22 @@ def _check_run(run: DictConfig) -> None:
 
 
 def _build_first(configs: Sequence[DictConfig]) -> None:
-    """Build what `check_first` names, once for each different config of it."""
-    built = []
+    """Build what `check_first` names, once for each different config of it, and check its fit."""
+    built: list[tuple[Any, Any]] = []
     for cfg in configs:
+        parts = {}
         for key in cfg.check_first:
             node = OmegaConf.select(cfg, key)
-            if node is not None and node not in built:
-                built.append(node)
+            if node is None:
+                continue
+            found = [part for other, part in built if other == node]
+            if not found:
                 targets.check_arguments({key: OmegaConf.to_container(node, resolve=True)})
-                targets.instantiate(node)
+                found = [targets.instantiate(node)]
+                built.append((node, found[0]))
+            parts[key] = found[0]
+        if cfg.get("check_fit") is not None:
+            targets.instantiate(cfg.check_fit)(cfg, parts)
 
 
 def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:
@@ -348,7 +356,10 @@ def _check_type(defaults: DictConfig, override: Override, text: str) -> str:
         return f"{text.partition('=')[0]}={int(value)}"
     wanted, fits = _wanted(value, default, is_limit(limit))
     if not fits:
-        raise UserError(f"{text}: {key} is {wanted} (its default is {_short(default)}).")
+        hint = hints.whole_number(value) if whole else ""
+        raise UserError(
+            f"{text}: {key} is {wanted} (its default is {_short(default)}). {hint}".strip()
+        )
     return text
 
 

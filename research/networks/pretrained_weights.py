@@ -32,7 +32,12 @@ def locate(weights: str, sha256: str | None) -> Path:
                 f"weights={weights}: an address needs a checksum: give its `sha256` beside it."
             )
         return _fetched(weights, sha256)
-    path = Path(weights).expanduser()
+    try:
+        path = Path(weights).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"weights={weights}: there is no such home: give the file's whole path."
+        ) from error
     if not path.is_file():
         raise UserError(f"weights={weights}: there is no such file.")
     found = sha256_of(path)

@@ -33,9 +33,14 @@ def report(chosen: argparse.Namespace) -> str:
         chosen.baseline,
     )
     curves = {run.folder: read_curves(run.folder) for run in runs if run.settings}
-    out = chosen.out or chosen.folders[0] / discovery.FOLDER
+    out = chosen.out or _default_folder(chosen.folders)
     absent = tables.left_out(runs)
-    notes = [*([absent] if absent else []), *_notes(found, curves, known, maximize, tag)]
+    notes = [
+        *([absent] if absent else []),
+        *_notes(found, curves, known, maximize, tag),
+        *_lengths(analysis),
+        *_best(analysis),
+    ]
     written = _tables(analysis, runs, tag)
     _write(out, chosen.folders, written, notes, analysis, curves, tag)
     shown = [table.markdown(20) for table in written if table.rows and table.name != "runs"]
@@ -114,6 +119,42 @@ def _notes(
     return notes
 
 
+def _default_folder(folders: Sequence[Path]) -> Path:
+    """Return `report/` in the folder, or of several one beside the first that names them all."""
+    if len(folders) == 1:
+        return folders[0] / discovery.FOLDER
+    names = "-".join(folder.resolve().name for folder in folders)
+    return folders[0].resolve().parent / f"{discovery.FOLDER}-{names}"[:100]
+
+
+def _lengths(analysis: Analysis) -> list[str]:
+    """Return a note on each task whose runs were to take different numbers of steps."""
+    notes = []
+    for task in analysis.tasks:
+        lengths: dict[int, list[str]] = {}
+        for group in analysis.groups:
+            for run in group.counted if group.task == task else []:
+                methods = lengths.setdefault(run.steps, [])
+                if group.method not in methods:
+                    methods.append(group.method)
+        if len(lengths) > 1:
+            said = "; ".join(f"{n} of {', '.join(names)}" for n, names in sorted(lengths.items()))
+            notes.append(f"{task}: runs of different lengths are compared, in steps: {said}.")
+    return notes
+
+
+def _best(analysis: Analysis) -> list[str]:
+    """Return a note on the best run of each task."""
+    lines = []
+    for task in analysis.tasks:
+        runs = [run for group in analysis.groups if group.task == task for run in group.counted]
+        if runs:
+            sign = 1.0 if analysis.maximize else -1.0
+            best = max(runs, key=lambda run: sign * (run.score or 0.0))
+            lines.append(f"- {task}: {best.score:.4g}, {best.folder}")
+    return ["\n".join(["Best run:", *lines])] if lines else []
+
+
 def _write(
     out: Path,
     folders: Sequence[Path],
@@ -135,6 +176,7 @@ def _write(
         figures["improvement"] = charts.improvement(analysis)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        tensorboard_page.clear(out)
         for table in written:
             (out / f"{table.name}.csv").write_text(table.csv())
         for name, figure in figures.items():
@@ -145,8 +187,11 @@ def _write(
         raise UserError(
             f"{out}: {error.strerror or error}: the report cannot be written there."
         ) from error
+    files = ["report.md", *(f"{t.name}.csv" for t in written), *(f"{n}.png" for n in figures)]
     pictures = {name: charts.pixels(figure) for name, figure in figures.items()}
-    tensorboard_page.write(out, text, pictures, analysis, curves, tag)
+    # TensorBoard serves no files, so a link to one would be broken there
+    shown = _text(folders, written, notes, analysis, [])
+    tensorboard_page.write(out, shown, pictures, analysis, curves, tag, files)
 
 
 def _text(

@@ -61,19 +61,29 @@ def learning(analysis: Analysis, curves: Mapping[Path, Curves], tag: str) -> Fig
                 continue
             found = band(group, curves, tag, analysis)
             if found is not None:
-                axes.plot(found.steps, found.middle, color=color, linewidth=1.4, label=method)
+                axes.plot(
+                    found.steps,
+                    found.middle,
+                    color=color,
+                    linewidth=1.4,
+                    label=method,
+                    marker=_marker(found.steps),
+                )
                 axes.fill_between(
                     found.steps, found.low, found.high, color=color, alpha=0.2, linewidth=0
                 )
             for run in group.runs:
                 if run.folder in curves:
-                    style = "-" if run.counts else ":"
+                    steps, values = curves[run.folder].of(tag)
                     axes.plot(
-                        *curves[run.folder].of(tag),
+                        steps,
+                        values,
                         color=color,
                         linewidth=0.6,
                         alpha=0.5,
-                        linestyle=style,
+                        linestyle="-" if run.counts else ":",
+                        marker=_marker(steps),
+                        markersize=4,
                     )
         axes.set_title(task, fontsize=9)
         axes.set_xlabel("steps", fontsize=_SMALL)
@@ -145,6 +155,11 @@ def _bars(axes: Axes, estimates: Mapping[str, Estimate], colored: Sequence[str])
         )
         axes.vlines(found.value, place - 0.3, place + 0.3, color="black", linewidth=1.5)
     axes.set_yticks(range(len(names)), names, fontsize=_SMALL)
+
+
+def _marker(steps: np.ndarray) -> str | None:
+    """Return the marker of a curve: a single point has no line that would show it."""
+    return "o" if len(steps) == 1 else None
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:

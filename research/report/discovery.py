@@ -19,8 +19,10 @@ from sparring.storage import settings as storage_settings
 from sparring.storage.run_folder import RunFolder
 from sparring.sweep.job import ENDED_WELL as ENDED
 from sparring.tensorboard.hparams import DECLARATION
+from sparring.training import tensorboard_page
 
-FOLDER = "report"  # folder of a report, not searched for runs
+OWN_EVENTS = ".events.json"  # in a report's folder: what it consists of
+FOLDER = tensorboard_page.SHARED  # folder of a report, not searched for runs
 _INNER = {"checkpoints", "best", FOLDER}  # folders of a run that hold no runs
 _NOT_SETTINGS = (
     "run",
@@ -28,6 +30,7 @@ _NOT_SETTINGS = (
     "limits",
     "packages",
     "check_first",
+    "check_fit",
     "hparams",
     "tasks",
     "strategy",
@@ -116,7 +119,15 @@ def _without_twins(runs: Sequence[Run]) -> list[Run]:
 
 
 def _places(folder: Path) -> Iterator[Path]:
-    for place, inner, files in os.walk(folder):
+    """Yield the folders that look like runs; links are followed, as TensorBoard does."""
+    seen = set()
+    for place, inner, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        is_report = OWN_EVENTS in files and Path(place) != folder
+        if real in seen or is_report:
+            inner.clear()
+            continue
+        seen.add(real)
         inner[:] = sorted(name for name in inner if name not in _INNER and not name.startswith("."))
         events = [name for name in files if name.startswith("events.out.") and name != DECLARATION]
         if events or run_folder.CONFIG in files or run_folder.RESULT in files:

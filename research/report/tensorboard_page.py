@@ -4,8 +4,9 @@ The HParams table of a sweep is written by its runs: a row for each setting, met
 seeds.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy as np
 from sparring.config.overrides import safe
 from sparring.report import charts
 from sparring.report.analysis import Analysis
+from sparring.report.discovery import OWN_EVENTS
 from sparring.storage import atomic, run_folder
 from sparring.tensorboard.event_reader import Curves
+from sparring.tensorboard.hparams import DECLARATION
 from sparring.tensorboard.writer import Writer
-
-_OWN = ".events.json"
 
 
 def write(
@@ -27,12 +28,12 @@ def write(
     analysis: Analysis,
     curves: Mapping[Path, Curves],
     tag: str,
+    files: Sequence[str] = (),
 ) -> None:
     """Write the report into `folder` and each method into a folder below.
 
-    The events of an earlier report are replaced.
+    `files` are the report's other files there, for the next report to replace (`clear`).
     """
-    _clear(folder)
     before = _events(folder)
     descriptions = {f"report/{name}": f"The report's chart of {name}." for name in pictures}
     writer = Writer(
@@ -43,7 +44,7 @@ def write(
     writer.close()
     for method in analysis.methods:
         _write_method(folder / safe(method), method, analysis, curves, tag)
-    _note(folder, before)
+    _note(folder, before, files)
 
 
 def _write_method(
@@ -58,35 +59,38 @@ def _write_method(
     descriptions = {}
     for task in analysis.tasks:
         for end, said in words.items():
-            descriptions[f"band/{task}{end}"] = f"{task}: {said} over seeds."
+            descriptions[f"report/{task}{end}"] = f"{task}: {said} over seeds."
     writer = Writer(folder, descriptions=descriptions)
-    writer.bands({"report": {task: f"band/{task}" for task in analysis.tasks}})
+    writer.bands({"report": {task: f"report/{task}" for task in analysis.tasks}})
     for task in analysis.tasks:
         group = analysis.group(method, task)
         found = charts.band(group, curves, tag, analysis) if group else None
         if found is not None:
             for step, *ends in zip(found.steps, found.middle, found.low, found.high, strict=True):
                 values = zip(("", "/low", "/high"), ends, strict=True)
-                writer.scalars({f"band/{task}{end}": value for end, value in values}, int(step))
+                writer.scalars({f"report/{task}{end}": value for end, value in values}, int(step))
     writer.close()
 
 
-def _clear(folder: Path) -> None:
-    """Remove the events that an earlier report recorded as its own, and nothing else."""
-    for name in run_folder.read_json(folder / _OWN).get("events", []):
+def clear(folder: Path) -> None:
+    """Remove the files that an earlier report recorded as its own, and nothing else."""
+    for name in run_folder.read_json(folder / OWN_EVENTS).get("events", []):
         path = folder / str(name)
-        if (
-            path.name.startswith("events.out.tfevents.")
-            and folder.resolve() in path.resolve().parents
-        ):
+        if folder.resolve() not in path.resolve().parents:
+            continue
+        if path.name.startswith("events.out.tfevents.") or path.suffix in (".md", ".csv", ".png"):
             path.unlink(missing_ok=True)
+        if path.parent != folder:
+            with contextlib.suppress(OSError):  # something else is in it
+                path.parent.rmdir()
 
 
-def _note(folder: Path, before: set[Path]) -> None:
-    """Record which events are this report's, for the next one to replace."""
+def _note(folder: Path, before: set[Path], files: Sequence[str]) -> None:
+    """Record what is this report's, for the next one to replace."""
     own = sorted(str(path.relative_to(folder)) for path in _events(folder) - before)
-    atomic.write_text(folder / _OWN, json.dumps({"events": own}, indent=2) + "\n")
+    atomic.write_text(folder / OWN_EVENTS, json.dumps({"events": [*own, *files]}, indent=2) + "\n")
 
 
 def _events(folder: Path) -> set[Path]:
-    return {*folder.glob("events.out.tfevents.*"), *folder.glob("*/events.out.tfevents.*")}
+    found = {*folder.glob("events.out.tfevents.*"), *folder.glob("*/events.out.tfevents.*")}
+    return {path for path in found if path.name != DECLARATION}  # which is the sweep's

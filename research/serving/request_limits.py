@@ -24,7 +24,8 @@ class Limits:
         seconds: from a request's first byte to its answer.
         idle: seconds in which a connection has to send a request's head, and those in which it may
           stay unused.
-        nonfinite: whether NaN and infinities are accepted as inputs, as TensorFlow Serving does.
+        nonfinite: whether NaN and infinities are accepted as inputs and written in replies, as
+          TensorFlow Serving does.
         sessions: in memory at a time; further ones are asked to come again.
         session_idle: seconds after which an unused session is forgotten.
     """

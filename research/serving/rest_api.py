@@ -259,11 +259,22 @@ def _is_base64(node: Any) -> bool:
     return isinstance(node, dict) and node.keys() == {"b64"} and isinstance(node["b64"], str)
 
 
-def reply(outputs: Mapping[str, np.ndarray], rows: bool) -> bytes:
+def reply(outputs: Mapping[str, np.ndarray], rows: bool, finite: bool = True) -> bytes:
     """Return the body of a reply to outputs, in rows or columns.
 
     A float32 is written as the shortest double that is equal to it, so nothing is lost.
+
+    Raises:
+        Refusal: the outputs have no rows in common; or `finite`, and a number is NaN or infinite,
+          for which JSON has no word.
     """
+    for name, array in outputs.items() if finite else ():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise Refusal(
+                "INTERNAL",
+                f"{name}: the model's answer to these inputs is NaN or infinite, which JSON cannot "
+                "say",
+            )
     lists = {name: _values(name, array) for name, array in outputs.items()}
     if not rows:
         return _dump("outputs", next(iter(lists.values())) if len(lists) == 1 else lists)

@@ -139,10 +139,11 @@ class Service:
         else:
             outputs, step = await self.sessions.step(servable, signature, arrays, query)
             headers["X-Session-Step"] = str(step)
+        finite = not self.limits.nonfinite
         if sum(array.nbytes for array in outputs.values()) <= _LARGE:
-            text = rest_api.reply(outputs, query.rows)
+            text = rest_api.reply(outputs, query.rows, finite)
         else:
-            text = await asyncio.to_thread(rest_api.reply, outputs, query.rows)
+            text = await asyncio.to_thread(rest_api.reply, outputs, query.rows, finite)
         return web.Response(body=text, content_type="application/json", headers=headers)
 
     def _read(self, servable: Servable, body: bytes) -> tuple[rest_api.Query, Signature, Arrays]:

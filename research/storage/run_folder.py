@@ -34,6 +34,7 @@ _FREE = (
     "actors",
     "hparams",
     "check_first",
+    "check_fit",
     "limits",
     "packages",
     "tasks",
@@ -69,7 +70,7 @@ class RunFolder:
         """Return the config the run was started with."""
         path = self.path / CONFIG
         if not path.is_file():
-            raise UserError(f"{self.path} is not a run's folder: it has no {CONFIG}.")
+            raise UserError(f"{self.path} is not a run's folder: {self._contents()}")
         try:
             cfg = OmegaConf.load(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -78,6 +79,14 @@ class RunFolder:
             raise UserError(f"{path} is not a run's config.")
         moved_names.update_config(cfg)
         return cfg
+
+    def _contents(self) -> str:
+        """Return what a folder without a config is, and what to name in its place."""
+        runs = sorted(path.parent for path in self.path.glob(f"*/{CONFIG}"))
+        if not runs:
+            return f"it has no {CONFIG}."
+        kind = "it is a sweep" if (self.path / SWEEP).is_file() else "it is a folder"
+        return f"{kind} of {len(runs)} runs. Name one of them, such as {runs[0]}."
 
     def begin(self, cfg: DictConfig) -> None:
         """Write the run's config, or compare it with the one that is there.

@@ -5,6 +5,7 @@ They replace Hydra's own defaults, `basic`, so any other launcher or sweeper is 
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ class Processes(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         root = Path(str(self.config.hydra.sweep.dir)).absolute()
         if OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"] == _SUBDIR:  # type: ignore[index,call-overload]
-            self.sweep.plan(root, list(self._names(job_overrides, initial_job_idx)))
+            names = list(self._names(job_overrides, initial_job_idx))
+            self.sweep.plan(root, names, _count_tasks(job_overrides, self.config.tasks))
         made: list[Job] = []
 
         def jobs() -> Iterator[Job]:
@@ -90,6 +92,16 @@ class Processes(Launcher):
             cfg.hydra.job.id = f"{number}"
             cfg.hydra.job.num = number
         return self.sweep.job(cfg, cfg.hydra, root / str(cfg.hydra.sweep.subdir))
+
+
+def _count_tasks(job_overrides: Sequence[Sequence[str]], parts: Sequence[str]) -> int:
+    """Return how many tasks the jobs have: different values of the `parts` of their configs."""
+    found = set()
+    for overrides in job_overrides:
+        keys = [text.lstrip("+~").partition("=")[0] for text in overrides]
+        tops = [re.split(r"[./@]", key)[0] for key in keys]
+        found.add(tuple(t for t, top in zip(overrides, tops, strict=True) if top in parts))
+    return len(found)
 
 
 def _returned(job: Job, overrides: Sequence[str]) -> JobReturn:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -26,8 +27,18 @@ from sparring.storage import atomic, run_folder
 FILE = "job.json"
 OUTPUT = "output.log"
 ENDED_WELL = ("finished", "target")
+_MESSAGE = re.compile(r"\S+ \S+ [A-Z]+ (.+)")  # of a line of the log: date, time, level, message
 _SHOWN_LINES = 5  # number of lines kept of a failed job's log
-_NAMES_ONLY = ("hydra", "limits", "packages", "check_first", "hparams", "tasks", "offers")
+_NAMES_ONLY = (
+    "hydra",
+    "limits",
+    "packages",
+    "check_first",
+    "check_fit",
+    "hparams",
+    "tasks",
+    "offers",
+)
 
 
 @dataclass
@@ -148,9 +159,19 @@ class Job:
         )
 
     def progress(self) -> str:
-        """Return the newest line of the job's log."""
-        lines = _tail(self.folder / run_folder.LOG)
-        return lines[-1].partition(" INFO ")[2] or lines[-1] if lines else "starting"
+        """Return the newest message of the job's log since it was started, else its phase."""
+        if not self._is_newer(run_folder.CONFIG):
+            return "loading TensorFlow"
+        lines = _tail(self.folder / run_folder.LOG) if self._is_newer(run_folder.LOG) else []
+        messages = [found[1] for found in map(_MESSAGE.match, lines) if found]
+        return messages[-1] if messages else "building, then compiling"
+
+    def _is_newer(self, name: str) -> bool:
+        """Return whether the job has written a file since it was started."""
+        try:
+            return (self.folder / name).stat().st_mtime >= self.started
+        except OSError:
+            return False
 
     def write(self) -> None:
         """Write job.json, unless the disk refuses."""

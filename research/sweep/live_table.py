@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sparring.sweep.job import Job
+from sparring.training.schedule import duration
 
 _ROWS = 30  # largest number of running jobs shown
 
@@ -61,7 +62,7 @@ class LiveTable:
         )
         value = job.objective()
         result = f", {job.result()['objective']['name']} {value:.4g}" if value is not None else ""
-        took = f" in {_duration(job.seconds)}" if how != "before" else ""
+        took = f" in {duration(job.seconds)}" if how != "before" else ""
         lines = [
             f"{number} {job.name}: {said}{took}{result}{': ' if job.reason else ''}{job.reason}"
         ]
@@ -83,7 +84,7 @@ class LiveTable:
 
         grid = Grid(box=None, padding=(0, 2, 0, 0))
         for job in list(running)[:_ROWS]:
-            cells = (job.name, _duration(time.time() - job.started), job.progress()[:120])
+            cells = (job.name, duration(time.time() - job.started), job.progress()[:120])
             grid.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells))
         self._live.update(Group(grid, self._summary(len(list(running)))))
 
@@ -97,16 +98,10 @@ class LiveTable:
         trained = done - self.counts["done before"]
         if trained and self.total and running:
             parts.append(
-                f"about {_duration(self._seconds / trained * (self.total - done) / running)} left"
+                f"about {duration(self._seconds / trained * (self.total - done) / running)} left"
             )
         return ", ".join(parts)
 
     def _number(self, job: Job) -> str:
         number = self._numbers.setdefault(job.name, len(self._numbers) + 1)
         return f"[{number}{f'/{self.total}' if self.total else ''}]"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -72,9 +72,9 @@ class Sweep:
         from sparring.tensorboard.hparams import declare_hparams
 
         self.root = folder.parent
-        values = {k: [v] for k, v in tensorboard_page.hparams(cfg).items()}
-        with _locked(folder.parent):
-            declare_hparams(folder.parent, values, tensorboard_page.HPARAM_METRICS)
+        found = tensorboard_page.hparams(cfg, hydra_config.runtime.choices)
+        values = {key: [value] for key, value in found.items()}
+        declare_hparams(folder.parent / tensorboard_page.SHARED, values, {})
         kept = [
             o
             for o in hydra_config.overrides.hydra
@@ -84,8 +84,11 @@ class Sweep:
         arguments = [*overrides, "hydra.mode=RUN", f"hydra.run.dir={quoted(str(folder))}"]
         return Job(folder, self.command, arguments, sweep_job.hashed(cfg))
 
-    def plan(self, root: Path, names: Sequence[str]) -> None:
-        """Write the list of jobs at the sweep's root, so that unstarted ones are known too."""
+    def plan(self, root: Path, names: Sequence[str], tasks: int = 1) -> None:
+        """Write the list of jobs at the sweep's root, so that unstarted ones are known too.
+
+        `tasks` is how many tasks they have.
+        """
         path = root / run_folder.SWEEP
         self.root = root
         self.names = set(names)
@@ -94,12 +97,15 @@ class Sweep:
                 old = list(json.loads(path.read_text())["jobs"])
             except (OSError, ValueError, KeyError, TypeError):
                 old = []
-            content = {"jobs": list(dict.fromkeys([*old, *names]))}
+            content = {"jobs": list(dict.fromkeys([*old, *names])), "tasks": tasks}
             with contextlib.suppress(OSError):
                 atomic.write_text(path, json.dumps(content, indent=2) + "\n")
 
     def conclude(self) -> int:
-        """Print how the jobs ended, the failed ones with their reasons; return the exit code."""
+        """Print how the jobs ended, the failed ones with their reasons; return the exit code.
+
+        It is 1 if jobs failed, else 130 if some were stopped or not begun, else 0.
+        """
         if self.root is None:
             return 0
         ended = [(path.parent, note) for path, note in self._notes()]
@@ -112,7 +118,8 @@ class Sweep:
             f"results: sparring report {self.root}\ncurves:  sparring tensorboard {self.root}",
             flush=True,
         )
-        if self.stopped or of:
+        stopped = self.stopped or bool(of) or counts["stopped"] > 0
+        if stopped:
             print(
                 f"The sweep stopped early. The same command with run.name={self.root.name} goes "
                 "on.",
@@ -124,7 +131,9 @@ class Sweep:
                 *(f"    {line}" for line in note["lines"]),
             ]
             print(*lines, sep="\n", file=sys.stderr)
-        return 1 if failed else 0
+        if failed:
+            return 1
+        return 130 if stopped else 0
 
     def _notes(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield the job.json files of this sweep, with their content.

@@ -1,9 +1,11 @@
 """TensorBoard's HParams table: settings and final metrics of runs, and a sweep's list of both."""
 
+import contextlib
+import fcntl
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +72,30 @@ def declare_hparams(
     earlier sweep at the same root are kept.
 
     Args:
-        root: the folder that holds the sweep's runs.
+        root: the folder that holds the sweep's runs, or one beside them. TensorBoard shows it as a
+            run.
         values: every setting, as a dotted key, and the values it takes in the sweep. Settings that
             differ come first.
         metrics: tag and description of the metrics to show.
     """
     root.mkdir(parents=True, exist_ok=True)
-    path = root / DECLARATION
+    with _locked(root):
+        _declare(root / DECLARATION, values, metrics)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against other processes that declare there, where its disk has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _declare(path: Path, values: Mapping[str, Iterable[Any]], metrics: Mapping[str, str]) -> None:
     old = _declared(path) if path.exists() else api_pb2.Experiment()
     settings = {info.name: info for info in old.hparam_infos}
     for name, several in values.items():

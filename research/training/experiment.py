@@ -14,7 +14,7 @@ from sparring.distribute.cluster import Process
 from sparring.errors import UserError
 from sparring.storage import run_folder, settings
 from sparring.storage.run_folder import RunFolder
-from sparring.training import tensorboard_page
+from sparring.training import faults, tensorboard_page
 
 _log = logging.getLogger("sparring")
 
@@ -102,6 +102,7 @@ def _at_work(run: RunFolder, process: Process) -> Iterator[None]:
             from sparring.distribute import consensus
 
             stack.enter_context(consensus.lost_workers_named())
+        stack.enter_context(faults.explained())
         yield
 
 
@@ -118,6 +119,8 @@ def _tell_where(run: RunFolder) -> None:
     print(
         f"results: {run.path / run_folder.RESULT}\ncurves:  sparring tensorboard {run.path.parent}"
     )
+    if run.outcome.status == "stopped":
+        print(f"It was stopped. The same command with run.name={run.path.name} goes on.")
     if run.outcome.status == "nan" or run.outcome.unsaved:
         error = UserError(run.outcome.message)
         error.exit_code = 1
@@ -169,6 +172,8 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     schedule = Schedule(
         run.steps, run.log_every, run.evaluate_every, run.checkpoint_every, run.keep, run.target
     )
+    if process.is_chief:
+        _tell_of_long_intervals(run)
     workers = SingleWorker()
     if process.is_one_of_several:
         workers = Workers(strategy, process.is_chief)
@@ -181,6 +186,14 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     if process.is_chief:
         tensorboard_page.describe(folder, cfg, trainer)
     return loop
+
+
+def _tell_of_long_intervals(run: DictConfig) -> None:
+    """Say what happens only once in a run that is shorter than its intervals."""
+    long = [key for key in ("evaluate_every", "log_every") if run[key] > run.steps]
+    if long:
+        said = " and ".join(f"run.{key}={run[key]}" for key in long)
+        _log.info("%s: longer than the run, of %d steps: once, at its end.", said, run.steps)
 
 
 def _initialize(cfg: DictConfig, loop: Any) -> None:

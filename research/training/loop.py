@@ -13,6 +13,7 @@ from sparring.distribute.consensus import SingleWorker
 from sparring.errors import UserError
 from sparring.processes import activity
 from sparring.processes.signals import Interrupt, StoppedError
+from sparring.storage import run_folder
 from sparring.storage.checkpoints import Checkpoints, SaveFailed
 from sparring.tensorboard.writer import SilentWriter, Writer
 from sparring.training import finite, tensorboard_page
@@ -128,7 +129,9 @@ class TrainingLoop:
         parts = [*trainer.timings(), *self._since_log]
         descriptions = {**_time_descriptions(trainer.unit, parts), **trainer.descriptions}
         self.writer = Writer(self.folder, descriptions=descriptions, resume_step=self.log.handled)
-        self.writer.layout(trainer.charts)
+        # One chart would mix the runs of a sweep over several tasks: its report has one for each
+        if run_folder.read_json(self.folder.parent / run_folder.SWEEP).get("tasks", 1) == 1:
+            self.writer.layout(trainer.charts)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

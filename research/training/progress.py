@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from sparring.training.schedule import duration
+
 _log = logging.getLogger("sparring")
 _LINE_SECONDS = 10.0  # without a terminal, a line this often
 
@@ -40,7 +42,8 @@ class Terminal(logging.StreamHandler):
 def headline(trainer: Any) -> tuple[str, ...]:
     """Return the tags beside the progress bar: the objective, and those of the first chart."""
     charts = [tags for titles in trainer.charts.values() for tags in titles.values()]
-    return tuple(dict.fromkeys([trainer.objective, *(charts[0] if charts else [])]))
+    first = [tag.removesuffix("$") for tag in (charts[0] if charts else [])]
+    return tuple(dict.fromkeys([trainer.objective, *first]))
 
 
 class Progress:
@@ -85,14 +88,25 @@ class Progress:
             self._bar.update(self._task, completed=step, description=self._text("/s"))
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()
-            _log.info("step %d of %d, %s", step, self._total, self._text(f" {self._unit}/s"))
+            _log.info("%s", self._line(step))
 
     def show(self, values: Mapping[str, float], rate: float | None) -> None:
         """Newer scalars, and the steps per second if they are known."""
         self._values |= values
         self._rate = self._rate if rate is None else rate
 
+    def _line(self, step: int) -> str:
+        """Return a line of the log: how far it is, how fast, how long it will take, scalars."""
+        percent = min(100, int(100 * step / self._total))
+        parts = [f"step {step} of {self._total} {self._unit} ({percent}%)"]
+        if self._rate:
+            left = max(0, self._total - step) / self._rate
+            parts += [f"{self._rate:,.0f}/s", f"{duration(left)} left"]
+        return ", ".join([*parts, *self._scalars()])
+
     def _text(self, per_second: str) -> str:
-        parts = [self._unit if self._rate is None else f"{self._rate:,.0f}{per_second}"]
-        parts += [f"{tag} {self._values[tag]:.4g}" for tag in self._shown if tag in self._values]
-        return ", ".join(parts)
+        rate = self._unit if self._rate is None else f"{self._rate:,.0f}{per_second}"
+        return ", ".join([rate, *self._scalars()])
+
+    def _scalars(self) -> list[str]:
+        return [f"{tag} {self._values[tag]:.4g}" for tag in self._shown if tag in self._values]

@@ -35,3 +35,10 @@ class Every:
     def following(self, step: int) -> int:
         """Return the next step after `step` at which it becomes due."""
         return (step // self.interval + 1) * self.interval
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,5 +1,6 @@
 """Compile modes of a step: XLA, a plain graph, or eager."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from sparring.errors import UserError
+from sparring.xla import native_log
 
 MODES = ("auto", "xla", "graph", "eager")
 
@@ -40,9 +42,18 @@ def function(python_function: Callable[..., Any], mode: str) -> Callable[..., An
     """
     if mode == "eager":
         return python_function
+    if mode == "xla":
+        _have_xla_say_that_it_compiles()
     return tf.function(
         python_function, jit_compile=True if mode == "xla" else None, autograph=False
     )
+
+
+@functools.cache
+def _have_xla_say_that_it_compiles() -> None:
+    """Have XLA say so, which it does once in a process, where nobody sees it."""
+    with native_log.held_back(), tf.init_scope():
+        tf.function(lambda: tf.constant(0.0) + 1.0, jit_compile=True)()
 
 
 class CachedCall:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
+from sparring.errors import UserError
+
 
 class Means(tf.Module):
     """Sums and weights of named scalars. Pure inside a loop: `total = means.add(total, {...})`."""
@@ -26,11 +28,15 @@ class Means(tf.Module):
         Names not given are unchanged.
 
         Raises:
-            ValueError: a name was not declared.
+            UserError: a name was not declared.
         """
         unknown = sorted(set(values) - set(self.names))
         if unknown:
-            raise ValueError(f"no mean was declared for {unknown}; declared: {list(self.names)}")
+            raise UserError(
+                f"{unknown[0]}: a scalar that nothing describes. Add it to the `descriptions` of "
+                "the agent or trainer that returns it: "
+                f"descriptions = {{**Base.descriptions, {unknown[0]!r}: 'What it measures.'}}."
+            )
         pairs = [_pair(values.get(name, (0.0, 0.0))) for name in self.names]
         sums, weights = zip(*pairs, strict=True)
         return total + tf.stack([tf.stack(sums), tf.stack(weights)])

@@ -347,3 +347,10 @@ def of_supervised(cfg: DictConfig) -> tuple[int, list[str]]:
     few = [f"data.{k}=300" for k in ("train", "test") if k in cfg.data]
     before = ["model.torso.steps=64"] if "steps" in cfg.model.get("torso", {}) else []
     return 16, [*few, *before, "trainer.batch_size=8", "trainer.evaluation.batch_size=50"]
+
+
+@pytest.mark.parametrize("memory", ["lstm", "gru"])
+def test_a_memory_divides_the_environments_by_default(memory: str) -> None:
+    cfg = Composer("rl").compose(["agent=ppo", f"memory={memory}"])
+    assert cfg.agent.memory.cell == memory
+    assert cfg.trainer.num_envs % cfg.trainer.minibatches == 0

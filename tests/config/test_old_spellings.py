@@ -29,8 +29,3 @@ def test_an_old_spelling_in_a_file_is_named_with_the_new_one():
         UserError, match=r"env=memory: no such option\. env=memory is env=recall now"
     ):
         Composer("rl").compose(["env=memory"])
-
-
-def test_help_lists_the_options_of_this_kind_of_run():
-    line = next(x for x in Composer("gan").help([]).splitlines() if x.startswith("network: "))
-    assert line == "network: dcgan, gan_mlp, projected"

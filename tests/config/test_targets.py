@@ -224,6 +224,6 @@ def test_a_line_for_people_arrives_as_itself_and_a_fault_with_its_traceback():
     inner = {"_target_": f"{HERE}.failing", "value": 7}
     with pytest.raises(UserError, match=r"^7 is too many$"):
         targets.instantiate(OmegaConf.create({"_target_": f"{HERE}.Base", "size": inner}))
-    with pytest.raises(Exception, match="faulty") as fault:
+    with pytest.raises(TypeError, match="unsupported operand") as fault:
         targets.instantiate(OmegaConf.create({"_target_": f"{HERE}.faulty", "value": 7}))
-    assert not isinstance(fault.value, UserError)
+    assert fault.value.__notes__ == [f"while building {HERE}.faulty"]

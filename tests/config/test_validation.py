@@ -44,6 +44,14 @@ EARLY = {
     ),
     "key of another part": (["agent.num_envs=2"], r"Did you mean trainer.num_envs\?"),
     "mistyped group": (["agnt=ppo"], r"agnt: no such key. Did you mean agent\?"),
+    "actions the agent does not take": (
+        ["-m", "agent=ppo,double_dqn", "env=gymnasium", "env.id=Pendulum-v1"],
+        "DQN chooses one of a list .*use agent=ppo",
+    ),
+    "memory the agent cannot have": (
+        ["agent=dqn", "memory=lstm", "env=gymnasium", "env.id=CartPole-v1"],
+        "agent.memory: DQN learns",
+    ),
     "mistyped group that is off": (["memry=lstm"], r"memry: no such key. Did you mean memory\?"),
     "group for a key": (
         ["agent=pp0"],

@@ -175,6 +175,7 @@ def test_a_file_that_is_not_meant_not_there_or_no_weights_is_one_line(small, tmp
             f"is not the file that was meant: its SHA-256 is {digest}",
         ),
         ({"weights": str(tmp_path / "none.h5")}, "there is no such file"),
+        ({"weights": "~nobody_of_this_name/none.h5"}, "there is no such home"),
         ({"weights": str(tmp_path / "text.h5")}, "holds no weights by layer"),
     ):
         with pytest.raises(UserError, match=said) as caught:

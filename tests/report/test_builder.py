@@ -4,6 +4,7 @@ may lose.
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -151,10 +152,12 @@ def test_tensorboard_has_bands_tables_and_charts(reported):
     } <= set(board.Tags()["tensors"])
     ((_, text),) = points(out, "report")
     assert "the wheel came off" in text.item().decode()
+    assert "![" not in text.item().decode()  # TensorBoard has no files to show
+    assert "![curves](curves.png)" in (out / "report.md").read_text()
     methods = {path.name: path for path in out.iterdir() if path.is_dir()}
     assert methods.keys() == {"ppo", "dqn"}
     curve, low, high = (
-        dict(points(methods["ppo"], f"band/cartpole{end}")) for end in ("", "/low", "/high")
+        dict(points(methods["ppo"], f"report/cartpole{end}")) for end in ("", "/low", "/high")
     )
     assert curve[500] == pytest.approx(11.5)
     assert curve[100] == pytest.approx(11.5 / 5)
@@ -163,8 +166,8 @@ def test_tensorboard_has_bands_tables_and_charts(reported):
     (category,) = layout_pb2.Layout.FromString(layout.item()).category
     series = {chart.title: chart.margin.series[0] for chart in category.chart}
     assert (series["cartpole"].value, series["cartpole"].lower) == (
-        "band/cartpole",
-        "band/cartpole/low",
+        "report/cartpole",
+        "report/cartpole/low",
     )
     # Rows are the runs' alone
     assert not any(tag.startswith("_hparams_") for tag in board.Tags()["tensors"])
@@ -209,6 +212,63 @@ def test_a_second_report_replaces_the_first_and_finds_no_runs_in_it(folder, repo
     theirs.touch()
     report.main([str(folder), "--draws", "50"])
     assert theirs.exists()  # what another put there stays
+
+
+def test_what_an_earlier_report_left_and_this_one_does_not_write_goes(tmp_path):
+    root = fake_runs.sweep(tmp_path / "s", {"ppo": 10.0, "dqn": 12.0}, ["cartpole"], 2)
+    report.main([str(root), "--draws", "20"])
+    assert (root / "report" / "improvement.png").exists()
+    (root / "report" / "mine.txt").touch()
+    for path in root.glob("agent=dqn*"):
+        shutil.rmtree(path)
+    report.main([str(root), "--draws", "20"])
+    left = {path.name for path in (root / "report").iterdir() if "events" not in path.name}
+    assert left == {"all", "curves.png", "mine.txt", "report.md", "results.csv", "runs.csv"}
+
+
+def test_several_sweeps_have_a_report_of_their_own(tmp_path):
+    a = fake_runs.sweep(tmp_path / "a", {"ppo": 10.0}, ["cartpole"], 2)
+    b = fake_runs.sweep(tmp_path / "b", {"dqn": 12.0}, ["cartpole"], 2)
+    report.main([str(a), "--draws", "20"])
+    before = (a / "report" / "report.md").read_bytes()
+    report.main([str(a), str(b), "--draws", "20"])
+    assert (a / "report" / "report.md").read_bytes() == before
+    assert (tmp_path / "report-a-b" / "report.md").exists()
+    assert len(discovery.find([tmp_path]).runs) == 4
+    assert discovery.find([tmp_path]).foreign == []
+
+
+def test_links_to_runs_are_followed_and_loops_end(tmp_path):
+    root = fake_runs.sweep(tmp_path / "s", {"ppo": 10.0}, ["cartpole"], 2)
+    links = tmp_path / "links"
+    links.mkdir()
+    for number, run in enumerate(sorted(root.iterdir())):
+        (links / f"run{number}").symlink_to(run)
+    (links / "loop").symlink_to(links)
+    assert [run.folder.name for run in discovery.find([links]).runs] == ["run0", "run1"]
+    assert len(discovery.find([tmp_path]).runs) == 2  # each once, by whichever name
+
+
+def test_different_lengths_and_the_best_run_are_said(tmp_path, capsys):
+    short = fake_runs.run(tmp_path / "s/seed=0", 0, [1.0, 2.0], PPO)
+    fake_runs.run(tmp_path / "s/seed=1", 1, [1.0, 3.0, 2.5], PPO)
+    report.main([str(tmp_path / "s"), "--draws", "20"])
+    said = capsys.readouterr().out
+    assert "cartpole: runs of different lengths are compared, in steps: 200 of all; 300" in said
+    assert f"Best run:\n- cartpole: 2.5, {short.parent / 'seed=1'}" in said
+    fake_runs.run(tmp_path / "t/seed=0", 0, [1.0, 2.0], PPO)
+    report.main([str(tmp_path / "t"), "--draws", "20"])
+    assert "different lengths" not in capsys.readouterr().out
+
+
+def test_a_run_of_one_evaluation_is_seen_in_its_chart(tmp_path):
+    fake_runs.run(tmp_path / "s/seed=0", 0, [5.0], PPO)
+    found = discovery.find([tmp_path / "s"]).runs
+    analysis = Analysis(groups(found), True, Bootstrap(0, 20))
+    (axes,) = charts.learning(
+        analysis, {run.folder: read_curves(run.folder) for run in found}, fake_runs.TAG
+    ).axes
+    assert [line.get_marker() for line in axes.lines] == ["o", "o"]
 
 
 def test_the_same_seed_gives_the_same_report(folder, tmp_path):

@@ -44,15 +44,9 @@ def expected(sweep: Path) -> Expected:
         scalars=["eval/episode_return", "eval/episode_return_sampled", "eval/episode_length"],
         videos=["eval/episode"],
         texts=["config"],
-        charts=[
-            "evaluation and training",
-            "length",
-            "losses",
-            "norms",
-            "losses",
-        ],  # the two agents' losses differ
-        settings=["optimizer.learning_rate", "agent.discount", "env.name"],
-        metric="hparam/objective",
+        charts=["evaluation and training", "length", "losses", "norms"],
+        settings=["agent", "optimizer.learning_rate", "agent.discount", "env"],
+        metric="final/episode_return",
         rows=2,  # an agent each: seeds are averaged
     )
 

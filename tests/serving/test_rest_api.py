@@ -98,6 +98,20 @@ def test_what_does_not_fit_is_refused_with_its_reason(content, specs, said):
     assert said in refused(content, specs)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rows", [True, False])
+def test_an_answer_that_json_cannot_say_is_an_error_with_a_code(number, rows):
+    outputs = {"word": np.array([b"a"], object), "y": np.array([[1.0, number]], np.float32)}
+    with pytest.raises(Refusal, match=r"y: the model's answer .* NaN or infinite") as caught:
+        rest_api.reply(outputs, rows)
+    assert caught.value.code == 500
+
+
+def test_nan_is_answered_where_it_is_allowed():
+    found = rest_api.reply({"y": np.array([np.nan, np.inf])}, True, finite=False)
+    assert found == b'{"predictions":[NaN,Infinity]}'
+
+
 def test_nan_passes_where_it_is_allowed():
     found = read({"instances": [[float("nan"), float("-inf")]]}, [X], finite=False)["x"]
     np.testing.assert_array_equal(found, [[np.nan, -np.inf]])
@@ -193,7 +207,7 @@ def test_bytes_that_are_no_json_are_refused(body):
 @given(st.lists(st.floats(width=32), min_size=1, max_size=5))
 def test_numbers_come_back_to_the_bit(numbers):
     array = np.array(numbers, np.float32)
-    found = json.loads(rest_api.reply({"y": array}, rows=True))["predictions"]
+    found = json.loads(rest_api.reply({"y": array}, rows=True, finite=False))["predictions"]
     np.testing.assert_array_equal(np.array(found, np.float32), array)
 
 
@@ -209,8 +223,5 @@ def test_replies_have_names_where_there_are_several_outputs():
         "predictions": [{"b64": "AP8="}, {"b64": "YWI="}]
     }
     assert json.loads(rest_api.reply({"word": data[1:]}, True)) == {"predictions": ["ab"]}
-    assert (
-        rest_api.reply({"y": np.array([np.nan, np.inf])}, True) == b'{"predictions":[NaN,Infinity]}'
-    )
     with pytest.raises(Refusal, match="no batch dimension in common"):
         rest_api.reply({"a": np.zeros(2), "b": np.zeros(3)}, True)

@@ -45,15 +45,28 @@ def result(folder: Path) -> dict:
 
 
 def test_hparams_are_settings_without_seeds_and_what_they_refer_to():
-    assert tensorboard_page.hparams(config()) == {
-        "agent._target_": "sparring.agents.ppo.PPO",
+    settings = {
         "agent.clip._target_": "Linear",
         "agent.clip.end": 0,
         "agent.kl": None,
-        "trainer._target_": "sparring.agents.training.on_policy.OnPolicyTrainer",
+        "trainer._target_": "OnPolicyTrainer",
         "trainer.epochs": 4,
-        "env.name": "CartPole-v1",
     }
+    chosen = tensorboard_page.hparams(config(), {"agent": "ppo", "env": "gymnasium"})
+    assert chosen == {**settings, "agent": "ppo", "env": "CartPole-v1"}
+    # Without choices, as from Python, classes are called by their names
+    plain = config(**{"env.id": "null", "env._target_": "my.envs.Maze"})
+    assert tensorboard_page.hparams(plain, {}) == {
+        **settings,
+        "agent._target_": "PPO",
+        "env": "Maze",
+    }
+    assert tensorboard_page.hparams(plain, {"env": "maze"})["env"] == "maze"
+
+
+def test_the_metric_of_the_table_is_named_like_the_objective():
+    assert list(tensorboard_page.final_metric("eval/episode_return")) == ["final/episode_return"]
+    assert list(tensorboard_page.final_metric("gan/fid")) == ["final/gan/fid"]
 
 
 def test_a_folder_keeps_to_its_config(tmp_path):
@@ -73,6 +86,21 @@ def test_a_folder_keeps_to_its_config(tmp_path):
     assert RunFolder(tmp_path / "a").read_config().seed == 3
     with pytest.raises(UserError, match=r"run\.resume=never, and .* holds a run already"):
         RunFolder(tmp_path / "a").begin(config(**{"run.resume": "never"}))
+
+
+def test_a_sweep_is_called_one_and_its_runs_are_offered(tmp_path):
+    with pytest.raises(UserError, match=r"not a run's folder: it has no config.yaml"):
+        RunFolder(tmp_path).read_config()
+    for seed in (1, 0):
+        RunFolder(tmp_path / f"seed={seed}").begin(config())
+    offered = f"of 2 runs. Name one of them, such as {tmp_path / 'seed=0'}."
+    with pytest.raises(UserError, match="it is a folder") as error:
+        RunFolder(tmp_path).read_config()
+    assert str(error.value).endswith(offered)
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match="it is a sweep") as error:
+        RunFolder(tmp_path).read_config()
+    assert RunFolder(tmp_path / "seed=0").read_config().seed == 3  # as was advised
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):

@@ -52,7 +52,7 @@ def test_a_sweep_has_a_plan_a_folder_for_each_job_and_an_end(tmp_path):
     done = sparring(tmp_path, "rl", *SWEEP, "hydra.launcher.jobs=2")
     assert done.returncode == 1, done.stderr
     names = [f"agent={agent},seed={seed}" for agent in ("ppo", "dqn") for seed in (0, 1)]
-    assert json.loads((tmp_path / "runs/s/sweep.json").read_text()) == {"jobs": names}
+    assert json.loads((tmp_path / "runs/s/sweep.json").read_text()) == {"jobs": names, "tasks": 1}
     notes = {
         name: json.loads((tmp_path / "runs/s" / name / "job.json").read_text()) for name in names
     }
@@ -109,7 +109,7 @@ def test_fail_fast_and_retries_come_from_the_command_line(tmp_path):
 def test_a_suite_is_a_sweep(tmp_path):
     done = sparring(tmp_path, "gan", "experiment=gan_toy", "seed=0,2", "hydra.launcher.jobs=4")
     assert done.returncode == 0, done.stderr
-    found = sorted(path.name for path in (tmp_path / "runs/gan_toy").iterdir() if path.is_dir())
+    found = sorted(path.name for path in (tmp_path / "runs/gan_toy").glob("experiment=*"))
     ways = ("", "_non_saturating", "_pacgan", "_wgan_gp")
     assert found == sorted(
         f"experiment=gan_{e}{way},seed={s}"

@@ -16,6 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from tensorboard.plugins.hparams import metadata
 
 from sparring.config.overrides import job_name, quoted
+from sparring.sweep import hydra_plugins
+from sparring.sweep import sweep as sweep_module
+from sparring.sweep.job import Job
 from tests.helpers import runs
 from tests.helpers.board import loaded
 
@@ -29,6 +32,7 @@ SWEEP = (
     "env.id=Pendulum-v1,CartPole-v1,parts:FallingApart",
     "env=gymnasium",
     "agent=dqn",
+    "~check_fit",  # which would refuse Pendulum before the sweep begins
     "run.name=s",
     "debug=smoke",
     "compile=graph",
@@ -124,7 +128,7 @@ def sweep(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
 
 def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
     folder, done = sweep
-    jobs = {p.name: runs.result(p)["status"] for p in (folder / "runs/s").iterdir() if p.is_dir()}
+    jobs = {p.name: runs.result(p)["status"] for p in (folder / "runs/s").glob("id=*")}
     (apart,) = [name for name in jobs if name.startswith("id=parts-FallingApart-")]
     assert jobs == {"id=Pendulum-v1": "failed", "id=CartPole-v1": "finished", apart: "failed"}
     assert done.returncode == 1
@@ -136,19 +140,21 @@ def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
     assert end[-1] == "    RuntimeError: the wheel came off"
 
 
-def test_columns_of_every_job_are_declared_at_the_root(sweep):
+def test_columns_of_every_job_are_declared_beside_the_runs(sweep):
     folder, _ = sweep
-    content = loaded(folder / "runs/s").SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    assert not list((folder / "runs/s").glob("events.*"))  # which TensorBoard would show as a run
+    board = loaded(folder / "runs/s/report")
+    content = board.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = metadata.parse_experiment_plugin_data(content)
+    (metric,) = experiment.metric_infos
+    assert metric.name.tag == "final/episode_return"
     names = {info.name for info in experiment.hparam_infos}
-    assert {
-        "agent._target_",
-        "agent.target_period",
-        "trainer.batch_size",
-        "optimizer.learning_rate",
-    } <= names
-    (environment,) = [info for info in experiment.hparam_infos if info.name == "env.name"]
+    assert {"agent.target_period", "trainer.batch_size", "optimizer.learning_rate"} <= names
+    (environment,) = [info for info in experiment.hparam_infos if info.name == "env"]
     assert set(environment.domain_discrete) == {"Pendulum-v1", "CartPole-v1", "parts:FallingApart"}
+    (agent,) = [info for info in experiment.hparam_infos if info.name == "agent"]
+    assert list(agent.domain_discrete) == ["dqn"]  # as it was typed
+    assert not any("_target_" in name for name in names if name.startswith("agent._"))
     assert not any("seed" in name for name in names)  # TensorBoard averages over seeds
 
 
@@ -209,10 +215,62 @@ def test_a_signal_stops_the_running_job_which_saves_and_starts_no_other(tmp_path
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that run in its foreground
     process.wait(60)
     said = output.read_text()
-    assert process.returncode == 0, said
+    assert process.returncode == 130, said
     assert json.loads((job / "result.json").read_text())["status"] == "stopped"
     assert list((job / "checkpoints").glob("step_*"))
     assert not (tmp_path / "runs/s/seed=2").exists()
     assert "1 of 2 jobs: 1 stopped" in said
     assert "The same command with run.name=s goes on." in said
     assert "Traceback" not in said
+
+
+def concluded(folder: Path, statuses: dict[str, str], planned: int) -> int:
+    ended = sweep_module.Sweep("rl", [], planned)
+    ended.plan(folder, list(statuses))
+    for name, status in statuses.items():
+        note = {"status": status, "reason": "", "lines": []}
+        (folder / name).mkdir()
+        (folder / name / "job.json").write_text(json.dumps(note))
+    return ended.conclude()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "planned", "code"),
+    [
+        (["finished", "target"], 2, 0),
+        (["finished", "stopped"], 2, 130),
+        (["finished"], 2, 130),
+        (["nan", "stopped"], 3, 1),
+    ],
+)
+def test_the_exit_code_says_whether_all_is_done(tmp_path, capsys, statuses, planned, code):
+    names = {f"seed={number}": status for number, status in enumerate(statuses)}
+    assert concluded(tmp_path / "s", names, planned) == code
+    goes_on = "The same command with run.name=s goes on." in capsys.readouterr().err
+    assert goes_on == (len(statuses) < planned or "stopped" in statuses)
+
+
+def test_the_progress_of_a_job_is_its_phase_then_its_newest_message(tmp_path):
+    job = Job(tmp_path, "rl", [], started=time.time() - 5.0)
+    assert job.progress() == "loading TensorFlow"
+    (tmp_path / "config.yaml").touch()
+    assert job.progress() == "building, then compiling"
+    log = tmp_path / "run.log"
+    log.write_text(
+        "2026-01-01 00:00:00,000 INFO step 5 of 10 images (50%)\n"
+        "2026-01-01 00:00:01,000 WARNING SIGINT: saving and stopping.\n  and a line below\n"
+    )
+    assert job.progress() == "SIGINT: saving and stopping."
+    os.utime(log, (1.0, 1.0))  # an earlier attempt's
+    assert job.progress() == "building, then compiling"
+
+
+def test_tasks_of_a_sweep_are_counted_by_the_parts_that_say_what_is_learned():
+    jobs = [
+        [f"agent={agent}", f"{key}={value}", "seed=0"]
+        for agent in ("ppo", "dqn")
+        for key, value in (("env", "catch"), ("env", "cartpole"), ("+env.kwargs.size", "3"))
+    ]
+    assert hydra_plugins._count_tasks(jobs, ["env"]) == 3
+    assert hydra_plugins._count_tasks([["seed=0"], ["seed=1"]], ["env"]) == 1
+    assert hydra_plugins._count_tasks([["environment=0"], ["environment=1"]], ["env"]) == 1

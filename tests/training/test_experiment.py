@@ -127,7 +127,7 @@ def test_a_run_leaves_its_result_and_says_it(
         "step " in said
     )
     assert f"sparring tensorboard {tmp_path}" in said
-    assert points(tmp_path / "a", "hparam/objective") == [(100, pytest.approx(objective))]
+    assert points(tmp_path / "a", "final/distance") == [(100, pytest.approx(objective))]
     assert all(trainer.closed for trainer in Noted.made)
 
 
@@ -152,7 +152,7 @@ def test_more_steps_go_on_where_it_ended(tmp_path: Path) -> None:
     line(tmp_path / "a", steps=140)
     assert [step for step, *_ in Noted.began] == [0, 100]
     assert runs.result(tmp_path / "a")["step"] == 140
-    assert [step for step, _ in points(tmp_path / "a", "hparam/objective")] == [100, 140]
+    assert [step for step, _ in points(tmp_path / "a", "final/distance")] == [100, 140]
 
 
 def test_a_run_that_reached_its_target_ends_at_once_until_the_target_moves(tmp_path: Path) -> None:
@@ -187,11 +187,11 @@ def test_a_stopped_run_has_no_final_metric_until_its_end(tmp_path: Path) -> None
     assert stopped["status"] == "stopped"
     assert 100.0 < stopped["seconds"]["imports"] < 120.0
     assert 44 <= stopped["step"] < 100
-    assert "hparam/objective" not in loaded(tmp_path / "a").Tags()["tensors"]
+    assert "final/distance" not in loaded(tmp_path / "a").Tags()["tensors"]
     objective = line(tmp_path / "a")
     result = runs.result(tmp_path / "a")
     assert (result["status"], result["step"]) == ("finished", 100)
-    assert points(tmp_path / "a", "hparam/objective") == [(100, pytest.approx(objective))]
+    assert points(tmp_path / "a", "final/distance") == [(100, pytest.approx(objective))]
     assert all(result["seconds"][part] >= stopped["seconds"][part] for part in result["seconds"])
     line(tmp_path / "b")
     runs.assert_equal(tmp_path / "a", tmp_path / "b")
@@ -209,7 +209,7 @@ def test_a_blow_up_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     assert result["message"] == str(error.value)
     assert error.value.exit_code == 1
     assert result["final"].keys() == {"loss/squared", "eval/distance"}
-    assert "hparam/objective" not in loaded(tmp_path / "a").Tags()["tensors"]
+    assert "final/distance" not in loaded(tmp_path / "a").Tags()["tensors"]
 
 
 def test_a_fault_is_a_failure_that_says_how_far_it_came(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sparring.training import progress
+from sparring.training import progress, schedule
 from sparring.training.progress import Progress, Terminal
 
 # Prints on a terminal of its own, which it is given as standard error.
@@ -45,9 +45,28 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(caplog, clock):
             shown.show({"loss": step / 1000, "unasked": 7.0}, 50.0)
             shown.advance(step)
     assert [r.getMessage() for r in caplog.records] == [
-        "step 300 of 1000, 50 env steps/s, loss 0.3",
-        "step 500 of 1000, 50 env steps/s, loss 0.5",
+        # 700 and 500 steps at 50 a second
+        "step 300 of 1000 env steps (30%), 50/s, 14 s left, loss 0.3",
+        "step 500 of 1000 env steps (50%), 50/s, 10 s left, loss 0.5",
     ]
+
+
+def test_before_the_speed_is_known_a_line_says_how_far_it_is(caplog, clock):
+    caplog.set_level(logging.INFO, "sparring")
+    shown = Progress()
+    with shown.of(64, 0, "env_steps"):
+        clock[0] = 11.0
+        shown.advance(4)
+        clock[0] = 22.0
+        shown.advance(1024)  # a whole iteration is more than was asked for
+    assert caplog.messages == ["step 4 of 64 env steps (6%)", "step 1024 of 64 env steps (100%)"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 s"), (99, "99 s"), (600, "10 min"), (9000, "2.5 h")]
+)
+def test_times_are_in_units_that_people_take(seconds, said):
+    assert schedule.duration(seconds) == said
 
 
 def test_what_is_shown_is_the_newest_in_the_order_asked_for(caplog, clock):
@@ -59,7 +78,9 @@ def test_what_is_shown_is_the_newest_in_the_order_asked_for(caplog, clock):
         shown.show({"loss": 2.0}, None)
         clock[0] = 11.0
         shown.advance(5)
-    assert caplog.messages == ["step 5 of 10, 2,500 images/s, eval/return 20, loss 2"]
+    assert caplog.messages == [
+        "step 5 of 10 images (50%), 2,500/s, 0 s left, eval/return 20, loss 2"
+    ]
 
 
 def test_a_terminal_gets_a_bar_that_begins_where_the_run_resumed():

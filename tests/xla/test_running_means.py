@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparring.errors import UserError
 from sparring.xla.running_means import Means
 
 
@@ -44,7 +45,7 @@ def test_what_is_not_finite_is_told(bad):
 
 def test_an_undeclared_name_is_an_error_that_names_it():
     means = Means(["loss"])
-    with pytest.raises(ValueError, match=r"\['los'\]; declared: \['loss'\]"):
+    with pytest.raises(UserError, match=r"^los: .* `descriptions`.*'los': 'What"):
         means.add(tf.convert_to_tensor(means.total), {"los": 1.0})
 
 

@@ -3,6 +3,7 @@ trained once.
 """
 
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -187,6 +188,17 @@ def test_a_folder_that_cannot_be_written_costs_no_run(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "sparring"):
         Classifier(DIGITS, str(tmp_path / "file" / "below"), steps=2).features(IMAGES)
     assert "cannot be kept" in caplog.text
+
+
+def test_without_a_home_it_is_trained_and_not_kept(monkeypatch, tmp_path, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 123456)  # of no user in the password file
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.WARNING, "sparring"):
+        Classifier(DIGITS, steps=2).features(IMAGES)
+    assert "XDG_CACHE_HOME names a folder" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_data_without_classes_is_refused():
