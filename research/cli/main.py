@@ -42,6 +42,11 @@ COMMANDS = {
         "train from a config of yours: sparring train --config-dir conf --config-name mine",
         "rl",
     ),
+    "check": Command(
+        "sparring.cli.check:main",
+        "check an environment of yours: sparring check env=gymnasium env.id=my_module:MyEnv",
+        "rl",
+    ),
     "evaluate": Command(
         "sparring.cli.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"
     ),

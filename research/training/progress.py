@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
@@ -12,10 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from sparring.processes import activity
 from sparring.training.schedule import duration
 
 _log = logging.getLogger("sparring")
 _LINE_SECONDS = 10.0  # without a terminal, a line this often
+_TICK_SECONDS = 1.0  # between two looks at what the process is doing
 
 
 class Terminal(logging.StreamHandler):
@@ -68,23 +71,53 @@ class Progress:
         self._total = total
         self._unit = unit.replace("_", " ")
         self._last_line = time.monotonic()
-        if not sys.stderr.isatty():
-            yield
-            return
-        # A narrow terminal costs the last of the scalars
-        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-        text = TextColumn("{task.description}", table_column=rest)
-        columns = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(), text)
-        with Bar(*columns, console=Console(stderr=True), expand=True) as self._bar:
-            self._task = self._bar.add_task(self._unit, total=total, completed=done)
+        with contextlib.ExitStack() as stack:
+            if sys.stderr.isatty():
+                # A narrow terminal costs the last of the scalars
+                rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+                text = TextColumn("{task.description}", table_column=rest)
+                columns = (BarColumn(16), MofNCompleteColumn(), TimeRemainingColumn(), text)
+                bar = Bar(*columns, console=Console(stderr=True), expand=True)
+                self._bar = stack.enter_context(bar)
+                self._task = self._bar.add_task(self._unit, total=total, completed=done)
+            stack.enter_context(self._telling())
             try:
                 yield
             finally:
                 self._bar = None
 
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say what the process is doing where that takes long, from a thread."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._tell, args=(over,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _tell(self, over: threading.Event) -> None:
+        words = ""
+        since = 0.0
+        while not over.wait(_TICK_SECONDS):
+            now = time.monotonic()
+            if activity.now() != words:
+                words = activity.now()
+                since = now
+            if not words or now - self._last_line < _LINE_SECONDS or now - since < _TICK_SECONDS:
+                continue
+            self._last_line = now
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, description=words)
+            else:
+                _log.info("%s (for %s)", words, duration(now - since))
+
     def advance(self, step: int) -> None:
         """`step` steps are done."""
         if self._bar is not None and self._task is not None:
+            self._last_line = time.monotonic()
             self._bar.update(self._task, completed=step, description=self._text("/s"))
         elif time.monotonic() - self._last_line >= _LINE_SECONDS:
             self._last_line = time.monotonic()

@@ -6,9 +6,11 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from sparring.processes import activity
 from sparring.training import progress, schedule
 from sparring.training.progress import Progress, Terminal
 
@@ -137,3 +139,18 @@ def test_where_nothing_can_be_written_a_line_is_lost_and_nothing_else(monkeypatc
 def test_a_line_that_cannot_be_made_is_a_bug_and_is_shown(capsys):
     Terminal().emit(logging.makeLogRecord({"msg": "%d steps", "args": ("many",)}))
     assert "TypeError" in capsys.readouterr().err
+
+
+def test_work_that_takes_long_says_what_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.05)
+    monkeypatch.setattr(progress, "_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    heard = threading.Event()
+    said = []
+    monkeypatch.setattr(progress._log, "info", lambda *words: (said.append(words), heard.set()))
+    with Progress().of(100, 0, "env_steps"), activity.doing("compiling"):
+        assert heard.wait(30)
+    assert said[0][:2] == ("%s (for %s)", "compiling")
+    heard.clear()
+    with Progress().of(100, 0, "env_steps"):
+        assert not heard.wait(0.3)  # nothing is being done
