@@ -43,7 +43,7 @@ COMMANDS = {
         "rl",
     ),
     "check": Command(
-        "sparring.cli.check:main",
+        "sparring.envs.testing.command:main",
         "check an environment of yours: sparring check env=gymnasium env.id=my_module:MyEnv",
         "rl",
     ),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sparring.cli import check
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
+from sparring.envs.testing import command
 from sparring.envs.testing.check_host import findings
 from tests.helpers.toy_envs import Chain
 
@@ -59,7 +59,7 @@ def test_each_fault_is_found_and_nothing_else(fault, said):
 
 
 def test_the_command_says_what_is_fine_and_ends_with_0(capsys):
-    assert check.main(["env=gymnasium", "env.id=CartPole-v1", "--steps", "200"]) == 0
+    assert command.main(["env=gymnasium", "env.id=CartPole-v1", "--steps", "200"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "fine  Actions: Discrete(2)." in lines
     assert "fine  The same seed and actions give the same episodes: runs are exact." in lines
@@ -69,5 +69,5 @@ def test_the_command_says_what_is_fine_and_ends_with_0(capsys):
 
 def test_the_command_ends_with_1_where_something_is_to_be_mended(capsys):
     name = "env.id=tests.envs.testing.test_check_host:Wrong"
-    assert check.main(["env=gymnasium", name, "+env.kwargs.fault=rich"]) == 1
+    assert command.main(["env=gymnasium", name, "+env.kwargs.fault=rich"]) == 1
     assert "mend  Rewards: from 0 to 2100" in capsys.readouterr().out

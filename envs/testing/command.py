@@ -8,6 +8,7 @@ from sparring.cli.parser import strict
 from sparring.config import targets
 from sparring.config.composer import Composer
 from sparring.config.validation import Command
+from sparring.envs.testing.check_host import findings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,13 +29,11 @@ def main(arguments: Sequence[str]) -> int:
     cfg = Command(composer, chosen.overrides, multirun=False).cfg
     environment = targets.instantiate(cfg.env)
     if environment.compiled:
-        from sparring.envs.testing.check import check_environment
+        from sparring.envs.testing.check import check_environment  # which needs TensorFlow
 
         check_environment(environment, chosen.steps)
         print(f"{environment.name} keeps the rules of compiled environments.")
         return 0
-    from sparring.envs.testing.check_host import findings
-
     found = findings(environment, chosen.steps)
     for one in found:
         print(f"{'mend' if one.problem else 'fine'}  {one.text}")
