@@ -1,4 +1,4 @@
-"""What native code logs while TensorFlow is imported, and at XLA's first compilation.
+"""Filter of what native code logs while TensorFlow is imported and at XLA's first compilation.
 
 TensorFlow's own variable, TF_CPP_MIN_LOG_LEVEL, does not reach all of it.
 """
