@@ -58,7 +58,7 @@ class DQN(dqn_agent.DqnAgent):
         memory: Any = None,
     ) -> None:
         requirements.refuse_memory(memory)
-        requirements.require_discrete(action_space)
+        self.num_actions = requirements.require_discrete(action_space)
         if loss not in LOSSES:
             raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
         if network is None:
@@ -68,7 +68,6 @@ class DQN(dqn_agent.DqnAgent):
         self.scheduled = optimizer
         self.discount = discount
         self.epsilon = as_schedule(epsilon)
-        self.num_actions = int(action_space.n)  # type: ignore[arg-type]
         time_step_spec = specs.time_step_spec(observation_space)
         try:
             super().__init__(

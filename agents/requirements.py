@@ -17,13 +17,14 @@ def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     require_discrete(parts["env"].action_space)
 
 
-def require_discrete(action_space: gymnasium.Space) -> None:
-    """Raise UserError unless an action is one of a list."""
+def require_discrete(action_space: gymnasium.Space) -> int:
+    """Return the number of actions; raise UserError unless an action is one of a list."""
     if not isinstance(action_space, gymnasium.spaces.Discrete):
         raise UserError(
             "DQN chooses one of a list of actions, and this environment's action space is "
             f"{action_space}: use agent=ppo, or an environment with a Discrete action space."
         )
+    return int(action_space.n)  # type: ignore[arg-type]
 
 
 def refuse_memory(memory: Any) -> None:

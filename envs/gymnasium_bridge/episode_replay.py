@@ -166,7 +166,7 @@ class Replayable(gym.Wrapper):
             return None
 
 
-def close_quietly(env: gym.Env) -> None:
+def close_quietly(env: gym.Env | gym.vector.VectorEnv) -> None:
     """Close an environment, and say so once if that raises."""
     try:
         env.close()

@@ -246,7 +246,7 @@ def _parts(space: gym.Space, path: tuple[str | int, ...], name: str) -> Iterator
     elif isinstance(space, spaces.Box):
         yield _box(space, path)
     elif isinstance(space, spaces.Discrete):
-        _require_few(space, int(space.n), name)
+        _require_few(space, int(space.n), name)  # type: ignore[arg-type]
         yield _one_hot(space, path, np.array([space.n]), np.array([space.start]))
     elif isinstance(space, spaces.MultiDiscrete):
         _require_few(space, int(space.nvec.sum(dtype=np.float64)), name)

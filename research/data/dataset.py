@@ -209,7 +209,7 @@ class Pairs:
         content = hashlib.blake2b(digest_size=16)
         for arrays in (self._inputs, self._targets):
             for split in SPLITS:
-                content.update(memoryview(np.ascontiguousarray(arrays[split])).cast("B"))
+                content.update(np.ascontiguousarray(arrays[split]).data.cast("B"))
         counts = {s: len(self._targets[s]) for s in SPLITS}
         return {"meaning": self.meaning, "examples": counts, "content": content.hexdigest()}
 

@@ -88,8 +88,8 @@ def _name_what_is_beside(splits: Sequence[Path], root: Path, source: str) -> Non
 
 def _files(root: Path, source: str) -> Found:
     """Return (file, class) of every image in a split's folder, in alphabetical order."""
-    found = []
-    others = []
+    found: list[Path] = []
+    others: list[Path] = []
     for file in _walk(root, source):
         hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
         images = others if hidden or file.suffix.lower() not in SUFFIXES else found
