@@ -37,7 +37,7 @@ LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wis
 class DQN(dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
-    Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 1e-4
+    Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 5e-4
     with gradients clipped to a norm of 10.
     `epsilon` is a number or a schedule of the run's progress. The target network moves towards the
     online one by the share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is
@@ -52,7 +52,7 @@ class DQN(dqn_agent.DqnAgent):
         optimizer: optim_optimizer.Scheduled | None = None,
         discount: float = 0.99,
         epsilon: Schedule | float = 0.1,
-        target_period: int = 1000,
+        target_period: int = 500,
         target_tau: float = 1.0,
         loss: str = "huber",
         memory: Any = None,
@@ -64,7 +64,7 @@ class DQN(dqn_agent.DqnAgent):
         if network is None:
             network = functools.partial(MLP, activation="relu")
         if optimizer is None:
-            optimizer = optim_optimizer.adam(1e-4, epsilon=1e-5, global_clipnorm=10.0)
+            optimizer = optim_optimizer.adam(5e-4, epsilon=1e-5, global_clipnorm=10.0)
         self.scheduled = optimizer
         self.discount = discount
         self.epsilon = as_schedule(epsilon)

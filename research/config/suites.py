@@ -4,9 +4,31 @@ An example is `sparring rl experiment=rl_classic`. Such a file has a key `suite`
 their values as on a command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sparring.config.composer import Composer
+from omegaconf import OmegaConf
+
+from sparring.config.composer import CONF, Composer
+
+
+def preset(choices: Mapping[str, Any]) -> str:
+    """Return the experiment with settings for the agent and environment in `choices`, or "".
+
+    `choices` are the options of the config groups; with an experiment among them there is nothing
+    to advise.
+    """
+    wanted = {key: choices.get(key) for key in ("agent", "env")}
+    if choices.get("experiment") or choices.get("debug"):
+        return ""
+    for path in sorted((CONF / "experiment").glob("*.yaml")):
+        overridden: dict[str, Any] = {}
+        for entry in OmegaConf.load(path).get("defaults", []):
+            if OmegaConf.is_dict(entry):
+                overridden |= {str(k).removeprefix("override /"): v for k, v in entry.items()}
+        if overridden == wanted:
+            return path.stem
+    return ""
 
 
 def expanded(composer: Composer, overrides: Sequence[str]) -> tuple[list[str], bool]:

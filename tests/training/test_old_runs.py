@@ -31,6 +31,9 @@ COMMANDS = {
     "dqn": [
         *("rl", "agent=dqn", "env=gymnasium", "env.id=CartPole-v1", "run.log_every=200", *SMALL_RL),
         *("trainer.capacity=1000", "trainer.learning_starts=100"),
+        # defaults of that time
+        *("agent.target_period=1000", "trainer.updates=1", "trainer.batch_size=32"),
+        *("trainer.n_step=1", "optimizer.learning_rate=1e-4"),
     ],
     "gan": [
         *("gan", "data=ring", "loss=hinge", "penalty=r1", "run.log_every=1600"),
