@@ -25,6 +25,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from sparring.envs.gymnasium_bridge import rendering
 from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
 from sparring.envs.gymnasium_bridge.episode_replay import FAULT, Replayable, close_quietly
 from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
@@ -82,9 +83,11 @@ class _Seat:
     render: bool
     seed: int
     home: int  # id of the process that made the factory
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the environment
 
     def __call__(self) -> gym.Env:
         if os.getpid() != self.home:
+            os.environ.update(self.variables)
             # Ctrl-C and a SIGTERM to the whole group are the parent's to answer, not the workers'
             os.setpgrp()
             np.random.seed((self.seed + self.index) % 2**32)
@@ -149,6 +152,7 @@ class Gymnasium:
         self._mode = vectorization
         self._replay_limit = replay_limit
         self._channels = channels
+        self._draws = False  # whether that has been tried
         self.name = spec.id.rpartition("/")[2]
         if vectorization == "vector_entry_point":
             self._probe_vector()
@@ -244,6 +248,18 @@ class Gymnasium:
         }
         return re.sub(r" at 0x[0-9a-f]+", "", f"{self.name} {made}")
 
+    def _require_rendering(self) -> None:
+        """Draw one picture in another process, the first time."""
+        if self._draws:
+            return
+        recipe = self._recipe
+
+        def seat(variables: Mapping[str, str]) -> _Seat:
+            return _Seat(recipe, 0, True, 0, os.getpid(), variables)
+
+        rendering.require(seat, recipe.spec.entry_point, self.name)
+        self._draws = True
+
     def limited(self, max_episode_steps: int) -> "Gymnasium":
         """Return the same environment with episodes truncated after `max_episode_steps`."""
         other = copy.copy(self)
@@ -265,6 +281,8 @@ class Gymnasium:
                 f"{self.name} draws no pictures (its render_modes have no rgb_array): leave videos "
                 "out."
             )
+        if render:
+            self._require_rendering()
         with _explained(self._recipe):
             if self._mode == "vector_entry_point":
                 own = self._recipe.build_vector(num_envs, render)
