@@ -1,4 +1,4 @@
-"""What every test stands on, settled before TensorFlow or pygame is imported by any of them."""
+"""Settings of all tests, made before TensorFlow or pygame is imported by any of them."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What the pages name exists: files, modules and their members, links, commands, settings."""
+"""Things that pages name exist: files, modules and their members, links, commands, settings."""
 
 import ast
 import functools

@@ -70,7 +70,7 @@ def clone(tmp_path) -> Path:
 
 
 def calls_of(clone: Path) -> str:
-    """What Python was asked since the last time this was called."""
+    """Calls of Python since the last time this was called."""
     log = clone / "calls"
     text = log.read_text() if log.exists() else ""
     log.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What importing `research` settles before TensorFlow is imported, by TensorFlow's version."""
+"""Settings that importing the package makes before TensorFlow is imported, by its version."""
 
 import os
 

@@ -91,6 +91,8 @@ class _Seat:
             # Ctrl-C and a SIGTERM to the whole group are the parent's to answer, not the workers'
             os.setpgrp()
             np.random.seed((self.seed + self.index) % 2**32)
+            if self.index > 0:  # the first environment's warnings are all environments'
+                warnings.simplefilter("ignore")
             if self.recipe.module:
                 importlib.import_module(self.recipe.module)
         return Replayable(self.recipe.build(render=self.render), self.index)

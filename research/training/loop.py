@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from sparring.training.trainer import Trainer
 _log = logging.getLogger("sparring")
 _CALL_SECONDS = 1.0  # how long one call into the trainer should take: the wait for Ctrl-C
 # What may end a run between two calls, as numbers that workers tell each other
+_SOURCES = re.compile("observation|environments/|replay/")  # in the names of variables
 _STATUS = ("", "nan", "target", "stopped")
 
 
@@ -246,7 +248,8 @@ class TrainingLoop:
         if variables:
             bad += [f"a number in {name}" for name in self.watch.found()]
         if bad:
-            self._explain(bad)
+            # What an environment or data gave comes before what became of it
+            self._explain(sorted(bad, key=lambda text: not _SOURCES.search(text)))
         return bool(bad)
 
     def _explain(self, bad: list[str]) -> None:

@@ -83,7 +83,7 @@ def _rl_work(cfg: DictConfig, kind: str) -> dict[str, Any]:
 
 
 def _gan_work(cfg: DictConfig) -> dict[str, Any]:
-    """What torch_dcgan.py is told; what it takes for granted is held here: its images, rates, loss
+    """Arguments of torch_dcgan.py; its assumptions are held here: its images, rates, loss
     and shared step.
     """
     assert (cfg.data.size, cfg.network.latent, cfg.game.n_critic) == (32, 100, 1)

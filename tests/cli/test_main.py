@@ -43,7 +43,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def ask(*arguments: str, folder: Path | None = None, **more: str) -> tuple[str, set[str]]:
-    """What a command says, and the modules it has imported by then."""
+    """Output of a command, and the modules it has imported by then."""
     done = subprocess.run(
         [sys.executable, "-c", MODULES, *arguments],
         env=environment(**more),

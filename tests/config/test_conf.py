@@ -99,7 +99,7 @@ def compositions(group: str, name: str) -> list[DictConfig]:
 
 
 def chosen(group: str, name: str) -> list[str]:
-    """What is typed to choose an option, and what it needs beside it."""
+    """Overrides that choose an option, with those it needs."""
     if (group, name) in (("network", "pretrained"), ("model", "pretrained")):
         return [
             f"{group}={name}",

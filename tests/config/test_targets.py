@@ -1,4 +1,4 @@
-"""What configs may name: inside which packages, whether it is there, and with which arguments."""
+"""Names that configs may hold: inside which packages, existing, with arguments they take."""
 
 import subprocess
 import sys

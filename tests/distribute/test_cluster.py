@@ -1,4 +1,4 @@
-"""Which worker a process is, as its environment says; what is wrong with that is said in a line."""
+"""Rank of a process, from its environment variables; mistakes in them are told in a line."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What happens to examples before they are judged."""
+"""Augmentation of examples before the discriminator."""
 
 import numpy as np
 import tensorflow as tf

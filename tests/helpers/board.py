@@ -1,4 +1,4 @@
-"""What TensorBoard makes of a folder: read by its own loader, served by a real server, shown by a
+"""TensorBoard on a folder: read by its own loader, served by a real server, shown by a
 real browser.
 
 The checks take any log folder, so that a fake sweep and a real one pass through the same.
@@ -50,7 +50,7 @@ def points(folder: Path, tag: str) -> list[tuple[int, Any]]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a sweep must show: tags that every run has, and the rows of its HParams table."""
+    """Contents of a sweep's page: tags that every run has, and the rows of its HParams table."""
 
     runs: list[str]
     scalars: list[str]
@@ -107,7 +107,7 @@ def get(url: str, path: str, **query: Any) -> Any:
 
 
 def fetch(url: str, path: str, **query: Any) -> bytes:
-    """What TensorBoard's own pages would get, as it comes."""
+    """Raw answer that TensorBoard's own pages would get."""
     with urlopen(f"{url}data/{path}?{urlencode(query)}") as answer:
         return answer.read()
 

@@ -34,7 +34,7 @@ for arguments in json.loads(sys.stdin.read()):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. `left` are the files and folders it made, `tensorflow` whether it
+    """End of a command. `left` are the files and folders it made, `tensorflow` whether it
     imported that.
     """
 

@@ -48,7 +48,7 @@ class Choices:
 
 
 def wanted(game, name):
-    """Which of a step's draws the original is about to take, in its order, after the sticky one."""
+    """Draws of a step that the original is about to take, in its order, after the sticky one."""
     if name == "asterix" and game.spawn_timer == 0:
         return [0, 1, 2] if None in game.entities else [0, 1]
     if name == "seaquest":

@@ -71,7 +71,7 @@ class Images:
 
 
 class MeanDistance:
-    """How far the mean of generated examples lies from that of real ones."""
+    """Distance of the mean of generated examples from that of real ones."""
 
     descriptions: ClassVar = {
         "gan/mean_distance": "Distance between the means of 200 generated and all real examples."

@@ -34,7 +34,7 @@ def loss(weights: list[dict], target: list[dict], batch: tuple, settings: dict) 
 
 
 def trainer(settings: dict) -> tuple:
-    """What a run carries along, and the iteration that takes it on: some steps, then one update."""
+    """State that a run carries, and the iteration that takes it on: some steps, then one update."""
     env, env_params = gymnax.make(settings["env"])
     num_envs = settings["num_envs"]
     capacity = settings["capacity"]

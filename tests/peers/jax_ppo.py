@@ -60,7 +60,7 @@ def advantages(steps: Step, last_value: jax.Array) -> jax.Array:
 
 
 def trainer(settings: dict) -> tuple:
-    """What a run carries along, and the iteration that takes it on: one rollout and its updates."""
+    """State that a run carries, and the iteration that takes it on: one rollout and its updates."""
     env, env_params = gymnax.make(settings["env"])
     num_envs = settings["num_envs"]
     samples = settings["num_envs"] * settings["rollout_steps"]

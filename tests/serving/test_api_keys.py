@@ -1,4 +1,4 @@
-"""Who may ask: keys, TLS, and this machine's own clients."""
+"""Access: keys, TLS, and this machine's own clients."""
 
 import ssl
 import subprocess

@@ -59,7 +59,7 @@ def server(models: Path) -> Iterator[Running]:
 
 
 def factor(server: Running, name: str = "line") -> float:
-    """Which version answers."""
+    """Version that answers."""
     return server.predict(name, ONE).json["predictions"][0][0]
 
 
@@ -234,7 +234,7 @@ def test_a_damaged_version_is_told_of_and_the_old_one_serves(
 
 
 def refusal(server: Running, models: Path, spoil: Callable[..., Any]) -> str:
-    """Why version 2, a sound model of this function, is not served, while version 1 goes on."""
+    """Reason that version 2, a sound model of this function, is not served; version 1 goes on."""
     folder = models / "line/2"
     exported = Export(
         {"x": Signature(spoil, {"x": tf.TensorSpec([2], tf.float32)}, "")}, "x", dict, dict

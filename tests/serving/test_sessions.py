@@ -41,7 +41,7 @@ def step(
 
 
 def said(reply: Reply) -> tuple[float, str]:
-    """What the model said, and which step of its session it was."""
+    """Answer of the model, and the step of its session."""
     assert reply.code == 200, reply.body
     return reply.json["predictions"][0][0], reply.headers["X-Session-Step"]
 

@@ -49,7 +49,7 @@ def trained(**settings: Any) -> SupervisedTrainer:
 
 
 def said(trainer: SupervisedTrainer, inputs: np.ndarray) -> np.ndarray:
-    """What the trainer's own network says, as a plain graph."""
+    """Outputs of the trainer's own network, as a plain graph."""
     return np.asarray(CachedCall(trainer._outputs, "graph")(inputs))
 
 

@@ -1,4 +1,4 @@
-"""What tasks ask: losses by hand, scores by hand, baselines that are what they say, boxes and their
+"""Tasks: losses by hand, scores by hand, baselines that are what they say, boxes and their
 overlap.
 """
 

@@ -35,7 +35,7 @@ class Rushes(Line):
 
 
 class Counts(Line):
-    """What it learns depends on how often train was called."""
+    """Trainer whose learning depends on how often train was called."""
 
     def train(self, steps: int) -> None:
         super().train(steps)

@@ -1,4 +1,4 @@
-"""What was learned elsewhere, put to work: warm starts, frozen layers, encoders of agents, judges
+"""Models learned elsewhere, put to work: warm starts, frozen layers, encoders of agents, judges
 of GANs.
 """
 

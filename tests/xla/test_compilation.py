@@ -1,4 +1,4 @@
-"""How a step is compiled: what "auto" means, and that each mode really is what it says."""
+"""Compilation of a step: what "auto" means, and that each mode really is what it says."""
 
 from typing import NamedTuple
 

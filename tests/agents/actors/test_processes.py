@@ -40,7 +40,7 @@ SIZES = [
 
 
 def wait(condition: Callable[[], Any], process: subprocess.Popen, seconds: float = 120.0) -> Any:
-    """What `condition` comes to, once that is true; the run may not end before."""
+    """Value of `condition`, once that is true; the run may not end before."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""What an actor does with its orders, and a place with who holds it: lost, late, silent, of another
+"""Orders of an actor, and slots with their holders: lost, late, silent, of another
 config.
 """
 

@@ -87,7 +87,7 @@ def rows(batches: list[Minibatch]) -> np.ndarray:
 
 
 def numbers(observations: np.ndarray, rollout: Rollout) -> list[int]:
-    """Which steps of a rollout the observations are, counted row by row."""
+    """Numbers of the rollout's steps that the observations are of, counted row by row."""
     known = np.reshape(rollout.observation[:-1], (-1, 2)).tolist()
     return [known.index(one) for one in observations.tolist()]
 

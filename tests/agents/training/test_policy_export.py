@@ -1,4 +1,4 @@
-"""What is exported computes, without any of our code, what the trainer computes: to the bit."""
+"""Exported policies compute, without any of our code, what the trainer computes: to the bit."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def elsewhere(
     folder: Path, inputs: dict[str, dict[str, np.ndarray]], place: Path
 ) -> dict[str, np.ndarray]:
-    """What a fresh process, in which none of our packages can be imported, gets of a SavedModel:
+    """Outputs of a SavedModel in a fresh process, in which none of our packages can be imported:
     signature/output.
     """
     np.savez(

@@ -1,4 +1,4 @@
-"""What is counted of episodes that begin in one rollout and end in another."""
+"""Statistics of episodes that begin in one rollout and end in another."""
 
 import numpy as np
 import pytest

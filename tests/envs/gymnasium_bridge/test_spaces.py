@@ -1,4 +1,4 @@
-"""What agents see of spaces: worked examples, and gymnasium.spaces.utils.flatten as the reference
+"""Spaces as agents see them: worked examples, and gymnasium.spaces.utils.flatten as the reference
 for the rest.
 """
 

@@ -1,4 +1,4 @@
-"""What a classifier says of generated examples; modes of stacked digits, counted by hand."""
+"""Scores by a classifier of generated examples; modes of stacked digits, counted by hand."""
 
 import numpy as np
 import pytest
