@@ -90,7 +90,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         value_coefficient: float = 0.5,
         entropy_coefficient: Schedule | float = 0.0,
         normalize_advantage: bool = True,
-        normalize_observations: bool = False,
+        normalize_observations: bool = True,
         target_kl: float | None = None,
         log_std: float = 0.0,
         memory: Callable[[], Memory] | None = None,

@@ -46,7 +46,7 @@ class OnPolicyTrainer(AgentTrainer):
         minibatches: int = 16,
         seed: int = 0,
         total_steps: int = 100_000,
-        normalize_rewards: bool = False,
+        normalize_rewards: bool = True,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         actors: Reverb | None = None,

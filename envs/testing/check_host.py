@@ -25,7 +25,7 @@ class Finding(NamedTuple):
 
 
 class Play(NamedTuple):
-    """One environment's random steps, T of them."""
+    """Random steps of one environment, T of them."""
 
     observations: np.ndarray  # [T + 1, ...]
     rewards: np.ndarray  # [T] float32

@@ -53,13 +53,14 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
     flags = _flags(chosen)
     set_resolvers(found.swept if found.multirun else None)
     _check_writable(found)
-    if name == "rl" and not found.multirun:
-        _tell_preset(found)
     if found.multirun:
         return _sweep(command, name, flags, found)
     task = _Run(command, flags, found.cfg, composer.places)
     hydra_app = _hydra(command, name, [*flags, *found.overrides], task)
     hydra_app()
+    preset = suites.preset(found.cfg.hydra.runtime.choices)
+    if preset and task.code == 0:
+        print(f"tuned:   sparring {command} experiment={preset}")
     return task.code
 
 
@@ -74,12 +75,6 @@ def _check_writable(found: validation.Command) -> None:
         raise UserError(
             f"run.dir={wanted.parent}: nothing can be written in {place}. Choose another run.dir."
         )
-
-
-def _tell_preset(found: validation.Command) -> None:
-    preset = suites.preset(found.cfg.hydra.runtime.choices)
-    if preset:
-        print(f"sparring: experiment={preset} has settings tuned for this.", file=sys.stderr)
 
 
 rl = functools.partial(run, "rl", "rl")

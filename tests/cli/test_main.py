@@ -159,7 +159,7 @@ def test_the_config_is_shown_as_it_is_composed():
     cfg = OmegaConf.create(ask("rl", "agent=dqn", "run.steps=5", "--cfg", "job")[0])
     assert cfg.agent._target_ == "sparring.agents.dqn.DQN"
     assert cfg.run.steps == 5
-    assert cfg.optimizer.learning_rate == 1e-4  # the agent's own, over the optimizer's
+    assert cfg.optimizer.learning_rate == 5e-4  # the agent's own, over the optimizer's
 
 
 COMPLETION = """

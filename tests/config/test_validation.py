@@ -246,7 +246,7 @@ EARLY = {
 OTHER = {
     "no such command": (
         ["rll"],
-        "sparring rll: no such command. There are: rl, gan, supervised, train, evaluate",
+        "sparring rll: no such command. There are: rl, gan, supervised, train, check, evaluate",
     ),
     "train without a config": (["train"], "sparring train needs your config: --config-name"),
     "train from no such config": (
@@ -273,7 +273,12 @@ LATE = {
         r"network=cnn looks at boards \[H, W, C\]",
     ),
     "a backbone of boards": (
-        ["env=breakout", "network=pretrained", "network.weights=null"],
+        [
+            "env=breakout",
+            "network=pretrained",
+            "agent.normalize_observations=false",
+            "network.weights=null",
+        ],
         r"backbone=MobileNetV2 looks at three colours, .* 4 channels: .*take network=cnn\.$",
     ),
     "argument of an agent": (

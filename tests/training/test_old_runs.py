@@ -27,7 +27,11 @@ SMALL_RL = [
     "network.units=[16]",
 ]
 COMMANDS = {
-    "ppo": ["rl", "agent=ppo", "env=cartpole", "run.log_every=1024", *SMALL_RL],
+    "ppo": [
+        *("rl", "agent=ppo", "env=cartpole", "run.log_every=1024", *SMALL_RL),
+        # defaults of that time
+        *("agent.normalize_observations=false", "trainer.normalize_rewards=false"),
+    ],
     "dqn": [
         *("rl", "agent=dqn", "env=gymnasium", "env.id=CartPole-v1", "run.log_every=200", *SMALL_RL),
         *("trainer.capacity=1000", "trainer.learning_starts=100"),

@@ -137,7 +137,7 @@ def make(
 ) -> Any:
     """PPO with an LSTM of 5 units, quick to trace."""
     tf.keras.utils.set_random_seed(0)
-    of_agent = {
+    of_agent = {"normalize_observations": False} | {
         key: settings.pop(key)
         for key in ("discount", "gae_lambda", "normalize_observations")
         if key in settings
@@ -156,6 +156,7 @@ def make(
             "minibatches": 2,
             "seed": 0,
             "total_steps": 1000,
+            "normalize_rewards": False,
             "compile": "graph",
             "evaluation": EvaluationSettings(episodes=3, video_every=1, video_steps=3),
             **settings,

@@ -23,6 +23,19 @@ EXPECTED = {
     "ppo_pendulum": (-300.0, 4, -300.0),
 }
 
+# agent and environment, by defaults alone -> the least return of each seed of five
+DEFAULTS = {
+    ("ppo", "cartpole"): 475.0,
+    ("ppo", "acrobot"): -100.0,
+    ("ppo", "mountain_car"): -130.0,
+    ("ppo", "mountain_car_continuous"): 90.0,
+    ("ppo", "pendulum"): -300.0,
+    ("ppo", "catch"): 0.95,
+    ("dqn", "cartpole"): 475.0,
+    ("dqn", "acrobot"): -100.0,
+    ("dqn", "catch"): 0.95,
+}
+
 # experiment -> the least and the most modes of any seed, the least mean share of high quality
 MODES = {
     "gan_ring": (8, 8, 0.9),
@@ -58,6 +71,16 @@ def test_an_experiment_reaches_what_its_header_says(experiment: str) -> None:
         returns.append(trainer.evaluate(episodes=100, media=False).scalars["eval/episode_return"])
     assert np.mean(returns) >= least, returns
     assert sum(r >= solved for r in returns) >= count, returns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("agent", "env"), DEFAULTS)
+def test_an_agent_learns_by_its_defaults(agent: str, env: str) -> None:
+    returns = []
+    for seed in range(5):
+        trainer = trained(f"agent={agent}", f"env={env}", f"seed={seed}")
+        returns.append(trainer.evaluate(episodes=100, media=False).scalars["eval/episode_return"])
+    assert min(returns) >= DEFAULTS[agent, env], returns
 
 
 @pytest.mark.slow

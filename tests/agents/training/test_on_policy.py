@@ -66,7 +66,7 @@ def make(
 ) -> Any:
     tf.keras.utils.set_random_seed(0)
     return Trainer(
-        functools.partial(Watched, **agent),
+        functools.partial(Watched, **{"normalize_observations": False, **agent}),
         Gymnasium("tests.helpers.rollouts:toy/Coin-v0"),
         functools.partial(MLP, (4,)),
         Scheduled(tf.keras.optimizers.Adam(), learning_rate),
