@@ -23,7 +23,8 @@ def preset(choices: Mapping[str, Any]) -> str:
         return ""
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         overridden: dict[str, Any] = {}
-        for entry in OmegaConf.load(path).get("defaults", []):
+        config: Any = OmegaConf.load(path)
+        for entry in config.get("defaults", []):
             if OmegaConf.is_dict(entry):
                 overridden |= {str(k).removeprefix("override /"): v for k, v in entry.items()}
         if overridden == wanted:
