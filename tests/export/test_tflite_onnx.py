@@ -34,7 +34,7 @@ def judge(function: Any, seed: int) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def chooser() -> Export:
-    """y = x W, and which y is the largest."""
+    """Product y = x W, and the index of the largest y."""
     weights = tf.Variable(WEIGHTS)
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -34,7 +34,7 @@ class Features(tf.keras.layers.Layer):
 
 @tf.custom_gradient
 def once(x: tf.Tensor):
-    """x squared, with a gradient that hides from the second tape."""
+    """Square of x, with a gradient that hides from the second tape."""
 
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
         return tf.stop_gradient(2.0 * x * upstream)

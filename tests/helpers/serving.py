@@ -121,7 +121,7 @@ def shelve(server: Running, name: str, made: Signature, version: int = 1) -> Non
 
 
 def doubling(shape: tuple[int, ...] = (2,)) -> Signature:
-    """x -> y = 2 x, and the row's sum."""
+    """Map x to y = 2 x, and to the row's sum."""
 
     def call(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         x = inputs["x"]

@@ -136,7 +136,7 @@ def test_nesting_counts_brackets_outside_strings():
 
 
 def test_another_encoding_does_not_get_round_the_limit_of_depth():
-    """In UTF-16 the letter \\u2200 has a byte 22, which is a quote: brackets behind it would be in
+    r"""In UTF-16 the letter \u2200 has a byte 22, which is a quote: brackets behind it would be in
     a string.
     """
     text = '{"a\u2200": ' + "[" * 40 + "]" * 40 + ', "instances": [[1, 2]]}'

@@ -95,7 +95,7 @@ def test_a_box_is_where_the_task_says(tmp_path: Path) -> None:
 
 
 def priced(path: Path) -> Any:
-    """size 100, 110, ... and age 0 to 4; price is 1000 size - 5000 age + 2000."""
+    """Size 100, 110, ... and age 0 to 4; the price is 1000 size - 5000 age + 2000."""
     rows = [(100 + 10 * i, i % 5) for i in range(50)]
     path.write_text(
         "size,price,age\n" + "".join(f"{s},{1000 * s - 5000 * a + 2000},{a}\n" for s, a in rows)
