@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparring.data.dataset import Data
-from sparring.errors import UserError
+from sparring.errors import UserError, warn_once
 
 # sample(n): n generated examples float32 [n, *shape] in the data's range, and their labels int64
 # [n]
@@ -59,7 +59,9 @@ class Metrics:
 
     def __call__(self, sample: Sample) -> dict[str, float]:
         shared = self._shared(sample)
-        return {tag: value for part in self.parts.values() for tag, value in part(shared).items()}
+        found = {tag: value for part in self.parts.values() for tag, value in part(shared).items()}
+        _tell_of_few(found, self.smaller)
+        return found
 
     def pictures(self, sample: Sample) -> dict[str, np.ndarray]:
         """Return the images of those metrics that have any, uint8 [N, H, W, C] by tag."""
@@ -87,3 +89,14 @@ class Metrics:
             return sample
         examples, labels = sample(self.samples)
         return lambda count: (examples[:count], labels[:count])
+
+
+def _tell_of_few(found: Mapping[str, float], smaller: Collection[str]) -> None:
+    """Say so if generated examples score better than real ones, of which there are too few then."""
+    for tag in smaller:
+        floor = found.get(f"{tag}_floor")
+        if floor is not None and found.get(tag, floor) < floor:
+            warn_once(
+                f"{tag} is below {tag}_floor, the score of the real test split: that split is too "
+                "small for the score to tell more. Read neither as quality; take more test examples."
+            )

@@ -58,6 +58,7 @@ class Progress:
     def __init__(self, shown: Sequence[str] = ()) -> None:
         self._shown = tuple(shown)
         self._values: dict[str, float] = {}
+        self._newer = False  # whether a line has not shown the scalars yet
         self._rate: float | None = None
         self._bar: Bar | None = None
         self._task: TaskID | None = None
@@ -126,6 +127,7 @@ class Progress:
     def show(self, values: Mapping[str, float], rate: float | None) -> None:
         """Newer scalars, and the steps per second if they are known."""
         self._values |= values
+        self._newer = True
         self._rate = self._rate if rate is None else rate
 
     def _line(self, step: int) -> str:
@@ -135,7 +137,10 @@ class Progress:
         if self._rate:
             left = max(0, self._total - step) / self._rate
             parts += [f"{self._rate:,.0f}/s", f"{duration(left)} left"]
-        return ", ".join([*parts, *self._scalars()])
+        if self._newer:  # the same again would look like news
+            parts += self._scalars()
+            self._newer = False
+        return ", ".join(parts)
 
     def _text(self, per_second: str) -> str:
         rate = self._unit if self._rate is None else f"{self._rate:,.0f}{per_second}"

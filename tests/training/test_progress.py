@@ -80,8 +80,15 @@ def test_what_is_shown_is_the_newest_in_the_order_asked_for(caplog, clock):
         shown.show({"loss": 2.0}, None)
         clock[0] = 11.0
         shown.advance(5)
+        clock[0] = 22.0
+        shown.advance(6)  # nothing new to say
+        shown.show({"loss": 3.0}, None)
+        clock[0] = 33.0
+        shown.advance(7)
     assert caplog.messages == [
-        "step 5 of 10 images (50%), 2,500/s, 0 s left, eval/return 20, loss 2"
+        "step 5 of 10 images (50%), 2,500/s, 0 s left, eval/return 20, loss 2",
+        "step 6 of 10 images (60%), 2,500/s, 0 s left",
+        "step 7 of 10 images (70%), 2,500/s, 0 s left, eval/return 20, loss 3",
     ]
 
 
