@@ -98,5 +98,5 @@ def _tell_of_few(found: Mapping[str, float], smaller: Collection[str]) -> None:
         if floor is not None and found.get(tag, floor) < floor:
             warn_once(
                 f"{tag} is below {tag}_floor, the score of the real test split: that split is too "
-                "small for the score to tell more. Read neither as quality; take more test examples."
+                "small for the score to tell more. Take more test examples."
             )
