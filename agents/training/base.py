@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from sparring.agents.actors import actor
@@ -71,8 +70,9 @@ class AgentTrainer(BatchTrainer):
         self.actors = actors
         self.num_envs = num_envs
         self.rollout_steps = rollout_steps
-        first_seed = seed if environment.compiled else _host_seed(seed)
-        self.source = RolloutSpec(environment, num_envs, rollout_steps, first_seed)
+        self.source = RolloutSpec(
+            environment, num_envs, rollout_steps, environment.first_seed(seed)
+        )
         self.seed = seed
         mode = compilation.resolve(compile, agent.trainable)
         self.episodes = EpisodeStatistics(num_envs)
@@ -337,14 +337,6 @@ class AgentTrainer(BatchTrainer):
     def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
         progress = self.progress(tf.constant(step))
         return self.evaluator(step, progress, episodes, media, self._evaluations)
-
-
-def _host_seed(seed: int) -> int:
-    """Return the seed of the first environment on the host; the others' count from it.
-
-    Counting from the run's own, runs of neighbouring seeds would share all environments but one.
-    """
-    return int(np.random.SeedSequence([seed, 0xE7]).generate_state(1)[0] >> 2)
 
 
 def _check_forgetful(agent: Any) -> None:

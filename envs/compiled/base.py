@@ -211,6 +211,10 @@ class CompiledEnvironment(abc.ABC):
         """
         return uncompilable(self, error, alone=False)
 
+    def first_seed(self, seed: int) -> int:
+        """Return the run's seed itself, of which each environment's key is a hash."""
+        return seed
+
     def limited(self, max_episode_steps: int) -> "CompiledEnvironment":
         """Return the same environment with episodes truncated after `max_episode_steps`."""
         other = copy.copy(self)

@@ -262,6 +262,14 @@ class Gymnasium:
         rendering.require(seat, recipe.spec.entry_point, self.name)
         self._draws = True
 
+    def first_seed(self, seed: int) -> int:
+        """Return the seed of a run's first environment; the others' count from it.
+
+        Counting from the run's own, runs of neighbouring seeds would share all environments but
+        one.
+        """
+        return int(np.random.SeedSequence([seed, 0xE7]).generate_state(1)[0] >> 2)
+
     def limited(self, max_episode_steps: int) -> "Gymnasium":
         """Return the same environment with episodes truncated after `max_episode_steps`."""
         other = copy.copy(self)

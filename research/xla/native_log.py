@@ -63,7 +63,8 @@ class QuietImport(importlib.abc.MetaPathFinder):
         """Return TensorFlow's specification, found by the other finders, with a quiet loader."""
         if name != "tensorflow":
             return None
-        others = [finder for finder in sys.meta_path if finder is not self]
+        # By name: the package may be loaded twice, as a folder and as what is installed
+        others = [f for f in sys.meta_path if type(f).__name__ != type(self).__name__]
         specs = (finder.find_spec(name, path, target) for finder in others)
         spec = next((found for found in specs if found is not None), None)
         if spec is not None and spec.loader is not None:

@@ -244,7 +244,7 @@ def test_special_signs_reach_a_sweep_s_jobs_as_they_were_typed(tmp_path, monkeyp
     for value in values:
         (tmp_path / value).mkdir()
         (tmp_path / value / "config.yaml").touch()
-    assert train.rl(arguments) == 0
+    assert train.rl(arguments) == 130  # as no job was begun
     from sparring.config.composer import Composer
 
     composer = Composer("rl")

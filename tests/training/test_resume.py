@@ -142,7 +142,7 @@ def test_a_run_stopped_by_sigterm_continues_exactly(reference: tuple) -> None:
     runs.assert_equal(folder / "runs" / "a", folder / "runs" / "t")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
     reference: tuple, kills: int
 ) -> None:

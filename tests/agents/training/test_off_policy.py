@@ -241,5 +241,7 @@ def test_a_run_that_ends_before_it_learns_is_told_of(caplog: pytest.LogCaptureFi
 
 
 def test_runs_of_neighbouring_seeds_share_no_environment() -> None:
-    seeds = [{make(seed=s).source.seed + i for i in range(50)} for s in range(20)]
+    environment = make(seed=3).environment
+    assert make(seed=3).source.seed == environment.first_seed(3)
+    seeds = [{environment.first_seed(seed) + i for i in range(50)} for seed in range(20)]
     assert len(set.union(*seeds)) == 20 * 50
