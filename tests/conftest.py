@@ -19,6 +19,29 @@ os.environ["no_proxy"] = (
 )
 
 
+# Tests in which TensorFlow's version plays no part: .ci/run has them run on one of the two
+EITHER = (
+    "tests/config/",
+    "tests/envs/gymnasium_bridge/",
+    "tests/report/",
+    "tests/sweep/",
+    "tests/cli/test_main.py",
+    "tests/cli/test_search.py",
+    "tests/test_docs.py",
+    "tests/test_imports.py",
+    "tests/test_setup.py",
+    "tests/test_words.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need to run on one TensorFlow only."""
+    for item in items:
+        runs = item.name.startswith("test_an_experiment_runs")
+        if item.nodeid.startswith(EITHER) and not runs:
+            item.add_marker(pytest.mark.either)
+
+
 # For tests of replicas; what uses the first part alone computes as if it were the only one
 strategies.divide_cpu(2)
 
