@@ -32,6 +32,10 @@ PRIMARIES = {
 # Experiments that are run on the newer TensorFlow as well; all of them are on the older one
 ON_BOTH = {"ppo_cartpole", "gym_ppo_cartpole", "dqn_cartpole", "dqn_breakout", "gan_ring"}
 ON_BOTH |= {"gan_shapes", "gan_stacked_digits", "supervised_digits", "transfer_shapes"}
+# Variants of other experiments, which `make test-slow` runs
+VARIANTS = re.compile(
+    r"gan_(ring|grid|stacked_digits)_\w+|gym_dqn_(?!cartpole)\w+|gym_ppo_(?!cart)\w+"
+)
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
 SEARCH = "search"  # the spaces of `sparring search`: no part of a run, see tests/cli/test_search.py
@@ -82,7 +86,7 @@ def run_here(name: str) -> Any:
     """Return the parameter of a test that runs an experiment, on one TensorFlow or on both."""
     newer = tuple(map(int, tf.__version__.split(".")[:2])) > (2, 15)
     skipped = pytest.mark.skipif(newer and name not in ON_BOTH, reason="run on TensorFlow 2.15")
-    return pytest.param(name, marks=skipped)
+    return pytest.param(name, marks=[pytest.mark.slow] if VARIANTS.fullmatch(name) else [skipped])
 
 
 @functools.cache

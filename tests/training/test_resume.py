@@ -147,6 +147,8 @@ def test_a_run_killed_at_random_moments_ends_as_if_never_killed(
     reference: tuple, kills: int
 ) -> None:
     arguments, folder = reference
+    if kills < 20 and arguments in (DQN, GAN):
+        pytest.skip("a signal ends these in another test; the slow tests kill them, too")
     for leftover in (folder / "runs").glob("b*"):
         leftover.rename(leftover.with_name(f"old-{leftover.name}"))
     hits = kill_while_running(folder, (*arguments, "run.name=b"), kills, random.Random(3))
