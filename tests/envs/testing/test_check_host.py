@@ -26,6 +26,8 @@ class Wrong(Chain):
         self.taken += 1
         if self.fault == "random":
             reward = float(np.random.default_rng().random())
+        if self.fault == "drifting":
+            observation = observation + np.random.default_rng().random()
         if self.fault == "rich":
             reward *= 100
         if self.fault == "endless":
@@ -45,6 +47,7 @@ class Wrong(Chain):
     ("fault", "said"),
     [
         ("random", "The same seed and actions come out differently at step 1"),
+        ("drifting", "The same seed and actions come out differently at step 1"),
         ("rich", "Rewards: from 0 to 2100. They are large"),  # (10 * 2 + 1) * 100
         ("endless", "none ended in 50 random steps, and there is no time limit"),
         ("nan", "the observation is not finite"),
