@@ -80,6 +80,7 @@ def test_an_agent_learns_by_its_defaults(agent: str, env: str) -> None:
     for seed in range(5):
         trainer = trained(f"agent={agent}", f"env={env}", f"seed={seed}")
         returns.append(trainer.evaluate(episodes=100, media=False).scalars["eval/episode_return"])
+    print(agent, env, returns)  # for docs/results.md: ARGS="-s -k by_its_defaults"
     assert min(returns) >= DEFAULTS[agent, env], returns
 
 
