@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.agents.networks import recurrent
-from sparring.agents.training import evaluation
+from sparring.agents.training import episodes
 from sparring.export.signatures import Export, Function, Signature, seed_spec
 from sparring.xla import random
 from sparring.xla.compilation import CachedCall
@@ -150,6 +150,6 @@ class _Acting:
             outputs = function({"observation": np.asarray(observation), **state})
             return outputs["action"], outputs.get("state", ())
 
-        player = evaluation.Player(act, functools.partial(recurrent.start, self.agent))
-        found = evaluation.episodes(self.environment, player, _EPISODES, seed, forget=player.forget)
+        player = episodes.Player(act, functools.partial(recurrent.start, self.agent))
+        found = episodes.play(self.environment, player, _EPISODES, seed, forget=player.forget)
         return {"episode_return": float(found.returns.mean())}

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sparring.agents.networks.recurrent import Memories, Memory, restarted
 from sparring.agents.ppo import PPO, Minibatch
-from sparring.agents.training import evaluation
+from sparring.agents.training import episodes
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
 from sparring.agents.training.on_policy import OnPolicyTrainer
@@ -304,11 +304,11 @@ def test_evaluation_remembers_within_an_episode_and_not_beyond() -> None:
         seen, known = agent.see(observation, known)
         return agent.act_greedy(seen), known
 
-    host = evaluation.Player(act, agent.start)
-    expected = evaluation.episodes(trainer.environment, host, 12, seed=3, forget=host.forget)
+    host = episodes.Player(act, agent.start)
+    expected = episodes.play(trainer.environment, host, 12, seed=3, forget=host.forget)
     # Each episode on a new environment
     np.testing.assert_array_equal(trainer.evaluator.greedy(12, 3), expected)
-    counting = evaluation.Player(
+    counting = episodes.Player(
         lambda o, known, t: (known[:, 0], known + 1.0), lambda n: np.zeros((n, 1), np.float32)
     )
     seen = []

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from sparring.agents.training import evaluation
+from sparring.agents.training import film
 from sparring.envs.gymnasium_bridge import rendering
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.gymnasium_bridge.episode_replay import Replayable
 from sparring.errors import UserError
-from tests.agents.training.test_evaluation import right
+from tests.agents.training.test_episodes import right
 from tests.helpers.toy_envs import Chain
 
 pytestmark = pytest.mark.long
@@ -33,7 +33,7 @@ def test_a_native_abort_ends_another_process_and_costs_the_film(caplog):
     environment = Gymnasium(NAME)
     with pytest.raises(UserError, match=r"Aborts cannot be drawn: worker 0 died \(signal 6"):
         environment.vector(1, seed=0, render=True)
-    assert evaluation.video(environment, right, seed=0, longest=5) is None
+    assert film.video(environment, right, seed=0, longest=5) is None
     assert "No videos: Aborts cannot be drawn: worker 0 died" in caplog.text
     environment.vector(1, seed=0).close()  # without pictures
 
