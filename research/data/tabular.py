@@ -170,7 +170,7 @@ def _numbers(cells: list[str], line: int, head: list[str], source: str) -> list[
             found.append(float(cell))
         except ValueError:
             found.append(float("nan"))
-        if not abs(found[-1]) <= np.finfo(np.float32).max:
+        if not abs(found[-1]) <= float(np.finfo(np.float32).max):
             raise UserError(
                 f"{source}: line {line}, column {name}: {cell!r} is no finite number of float32."
             )
