@@ -25,8 +25,8 @@ APART = ("agents", "gans", "envs")
 LEVELS = (  # from the lowest to the highest
     "errors",
     "xla",
-    "tensorboard",
     "storage",
+    "tensorboard",
     "config",
     "processes",
     "distribute",

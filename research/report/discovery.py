@@ -24,18 +24,7 @@ from sparring.training import tensorboard_page
 OWN_EVENTS = ".events.json"  # in a report's folder: what it consists of
 FOLDER = tensorboard_page.SHARED  # folder of a report, not searched for runs
 _INNER = {"checkpoints", "best", FOLDER}  # folders of a run that hold no runs
-_NOT_SETTINGS = (
-    "run",
-    "seed",
-    "limits",
-    "packages",
-    "check_first",
-    "check_fit",
-    "hparams",
-    "tasks",
-    "strategy",
-    "device",
-)
+_NOT_SETTINGS = ("run", "seed", "strategy", "device", *storage_settings.ABOUT)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 
 from sparring.errors import UserError
-from sparring.storage import moved_names, provenance
+from sparring.storage import moved_names, provenance, settings
 from sparring.storage.atomic import write_text
 from sparring.storage.settings import flat
 
@@ -27,19 +27,7 @@ LEARNER = "actors.json"  # the address at which a run's learner awaits actors
 SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
 _log = logging.getLogger("sparring")
 # Parts of the config that may differ when a run is resumed.
-_FREE = (
-    "run",
-    "strategy",
-    "device",
-    "actors",
-    "hparams",
-    "check_first",
-    "check_fit",
-    "limits",
-    "packages",
-    "tasks",
-    "offers",
-)
+_FREE = ("run", "strategy", "device", "actors", *settings.ABOUT)
 
 
 class RunFolder:

@@ -22,23 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparring.processes import resources
 from sparring.processes.spawn import program
-from sparring.storage import atomic, run_folder
+from sparring.storage import atomic, run_folder, settings
 
 FILE = "job.json"
 OUTPUT = "output.log"
 ENDED_WELL = ("finished", "target")
 _MESSAGE = re.compile(r"\S+ \S+ [A-Z]+ (.+)")  # of a line of the log: date, time, level, message
 _SHOWN_LINES = 5  # number of lines kept of a failed job's log
-_NAMES_ONLY = (
-    "hydra",
-    "limits",
-    "packages",
-    "check_first",
-    "check_fit",
-    "hparams",
-    "tasks",
-    "offers",
-)
+_NAMES_ONLY = ("hydra", *settings.ABOUT)
 
 
 @dataclass

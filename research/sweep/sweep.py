@@ -1,7 +1,6 @@
 """Sweep: its jobs' names and commands, their plan at its root, and how it ended."""
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -92,7 +91,7 @@ class Sweep:
         path = root / run_folder.SWEEP
         self.root = root
         self.names = set(names)
-        with _locked(root):
+        with atomic.locked(root):
             try:
                 old = list(json.loads(path.read_text())["jobs"])
             except (OSError, ValueError, KeyError, TypeError):
@@ -150,19 +149,3 @@ class Sweep:
                 not self.names and path.stat().st_mtime >= self.started - 1
             ):
                 yield path, note
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Lock a sweep's root against other processes that share it.
-
-    On a file system without locks the context is not exclusive.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

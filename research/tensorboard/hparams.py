@@ -1,11 +1,9 @@
 """TensorBoard's HParams table: settings and final metrics of runs, and a sweep's list of both."""
 
-import contextlib
-import fcntl
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
+from sparring.storage import atomic
 from sparring.tensorboard.event_file import framed
 
 # The name sorts before, and never collides with, those of a run's event files
@@ -78,21 +77,8 @@ def declare_hparams(
             differ come first.
         metrics: tag and description of the metrics to show.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root):
+    with atomic.locked(root):
         _declare(root / DECLARATION, values, metrics)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder against other processes that declare there, where its disk has locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _declare(path: Path, values: Mapping[str, Iterable[Any]], metrics: Mapping[str, str]) -> None:

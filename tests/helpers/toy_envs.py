@@ -47,6 +47,20 @@ class Chain(gym.Env):
         return np.full((4, 6, 3), self.position, np.uint8)
 
 
+class Counted(Chain):
+    """A chain that counts an episode's steps in `taken`."""
+
+    taken = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self.taken = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: int):
+        self.taken += 1
+        return super().step(action)
+
+
 class SameArray(Chain):
     """A chain that hands out one array again and again, and changes it in place."""
 

@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 from sparring.envs.gymnasium_bridge import answers
 from sparring.envs.gymnasium_bridge.bridge import EnvironmentFault, Gymnasium
-from tests.helpers.toy_envs import Chain
+from tests.helpers.toy_envs import Counted
 
 BOX = spaces.Box(0, 10, (2,), np.float32)
 
@@ -98,22 +98,16 @@ def test_observations_that_are_not_of_their_space_are_refused_by_place(space, gi
         answers.observation_of(given, space)
 
 
-class Answers(Chain):
+class Answers(Counted):
     """A chain whose step number `at` (from 1) of an episode answers `what`."""
 
     def __init__(self, what: str, at: int = 1) -> None:
         super().__init__()
         self.what = what
         self.at = at
-        self.taken = 0
-
-    def reset(self, *, seed=None, options=None):
-        self.taken = 0
-        return super().reset(seed=seed, options=options)
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
-        self.taken += 1
         if self.taken != self.at:
             return observation, reward, terminated, truncated, info
         if self.what == "nan":

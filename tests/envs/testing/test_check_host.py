@@ -6,24 +6,18 @@ import pytest
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.testing import command
 from sparring.envs.testing.check_host import findings
-from tests.helpers.toy_envs import Chain
+from tests.helpers.toy_envs import Counted
 
 
-class Wrong(Chain):
+class Wrong(Counted):
     """A chain with one fault."""
 
     def __init__(self, fault: str, render_mode: str | None = None) -> None:
         super().__init__(render_mode)
         self.fault = fault
-        self.taken = 0
-
-    def reset(self, *, seed=None, options=None):
-        self.taken = 0
-        return super().reset(seed=seed, options=options)
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
-        self.taken += 1
         if self.fault == "random":
             reward = float(np.random.default_rng().random())
         if self.fault == "drifting":
