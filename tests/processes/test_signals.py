@@ -71,7 +71,8 @@ def test_a_native_call_cannot_keep_a_signal_from_its_answer() -> None:
                 line = p.stderr.readline()
             assert line == "Waiting for: compiling. Once more to stop at once.\n"
             p.send_signal(signal.SIGINT)
-            assert p.stderr.read() == "sparring: stopped at once by a second signal\n"
-            assert p.wait(30) == 130
+            _, said = p.communicate(timeout=30)
+            assert said == "sparring: stopped at once by a second signal\n"
+            assert p.returncode == 130
         finally:
             p.kill()
