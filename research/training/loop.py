@@ -188,9 +188,16 @@ class TrainingLoop:
         if log:
             self._log_scalars()
         if evaluate:
+            # Nobody knows how long the first evaluation takes: what was learned is saved before it,
+            # and after it, so that it is not made twice
+            first = not self._saved
+            if first:
+                self._save()
             status = self._agreed(self._evaluate())
             if status:
                 return status
+            if first:
+                self._save()
         if save:
             self.save.handled = step
             self._save()
@@ -280,20 +287,11 @@ class TrainingLoop:
         self.log.handled = step
 
     def _evaluate(self) -> str:
-        """Evaluate; return "target", "nan" or "stopped" if that ends the run, else "".
+        """Evaluate, log, and keep the model if it is the best so far.
 
-        Nobody knows how long the first evaluation takes: what was learned is saved before it, and
-        after it, so that it is not made twice.
+        Returns "target", "nan" or "stopped" if that ends the run, else "". Only the chief
+        evaluates.
         """
-        if self._saved:
-            return self._evaluate_now()
-        self._save()
-        status = self._evaluate_now()
-        self._save()
-        return status
-
-    def _evaluate_now(self) -> str:
-        """Evaluate, log, and keep the model if it is the best so far. Only the chief evaluates."""
         step = self.trainer.step
         if not self.workers.chief:
             self.evaluate.handled = step

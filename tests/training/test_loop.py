@@ -214,6 +214,14 @@ def test_an_objective_that_is_not_finite_ends_the_run_and_is_never_the_best(
     assert Checkpoints(tmp_path / "best").steps() == [32]
 
 
+def test_a_first_objective_that_is_not_finite_is_found_again_after_a_resume(tmp_path: Path) -> None:
+    outcome = run(tmp_path, Line(objectives={32: math.nan}.__getitem__))
+    assert (outcome.status, outcome.step) == ("nan", 32)
+    assert run(tmp_path).status == "finished"
+    # What was saved before it holds no evaluation of step 32, so it is made by the next process
+    assert steps(tmp_path, "eval/distance") == [32, 32, 60, 92, 100]
+
+
 def test_a_signal_does_not_save_what_is_not_finite(tmp_path: Path) -> None:
     trainer = Line()
     trainer.at = {44: lambda: (trainer.momentum.assign([np.inf, 0.0]), terminate())}
