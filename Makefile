@@ -35,10 +35,10 @@ train: setup
 	@$(run) sparring rl $(ARGS)
 
 test: setup
-	@$(run) pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(run) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup
-	@$(run) pytest -n $(JOBS) --dist loadfile -m 'not slow and not long' $(ARGS)
+	@$(run) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not slow and not long' $(ARGS)
 
 test-slow: setup
 	@$(run) pytest -m slow $(ARGS) || [ $$? -eq 5 ] # 5: no test is marked slow

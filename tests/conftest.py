@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import resource
 from collections.abc import Callable, Iterator
 
@@ -21,25 +22,75 @@ os.environ["no_proxy"] = (
 
 # Tests in which TensorFlow's version plays no part: .ci/run has them run on one of the two
 EITHER = (
+    "tests/benchmark/",
     "tests/config/",
     "tests/envs/gymnasium_bridge/",
+    "tests/envs/testing/",
     "tests/report/",
     "tests/sweep/",
-    "tests/cli/test_main.py",
-    "tests/cli/test_search.py",
+    "tests/tensorboard/",
+    "tests/agents/actors/",
+    "tests/cli/",
     "tests/test_docs.py",
     "tests/test_imports.py",
     "tests/test_setup.py",
     "tests/test_words.py",
+    "tests/training/test_run_faults.py",
+    "tests/training/test_old_runs.py",
+)
+# Tests of seconds that show on one more example what a neighbour shows: `make test-slow` has them
+REPEATS = re.compile(
+    "|".join(
+        (
+            r"test_replicas.py::test_two_replicas_are_one\w*\[(ppo_host|ppo_pruned|lazy)\]",
+            r"test_replicas.py::test_the_contract_is_kept_by_two_replicas\[dqn\]",
+            r"test_base.py::test_the_contract_is_kept\[ppo-normalized\]",
+            r"test_recurrent.py::test_the_contract_is_kept\w*\[host\]",
+            r"test_recurrent.py::test_a_sequence_has_the_values\w*\[(lstm-graph|gru-xla)\]",
+            r"test_minatar.py::test_every_promise\w*\[(?!breakout)",
+            r"test_check.py::test_what_keeps_its_promises\w*\[(Mountain|Pendulum|Acro|Memory|Point)",
+            r"test_classic_control.py::test_the_same_step\w*\[Acrobot",
+            r"test_classic_control.py::test_an_episode_is_cut\w*\[(Acrobot|MountainCarC)",
+            r"test_processes.py::test_a_run_survives_the_death_of_actors",
+            r"test_processes.py::test_an_environment_that_fails_in_an_actor",
+            r"test_call_path.py::\w*\[gan\]",
+            r"supervised/test_trainer.py::test_the_contract_is_kept\[(normalised|bfloat16)\]",
+            r"supervised/test_replicas.py::test_two_replicas\w*\[(convolutions|regression|pruned)\]",
+            r"test_export.py::test_small_devices_agree\[series\]",
+            r"test_warm_start.py::test_layers_of_an_agent_can_be_frozen\[dqn\]",
+            r"test_cases.py::test_training_is_measured_with_shares_that_add_up",
+            r"test_cases.py::test_a_gans_shares_add_up",
+            r"test_conf.py::test_a_suite_is_a_sweep\w*\[(?!gan_toy|rl_classic)",
+        )
+    )
+)
+# Files that last longest, which are begun first so that no worker is left alone with one at the end
+LONGEST = (
+    "tests/training/test_resume.py",
+    "tests/config/test_conf.py",
+    "tests/training/test_old_runs.py",
+    "tests/distribute/test_multi_worker.py",
+    "tests/report/test_tensorboard_page.py",
+    "tests/agents/",
+    "tests/gans/",
+    "tests/config/test_validation.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need to run on one TensorFlow only."""
+    """Mark the tests that need to run on one TensorFlow only, or seldom; the longest come first."""
     for item in items:
         runs = item.name.startswith("test_an_experiment_runs")
         if item.nodeid.startswith(EITHER) and not runs:
             item.add_marker(pytest.mark.either)
+        if REPEATS.search(item.nodeid):
+            item.add_marker(pytest.mark.slow)
+    ranks = {path: rank for rank, path in enumerate(LONGEST)}
+
+    def rank(item: pytest.Item) -> int:
+        return min((r for p, r in ranks.items() if item.nodeid.startswith(p)), default=len(ranks))
+
+    items.sort(key=rank)
 
 
 # For tests of replicas; what uses the first part alone computes as if it were the only one

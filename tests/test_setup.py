@@ -261,7 +261,7 @@ def test_set_up_runs_once_then_only_what_a_change_asks_for(clone):
     assert "-m pytest" in first
 
     make(clone, "test", "PYTHON=./python")
-    assert calls_of(clone) == "-m pytest -n 2 --dist loadfile\n"
+    assert calls_of(clone) == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder\n"
 
     (clone / "pyproject.toml").touch()
     make(clone, "setup", "PYTHON=./python")

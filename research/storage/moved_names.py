@@ -209,6 +209,10 @@ MODULES = {
 }
 NAMES = {  # names that moved apart from their module, or were changed
     "agents.compiled.Carry": "sparring.agents.drivers.on_device.DeviceState",
+    "agents.evaluation.CompiledEvaluation": "sparring.agents.training.episodes.CompiledEpisodes",
+    "agents.evaluation.Player": "sparring.agents.training.episodes.Player",
+    "agents.evaluation.episodes": "sparring.agents.training.episodes.play",
+    "agents.evaluation.video": "sparring.agents.training.film.video",
     "agents.host.Packed": "sparring.agents.drivers.on_host.HostRollout",
     "agents.places.Place": "sparring.agents.actors.slots.ActorSlot",
     "agents.rollout.Source": "sparring.agents.training.rollout.RolloutSpec",

@@ -39,7 +39,7 @@ def test_an_option_of_ones_own_builds_on_ours(lab: Path) -> None:
     assert (cfg.agent._target_, cfg.agent.discount, cfg.trainer.batch_size) == (
         "sparring.agents.dqn.DQN",
         0.5,
-        32,
+        64,
     )
 
 

@@ -29,12 +29,10 @@ PRIMARIES = {
     "gan": [],
     "supervised": [],
 }  # and one way to compose each
-# Experiments that are run on the newer TensorFlow as well; all of them are on the older one
-ON_BOTH = {"ppo_cartpole", "gym_ppo_cartpole", "dqn_cartpole", "dqn_breakout", "gan_ring"}
-ON_BOTH |= {"gan_shapes", "gan_stacked_digits", "supervised_digits", "transfer_shapes"}
-# Variants of other experiments, which `make test-slow` runs
-VARIANTS = re.compile(
-    r"gan_(ring|grid|stacked_digits)_\w+|gym_dqn_(?!cartpole)\w+|gym_ppo_(?!cart)\w+"
+# Experiments of each kind of network, environment and data; `make test-slow` runs all the others
+OFTEN = re.compile(
+    r"ppo_(cartpole|memory)|gym_\w+_cartpole|dqn_breakout|gan_(ring|digits|stacked_digits)"
+    r"|supervised_\w+|transfer_shapes"
 )
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
@@ -80,13 +78,6 @@ JUDGED_ELSEWHERE = (
 @pytest.fixture(autouse=True)
 def resolvers() -> None:
     setup.prepare()
-
-
-def run_here(name: str) -> Any:
-    """Return the parameter of a test that runs an experiment, on one TensorFlow or on both."""
-    newer = tuple(map(int, tf.__version__.split(".")[:2])) > (2, 15)
-    skipped = pytest.mark.skipif(newer and name not in ON_BOTH, reason="run on TensorFlow 2.15")
-    return pytest.param(name, marks=[pytest.mark.slow] if VARIANTS.fullmatch(name) else [skipped])
 
 
 @functools.cache
@@ -304,7 +295,14 @@ def test_a_suite_is_a_sweep_of_experiments_and_what_is_typed_stands(name: str) -
     assert suites.expanded(composer, ["seed=1"]) == (["seed=1"], False)
 
 
-@pytest.mark.parametrize("name", [run_here(name) for name in EXPERIMENTS if name not in SUITES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if OFTEN.fullmatch(name) else [pytest.mark.slow])
+        for name in EXPERIMENTS
+        if name not in SUITES
+    ],
+)
 def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where metrics keep what they have trained
     primary = primary_of("experiment", name)
