@@ -35,7 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     if small:
         from sparring.export import tflite_onnx
 
-        print(*tflite_onnx.lines(json.loads((folder / FIDELITY).read_text())), sep="\n")
+        report = json.loads((folder / FIDELITY).read_text())
+        print(*tflite_onnx.lines(report), sep="\n")
+        for sentence in tflite_onnx.objections(report):
+            _log.warning("%s", sentence)
     print(f"serve it: sparring serve {chosen.out}")
     return 0
 

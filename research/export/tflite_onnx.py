@@ -28,6 +28,9 @@ from sparring.export.signatures import Arrays, Export, Exported, Function, in_pa
 
 _FITTED = 500  # inputs that int8 is fitted to
 _CALLS = 500  # calls to measure a latency
+# From where on a small model is said not to be the trained one
+_AGREES = 0.95  # share of equal discrete outputs
+_OFF = 0.1  # mean error, in standard deviations of the trained model's output
 
 
 def write(folder: Path, export: Export, module: Exported, wanted: Any) -> dict[str, Any]:
@@ -207,14 +210,22 @@ class Fidelity:
         self._expected = in_parts(original, inputs)
 
     def of(self, function: Function) -> dict[str, Any]:
-        """Return errors, agreement of discrete outputs, scores, and latency."""
+        """Return errors, agreement of discrete outputs, scores, and latency.
+
+        An error's `of_spread` is its mean in standard deviations of the original's output.
+        """
         found = in_parts(function, self._inputs)
         errors = {}
         agreement = {}
         for name, expected in self._expected.items():
             if expected.dtype.kind == "f":
                 distance = np.abs(found[name].astype(np.float64) - expected)
-                errors[name] = {"largest": float(distance.max()), "mean": float(distance.mean())}
+                mean = float(distance.mean())
+                errors[name] = {
+                    "largest": float(distance.max()),
+                    "mean": mean,
+                    "of_spread": _ratio(mean, float(np.std(expected, dtype=np.float64))),
+                }
             else:
                 agreement[name] = float(np.mean(found[name] == expected))
         return {
@@ -244,6 +255,32 @@ class Fidelity:
             seconds.append(time.perf_counter() - started)
         p50, p99 = np.percentile(seconds, [50, 99])
         return {"p50_ms": 1e3 * float(p50), "p99_ms": 1e3 * float(p99)}
+
+
+def _ratio(error: float, spread: float) -> float:
+    """Return an error in units of a spread, one of a constant output in the output's own."""
+    return error / spread if spread > 0.0 else error
+
+
+def objections(report: dict[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each format whose outputs are not those of the trained model."""
+    for kind, row in report["formats"].items():
+        faults = [
+            f"{name} is off by {error['of_spread']:.2g} of its spread"
+            for name, error in row["error"].items()
+            if not error["of_spread"] <= _OFF  # NaN is one, too
+        ]
+        faults += [
+            f"{name} agrees in {share:.2%}"
+            for name, share in row["agreement"].items()
+            if share < _AGREES
+        ]
+        if faults:
+            option = "--onnx" if kind == "onnx" else f"--tflite {kind}"
+            yield (
+                f"{option} does not compute what was trained: {'; '.join(faults)}. Use another "
+                "format."
+            )
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:

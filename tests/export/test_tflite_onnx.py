@@ -185,11 +185,26 @@ def test_errors_and_agreement_are_what_they_say() -> None:
     found = tflite_onnx.Fidelity(original, {"x": np.arange(4, dtype=np.float32)}, judge, 0).of(
         other
     )
-    assert found["error"] == {
-        "y": {"largest": 0.5, "mean": 0.125}
-    }  # one of 0, 1, 2, 3 is off by a half
+    # One of 0, 1, 2, 3 is off by a half; their standard deviation is sqrt(5 / 4) = 1.1180
+    spread = found["error"]["y"].pop("of_spread")
+    assert spread == pytest.approx(0.125 / 1.1180, rel=1e-4)
+    assert found["error"] == {"y": {"largest": 0.5, "mean": 0.125}}
     assert found["agreement"] == {"n": 0.25}
     assert found["scores"] == {}
+
+
+def test_a_format_that_is_another_model_is_objected_to_and_a_faithful_one_is_not() -> None:
+    def row(of_spread: float, share: float) -> dict[str, Any]:
+        return {"error": {"y": {"of_spread": of_spread}}, "agreement": {"n": share}}
+
+    formats = {"float32": row(0.0, 1.0), "dynamic": row(0.1, 0.95)}
+    formats |= {"int8": row(0.1118, 0.25), "onnx": row(float("nan"), 1.0)}
+    assert list(tflite_onnx.objections({"formats": formats})) == [
+        "--tflite int8 does not compute what was trained: y is off by 0.11 of its spread; n agrees "
+        "in 25.00%. Use another format.",
+        "--onnx does not compute what was trained: y is off by nan of its spread. Use another "
+        "format.",
+    ]
 
 
 def test_a_small_generator_draws_alike() -> None:
