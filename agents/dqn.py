@@ -21,6 +21,7 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.utils import common
 
 from sparring.agents import requirements
+from sparring.agents.agent import Estimate, Memoryless, Scalars
 from sparring.agents.networks import headed, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.replay import Transitions
@@ -34,7 +35,7 @@ from sparring.xla import random
 LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wise_squared_loss}
 
 
-class DQN(dqn_agent.DqnAgent):
+class DQN(Memoryless, dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
     Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 5e-4
@@ -139,6 +140,11 @@ class DQN(dqn_agent.DqnAgent):
         """Return the values that the greedy action is chosen by: Q(s, .) [B, A]."""
         return {"q_values": self.q_values(observation)}
 
+    def estimates(self) -> dict[str, Estimate]:
+        """Return the values of actions, for export."""
+        about = "The greedy action, and what it was chosen by."
+        return {"scores": Estimate(self.scores, about, with_action=True)}
+
     # ---- learning --------------------------------------------------------------------------------
 
     def _compute_q_values(
@@ -148,30 +154,27 @@ class DQN(dqn_agent.DqnAgent):
         self._replayed = super()._compute_q_values(time_steps, actions, training)
         return self._replayed
 
-    def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(
+        self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[Scalars, tf.Tensor]:
         """Take a gradient step on transitions [M], and update the target network when it is due.
 
-        Of several replicas, each gives its share of the batch; the scalars are those of the whole.
+        Nothing is drawn. Returns scalars, and the absolute temporal-difference errors [M].
         """
-        gradients, highest, sums = replicas.compile_in_replica(self._gradients)(batch)
+        del key
+        gradients, highest, sums, errors = replicas.compile_in_replica(self._gradients)(batch)
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
         self._update_target()
         sums = replicas.all_reduce_sum(sums)
         count = tf.maximum(sums.pop("count"), 1.0)
         values = {tag: value if tag == "loss/td" else value / count for tag, value in sums.items()}
-        return (
-            values
-            | {t: replicas.all_reduce_max(v) for t, v in highest.items()}
-            | norms
-            | {"schedule/epsilon": self.epsilon(progress)}
-        )
+        values |= {t: replicas.all_reduce_max(v) for t, v in highest.items()}
+        return values | norms | {"schedule/epsilon": self.epsilon(progress)}, errors
 
-    def _gradients(
-        self, batch: Transitions
-    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-        """Gradients, scalars to take the largest of, and scalars to be added: a replica's share of
-        each.
+    def _gradients(self, batch: Transitions) -> tuple[list[tf.Tensor], Scalars, Scalars, tf.Tensor]:
+        """Gradients, scalars to take the largest of, scalars to be added, and the errors [M]: a
+        replica's share of each.
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
@@ -183,13 +186,14 @@ class DQN(dqn_agent.DqnAgent):
                 training=True,
             )
         sums = {"loss/td": info.loss, "count": tf.reduce_sum(batch.mask)}
-        sums["q/td_error"] = tf.reduce_sum(tf.abs(info.extra.td_error) * batch.mask)
+        errors = tf.abs(info.extra.td_error) * batch.mask
+        sums["q/td_error"] = tf.reduce_sum(errors)
         highest = {}
         if self._replayed is not None:
             sums["q/mean"] = tf.reduce_sum(self._replayed * batch.mask)
             valid = tf.where(batch.mask > 0.0, self._replayed, tf.reduce_min(self._replayed))
             highest["q/max"] = tf.reduce_max(valid)
-        return tape.gradient(info.loss, self.trainable), highest, sums
+        return tape.gradient(info.loss, self.trainable), highest, sums, errors
 
     descriptions = optim_optimizer.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",

@@ -19,10 +19,12 @@ from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
+from sparring.agents.agent import Estimate, Scalars
 from sparring.agents.networks import distributions, headed, specs
 from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
 from sparring.agents.networks.normalizers import ObservationNormalizer
 from sparring.agents.networks.recurrent import Memories, Memory, Part, State
+from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas
 from sparring.errors import warn_once
 from sparring.networks.mlp import MLP
@@ -198,15 +200,12 @@ class PPO(ppo_clip_agent.PPOClipAgent):
 
     def act(
         self, observation: tf.Tensor, keys: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Sampled actions [B, ...], their log probabilities [B] and values [B]; `keys` [B, 2]."""
         policy = self.distribution(observation)
         action = distributions.sample(policy, keys)
-        return (
-            action,
-            common.log_probability(policy, action, self.action_spec),
-            self.value(observation),
-        )
+        log_prob = common.log_probability(policy, action, self.action_spec)
+        return action, {"log_prob": log_prob, "value": self.value(observation)}
 
     def act_greedy(self, observation: tf.Tensor) -> tf.Tensor:
         """The likeliest actions [B, ...]."""
@@ -226,7 +225,44 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         """
         return distributions.parameters(self.distribution(observation))
 
+    def estimates(self) -> dict[str, Estimate]:
+        """Return the parameters of the policy, and the value, for export."""
+        return {
+            "scores": Estimate(self.scores, "The greedy action, and what it was chosen by.", True),
+            "value": Estimate(
+                lambda seen: {"value": self.value(seen)},
+                "V(s), the discounted return to be expected.",
+            ),
+        }
+
     # ---- learning --------------------------------------------------------------------------------
+
+    def examples(self, rollout: Rollout, reward: tf.Tensor) -> Minibatch:
+        """The rollout's steps [T, B, ...] with returns and advantages."""
+        ended = rollout.ended
+        seen, _ = self.see(rollout.observation[-1], rollout.ended_with)
+        last_value = self.value(seen)  # [B]
+        values = tf.concat([rollout.extras["value"], last_value[tf.newaxis]], axis=0)  # [T + 1, B]
+        returns, advantages = self.compute_return_and_advantage(
+            ts.TimeStep(
+                tf.transpose(tf.where(ended, ts.StepType.LAST, ts.StepType.MID)),
+                tf.transpose(reward),
+                tf.transpose(tf.where(rollout.terminated, 0.0, 1.0)),
+                (),
+            ),
+            tf.transpose(values),
+        )
+        return Minibatch(
+            rollout.observation[:-1],
+            rollout.action,
+            rollout.extras["log_prob"],
+            rollout.extras["value"],
+            tf.transpose(returns),
+            tf.transpose(advantages),
+            tf.cast(~rollout.first, tf.float32),
+            () if self.memories is None else rollout.first,
+            rollout.began_with,
+        )
 
     def compute_return_and_advantage(
         self, next_time_steps: ts.TimeStep, value_preds: tf.Tensor
@@ -287,14 +323,15 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         mean = common.aggregate_losses(per_example_loss=-entropy, sample_weight=weights).total_loss
         return mean * self.entropy_coefficient(self._progress)
 
-    def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Take a gradient step on a minibatch; return the scalars of `descriptions`.
+    def update(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Scalars:
+        """Take a gradient step on a minibatch, in which nothing is drawn.
 
         A minibatch that is masked as a whole gives a zero gradient.
 
         Of several replicas, each gives its share of the minibatch; the scalars are those of the
         whole.
         """
+        del key
         count = replicas.all_reduce_sum(tf.reduce_sum(batch.mask))
         size = batch.mask.shape[0] * replicas.num_replicas()
         weights = batch.mask * (float(size) / tf.maximum(count, 1.0))  # mean 1 over valid
@@ -309,6 +346,36 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
         return replicas.all_reduce_sum(values) | norms
+
+    def goes_on(self, scalars: Scalars) -> tf.Tensor:
+        """Return whether the KL divergence is within 1.5 times its target."""
+        ceiling = float("inf") if self.target_kl is None else 1.5 * self.target_kl
+        return scalars["policy/approximate_kl"] <= ceiling
+
+    def finish(self, batch: Minibatch, progress: tf.Tensor) -> Scalars:
+        """Update the observation statistics; return the scalars of an iteration.
+
+        The statistics change after the last update, so that a whole iteration sees one set of them
+        and the first ratio is exactly one.
+        """
+        if self.observation_normalizer is not None:
+            self.observation_normalizer.update(batch.observation, batch.mask)
+        count = tf.maximum(replicas.all_reduce_sum(tf.reduce_sum(batch.mask)), 1.0)
+
+        def mean(x: tf.Tensor) -> tf.Tensor:
+            return replicas.all_reduce_sum(tf.reduce_sum(x * batch.mask)) / count
+
+        def variance(x: tf.Tensor) -> tf.Tensor:
+            return mean(tf.square(x - mean(x)))
+
+        unexplained = variance(batch.returns - batch.value) / tf.maximum(
+            variance(batch.returns), 1e-12
+        )
+        return {
+            "value/explained_variance": 1.0 - unexplained,
+            "value/mean": mean(batch.value),
+            "schedule/clip": self.clip(progress),
+        }
 
     def _gradients(
         self, batch: Minibatch, advantage: tf.Tensor, weights: tf.Tensor, progress: tf.Tensor
@@ -368,6 +435,10 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         "policy/approximate_kl": "KL divergence of the old policy from the new, in nats, estimated "
         "from samples.",
         "policy/entropy": "Entropy of the policy, in nats, mean over steps.",
+        "value/explained_variance": "1 - Var(returns - values) / Var(returns) over a rollout: 1 is "
+        "perfect, 0 a constant.",
+        "value/mean": "Value of the states of a rollout when they were met, mean.",
+        "schedule/clip": "Clip range of the probability ratio.",
     }
 
 

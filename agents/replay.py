@@ -1,11 +1,14 @@
-"""Uniform replay as a flat ring: each observation is stored once, in its own dtype.
+"""Replay: transitions that an off-policy trainer learns from, and `Ring`, which draws uniformly.
+
+A trainer chooses rows, gathers their transitions, learns, and says how far each was off. A replay
+of your own subclasses `Ring` and overrides `choose` and `learned`, or satisfies `Replay`.
 
 TF-Agents' TFUniformReplayBuffer guards itself with a mutex, which no XLA program may contain; this
-is scatter and gather on variables. Time runs in slots of B environments each; a transition's next
-observation is the following slot.
+is scatter and gather on variables, each observation once, in its own dtype. Time runs in slots of B
+environments each; a transition's next observation is the following slot.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
@@ -14,13 +17,14 @@ import tensorflow as tf
 from sparring.distribute import replicas
 from sparring.xla import random
 
+_DRAWS = 32  # for each row, until it is the first of a transition
+
 
 class Transitions(NamedTuple):
     """A batch of (n-step) transitions, all [M, ...].
 
     `reward` is the discounted sum along the way; `discount` multiplies gamma times the next value:
-    0 after a termination. `mask` is zero where there is no transition: between an episode's last
-    step and the next one's first.
+    0 after a termination. `mask` is one, or zero where no transition was found.
     """
 
     observation: tf.Tensor
@@ -39,9 +43,45 @@ def row_bytes(observation_space: gymnasium.Space, action_space: gymnasium.Space)
     return seen + acted + 4 + 2
 
 
+class Rows(NamedTuple):
+    """Rows at which M transitions begin: the number of the slot since the run's beginning, and of
+    the environment, both int64 [M].
+    """
+
+    slot: tf.Tensor
+    env: tf.Tensor
+
+
+class Replay(Protocol):
+    """Protocol of the replay of an off-policy trainer, a `tf.Module`.
+
+    Of several replicas, each has a replay of its own, with its share of the environments.
+    """
+
+    def write(
+        self,
+        observations: tf.Tensor,
+        actions: tf.Tensor,
+        rewards: tf.Tensor,
+        terminated: tf.Tensor,
+        truncated: tf.Tensor,
+        first: tf.Tensor,
+    ) -> None:
+        """Append T steps of each environment: see `Ring.write`."""
+
+    def choose(self, key: tf.Tensor, count: int, steps: int, progress: tf.Tensor) -> Rows:
+        """Return the rows of `count` transitions of up to `steps` steps; `key` [2]."""
+
+    def gather(self, rows: Rows, steps: int, discount: float) -> Transitions:
+        """Return the transitions of up to `steps` steps that begin at `rows`."""
+
+    def learned(self, rows: Rows, errors: tf.Tensor, progress: tf.Tensor) -> None:
+        """Take note of how far the values at `rows` were off, float32 [M], when learned from."""
+
+
 class Ring(tf.Module):
     """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus
-    one open slot).
+    one open slot), drawn uniformly; satisfies `Replay`.
 
     Of several replicas, each has a ring of its own, and these numbers are one replica's.
     """
@@ -102,41 +142,79 @@ class Ring(tf.Module):
         _scatter(self.terminal, there, terminated)
         self.written.assign_add(steps)
 
-    def sample(
-        self, key: tf.Tensor, count: int, steps: int = 1, discount: float = 1.0
-    ) -> Transitions:
-        """`count` transitions of up to `steps` steps, uniformly with replacement; `key` [2].
+    def choose(
+        self, key: tf.Tensor, count: int, steps: int, progress: tf.Tensor | float = 0.0
+    ) -> Rows:
+        """Return rows of `count` transitions, uniformly with replacement; `key` [2].
+
+        The step from an episode's end to the next one's first observation is no transition: what
+        begins with one is drawn again, up to 32 times.
+        """
+        del progress
+        oldest = tf.maximum(self.written - (self.slots - 1), 0)
+        choices = (self.written - steps + 1 - oldest) * self.num_envs
+
+        def draw(key: tf.Tensor) -> Rows:
+            choice = random.integers(key, count, choices)  # [M]
+            return Rows(oldest + choice // self.num_envs, choice % self.num_envs)
+
+        def begins(rows: Rows) -> tf.Tensor:
+            return ~_gather(self.last, self._row(rows))
+
+        def redraw(i: tf.Tensor, rows: Rows, found: tf.Tensor) -> tuple[tf.Tensor, Rows, tf.Tensor]:
+            other = draw(random.fold(key, i))
+            rows = Rows(*(tf.where(found, a, b) for a, b in zip(rows, other, strict=True)))
+            return i + 1, rows, found | begins(rows)
+
+        rows = draw(key)
+        _, rows, _ = tf.while_loop(
+            lambda i, rows, found: ~tf.reduce_all(found),
+            redraw,
+            (tf.constant(1), rows, begins(rows)),
+            maximum_iterations=_DRAWS - 1,
+        )
+        return rows
+
+    def gather(self, rows: Rows, steps: int = 1, discount: float = 1.0) -> Transitions:
+        """Return the transitions of up to `steps` steps that begin at `rows`.
 
         A sum over several steps stops at the end of an episode, and bootstraps from the observation
         it stops at.
         """
-        oldest = tf.maximum(self.written - (self.slots - 1), 0)
-        choices = (self.written - steps + 1 - oldest) * self.num_envs
-        choice = random.integers(key, count, choices)  # [M]
-        start = oldest + choice // self.num_envs
-        env = choice % self.num_envs
-
-        def row(offset: int | tf.Tensor) -> tf.Tensor:
-            return (start + offset) % self.slots * self.num_envs + env
-
+        count = rows.slot.shape[0]
         reward = tf.zeros([count])
         scale = tf.ones([count])
         length = tf.zeros([count], tf.int64)
         going = tf.ones([count], tf.bool)
         for k in range(steps):
-            reward += tf.where(going, discount**k * _gather(self.reward, row(k)), 0.0)
+            step = _gather(self.reward, self._row(rows, k))
+            reward += tf.where(going, discount**k * step, 0.0)
             length += tf.cast(going, tf.int64)
             scale = tf.where(going, discount**k, scale)
-            going &= ~_gather(self.last, row(k + 1))
-        end = row(length)
+            going &= ~_gather(self.last, self._row(rows, k + 1))
+        start = self._row(rows)
+        end = self._row(rows, length)
         return Transitions(
-            observation=_gather(self.observation, row(0)),
-            action=_gather(self.action, row(0)),
+            observation=_gather(self.observation, start),
+            action=_gather(self.action, start),
             reward=reward,
             discount=tf.where(_gather(self.terminal, end), 0.0, scale),
             next_observation=_gather(self.observation, end),
-            mask=tf.cast(~_gather(self.last, row(0)), tf.float32),
+            mask=tf.cast(~_gather(self.last, start), tf.float32),
         )
+
+    def learned(self, rows: Rows, errors: tf.Tensor, progress: tf.Tensor) -> None:
+        """Do nothing: all transitions are equally likely, however far they are off."""
+
+    def sample(
+        self, key: tf.Tensor, count: int, steps: int = 1, discount: float = 1.0
+    ) -> Transitions:
+        """Return `count` transitions of up to `steps` steps: choose, then gather."""
+        return self.gather(self.choose(key, count, steps), steps, discount)
+
+    def _row(self, rows: Rows, offset: int | tf.Tensor = 0) -> tf.Tensor:
+        """The places in the variables of slots `offset` after `rows`, int64 [M]."""
+        return (rows.slot + offset) % self.slots * self.num_envs + rows.env
 
     def _rows(self, start: tf.Tensor, steps: int) -> tf.Tensor:
         """The row numbers [steps * B] of `steps` slots from slot `start` on, around the ring."""

@@ -40,6 +40,7 @@ _prepare_tensorflow()
 # The names that scripts use most; each is imported at its first use, and TensorFlow with it.
 _PUBLIC = {
     "Acrobot": "sparring.envs.compiled.acrobot",
+    "Callback": "sparring.training.callbacks",
     "CartPole": "sparring.envs.compiled.classic_control",
     "DQN": "sparring.agents.dqn",
     "DoubleDQN": "sparring.agents.dqn",
@@ -55,6 +56,7 @@ _PUBLIC = {
     "Trainer": "sparring.training.trainer",
     "TrainingLoop": "sparring.training.loop",
     "UserError": "sparring.errors",
+    "check_agent": "sparring.agents.conformance",
     "check_environment": "sparring.envs.testing.check",
     "check_trainer": "sparring.training.conformance",
     "fit": "sparring.training.fit",

@@ -1,13 +1,8 @@
 """Recurrent layers between observations and an agent's networks.
 
-An agent that remembers has two methods more than others,
-
-    start(batch) -> state                     what it knows before an episode's first step: zeros
-    see(observation, state) -> (seen, state)  what a step adds to that
-
-and its other methods take `seen` in the place of the observation. The state is one tensor [B, S],
-whatever the layers; that of an agent that remembers nothing is (). Whoever steps environments
-carries it from step to step, and puts it back to the start where a step opened an episode.
+They are behind the methods `start` and `see` of an agent (see sparring.agents.agent). The state is
+one tensor [B, S], whatever the layers, and begins with zeros. Whoever steps environments carries it
+from step to step, and puts it back to the start where a step opened an episode.
 """
 
 from collections.abc import Callable
@@ -22,16 +17,6 @@ from sparring.agents.networks.normalizers import ObservationNormalizer
 from sparring.networks.rnn import RNN
 
 State = Any  # a tensor or array [B, S], or ()
-
-
-def start(agent: Any, batch: int) -> State:
-    """An agent's state before the first step of `batch` episodes."""
-    return agent.start(batch) if hasattr(agent, "start") else ()
-
-
-def see(agent: Any, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-    """Return the input of an agent's methods for observations [B, ...], and the next state."""
-    return agent.see(observation, state) if hasattr(agent, "see") else (observation, ())
 
 
 def restarted(state: State, first: Any) -> State:

@@ -224,7 +224,7 @@ class AgentTrainer(BatchTrainer):
     def device_driver(self) -> CompiledDriver:
         """Driver of compiled environments."""
         self._learning_state()  # created before a program is traced that uses it
-        known = recurrent.start(self.agent, self.num_envs)
+        known = self.agent.start(self.num_envs)
         with self.replicas.scope():
             return CompiledDriver(self.source, self._act, known)
 
@@ -235,7 +235,7 @@ class AgentTrainer(BatchTrainer):
         learn = self.replicas.function(self._learn_once, self.mode, CachedCall)
         if self.actors is not None:
             return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
-        known = recurrent.start(self.agent, self.num_envs)
+        known = self.agent.start(self.num_envs)
         return HostDriver(self.source, CachedCall(self._act, self.mode), learn, known)
 
     def program(self) -> Callable[..., Any]:
@@ -304,7 +304,7 @@ class AgentTrainer(BatchTrainer):
         count = observation.shape[0]  # a replica's environments, or an actor's; else all of them
         first = replicas.replica_index() * count if first is None else first
         keys = random.members(random.fold(self._keys, vector_step), count, first)
-        seen, known = recurrent.see(self.agent, observation, known)
+        seen, known = self.agent.see(observation, known)
         return *self.act(seen, keys, vector_step * self.num_envs), known
 
     def count_episodes(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
@@ -343,7 +343,7 @@ def _check_forgetful(agent: Any) -> None:
     """UserError for an agent that remembers: what it knows would have to travel with the
     rollouts.
     """
-    if tf.nest.flatten(recurrent.start(agent, 1)):
+    if tf.nest.flatten(agent.start(1)):
         raise UserError(
             "actors=reverb: actors cannot step environments for an agent with a memory; leave one "
             "of the two out."

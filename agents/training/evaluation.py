@@ -49,7 +49,7 @@ class Evaluator:
     each.
 
     Args:
-      agent: the agent (see sparring.agents.training.base).
+      agent: a `sparring.agents.agent.Agent`.
       environment: that of training, on the host or compiled.
       mode: of compilation, as `sparring.xla.compilation.resolve` gives it.
       seed: of the run.
@@ -114,7 +114,10 @@ class Evaluator:
         if media and every and (number % every == 0 or float(progress) >= 1.0):
             activity.say("filming an episode")
             frames = film.video(
-                self.environment, Player(self._step, self._start), seed, self.settings.video_steps
+                self.environment,
+                Player(self._step, self.agent.start),
+                seed,
+                self.settings.video_steps,
             )
             if frames is not None:
                 result.videos["eval/episode"] = frames
@@ -152,9 +155,6 @@ class Evaluator:
         del t
         return self.agent.act_greedy(seen)
 
-    def _start(self, batch: int) -> recurrent.State:
-        return recurrent.start(self.agent, batch)
-
     def _remembering(
         self, act: Callable[..., tf.Tensor]
     ) -> Callable[..., tuple[tf.Tensor, recurrent.State]]:
@@ -163,7 +163,7 @@ class Evaluator:
         def remembering(
             observation: tf.Tensor, known: recurrent.State, *arguments: Any
         ) -> tuple[tf.Tensor, recurrent.State]:
-            seen, known = recurrent.see(self.agent, observation, known)
+            seen, known = self.agent.see(observation, known)
             return act(seen, *arguments), known
 
         return remembering
@@ -171,11 +171,11 @@ class Evaluator:
     def _playing(self, act: Callable[..., tf.Tensor]) -> Callable[..., Episodes]:
         step = self._remembering(act)
         if self.environment.compiled:
-            return CompiledEpisodes(self.environment, step, self.mode, self.limit, self._start)
+            return CompiledEpisodes(self.environment, step, self.mode, self.limit, self.agent.start)
         return functools.partial(self._play_on_host, CachedCall(step, self.mode))
 
     def _play_on_host(self, step: CachedCall, count: int, seed: int, *arguments: Any) -> Episodes:
-        player = Player(lambda *given: step(*given, *arguments), self._start)
+        player = Player(lambda *given: step(*given, *arguments), self.agent.start)
         batch = min(count, whole.AT_ONCE)
         if batch not in self._vectors:
             self._vectors[batch] = self.environment.vector(batch, seed)

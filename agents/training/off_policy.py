@@ -1,4 +1,4 @@
-"""Off-policy training (DQN): store every transition, learn from samples of the newest ones."""
+"""Training off-policy: store every transition, learn from samples of the newest ones."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from sparring.agents.actors.slots import Reverb
-from sparring.agents.replay import Ring, Transitions, row_bytes
+from sparring.agents.agent import OffPolicyAgent, require
+from sparring.agents.replay import Replay, Ring, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
@@ -23,9 +24,11 @@ class OffPolicyTrainer(AgentTrainer):
     """After every `rollout_steps` steps of `num_envs` environments, `updates` gradient steps on
     replayed batches.
 
-    `agent` is a factory called with (observation_space, action_space, network=, optimizer=); for a
-    network or an optimizer of None it takes its own. `total_steps` is the length of the run, which
-    schedules stretch over. The first `learning_starts` steps act at random and learn nothing.
+    `agent` is a factory of a `sparring.agents.agent.OffPolicyAgent`, called with
+    (observation_space, action_space, network=, optimizer=); for a network or an optimizer of None
+    it takes its own. `replay` is a factory of a `sparring.agents.replay.Replay`, called with
+    (capacity, num_envs, observation_space, action_space). `total_steps` is the length of the run,
+    which schedules stretch over. The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988).
     """
 
@@ -47,6 +50,7 @@ class OffPolicyTrainer(AgentTrainer):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         actors: Reverb | None = None,
+        replay: Callable[..., Replay] = Ring,
     ) -> None:
         if capacity < num_envs * (rollout_steps + n_step):
             raise UserError(
@@ -69,6 +73,7 @@ class OffPolicyTrainer(AgentTrainer):
             network=network,
             optimizer=optimizer,
         )
+        require(built, OffPolicyAgent)
         super().__init__(
             built,
             environment,
@@ -83,14 +88,16 @@ class OffPolicyTrainer(AgentTrainer):
         self.phases = (self.learning_starts,)
         self.batch_share = self.replicas.share(batch_size, "trainer.batch_size")
         self._capacity = -(-capacity // self.replicas.count)
+        self._make_replay = replay
         self._sampling = random.stream(seed, "replay")
+        self._drawing = random.stream(seed, "updates")
 
     @functools.cached_property
-    def replay(self) -> Ring:
+    def replay(self) -> Any:
         """Made at its first use: an actor, which only acts, has no need of so much memory."""
         with self.replicas.scope():
             spaces = self.environment.observation_space, self.environment.action_space
-            return Ring(self._capacity, self.share, *spaces)
+            return self._make_replay(self._capacity, self.share, *spaces)
 
     def _learning_state(self) -> dict[str, tf.Module]:
         return self._replays.parts
@@ -121,7 +128,7 @@ class OffPolicyTrainer(AgentTrainer):
         update_replicas = self.replicas.on_each(self._update)
 
         def update(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return i + 1, first(update_replicas(key, i, progress, total))
+            return i + 1, first(update_replicas(key, iteration, i, progress, total))
 
         limit = tf.where(done >= self.learning_starts, self.updates, 0)
         _, total = tf.while_loop(
@@ -140,19 +147,26 @@ class OffPolicyTrainer(AgentTrainer):
         return random.fold(replicas.replica_key(self._sampling), iteration)
 
     def _update(
-        self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor, total: tf.Tensor
+        self,
+        key: tf.Tensor,
+        iteration: tf.Tensor,
+        i: tf.Tensor,
+        progress: tf.Tensor,
+        total: tf.Tensor,
     ) -> tf.Tensor:
-        values = self.agent.update(self.sample(key, i), progress)
+        rows, batch = self.sample(key, i, progress)
+        drawing = random.fold(replicas.replica_key(self._drawing), iteration)
+        values, errors = self.agent.update(batch, random.fold(drawing, i), progress)
+        self.replay.learned(rows, errors, progress)
         values["schedule/learning_rate"] = self.agent.scheduled.learning_rate(progress)
         return self.means.add(total, values)
 
-    def sample(self, key: tf.Tensor, i: tf.Tensor) -> Transitions:
-        """A replica's share of the batch of an iteration's update number `i`; `key` is the
-        iteration's.
+    def sample(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor) -> tuple[Any, Transitions]:
+        """A replica's share of the batch of an iteration's update number `i`, and its rows in the
+        replay; `key` is the iteration's.
         """
-        return self.replay.sample(
-            random.fold(key, i), self.batch_share, self.n_step, self.agent.discount
-        )
+        rows = self.replay.choose(random.fold(key, i), self.batch_share, self.n_step, progress)
+        return rows, self.replay.gather(rows, self.n_step, self.agent.discount)
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see
@@ -162,7 +176,8 @@ class OffPolicyTrainer(AgentTrainer):
         def sample(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
             for k in range(self.updates):
                 key = random.fold(random.fold(self._sampling, i), k)
-                batch = self.replay.sample(key, self.batch_size, self.n_step, self.agent.discount)
+                rows = self.replay.choose(key, self.batch_size, self.n_step, tf.constant(0.5))
+                batch = self.replay.gather(rows, self.n_step, self.agent.discount)
                 total += sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in batch)
             return total
 

@@ -1,15 +1,13 @@
-"""Training on-policy (PPO): learn from a rollout in epochs of minibatches, then discard it."""
+"""Training on-policy: learn from a rollout in epochs of minibatches, then discard it."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from tf_agents.trajectories import time_step as ts
 
 from sparring.agents.actors.slots import Reverb
-from sparring.agents.networks import recurrent
+from sparring.agents.agent import OnPolicyAgent, require
 from sparring.agents.networks.normalizers import RewardNormalizer
-from sparring.agents.ppo import Minibatch
 from sparring.agents.replay import row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
@@ -27,11 +25,12 @@ class OnPolicyTrainer(AgentTrainer):
     """`epochs` passes over each rollout in `minibatches` minibatches, each pass in a new random
     order.
 
-    `agent` is a factory called with (observation_space, action_space, network=, optimizer=); for a
-    network or an optimizer of None it takes its own. `total_steps` is the length of the run, which
-    schedules stretch over. Each minibatch holds num_envs * rollout_steps / minibatches steps,
-    which must divide. Of an agent that remembers (see sparring.agents.networks.recurrent) it holds
-    whole sequences: all steps of num_envs / minibatches environments.
+    `agent` is a factory of a `sparring.agents.agent.OnPolicyAgent`, called with (observation_space,
+    action_space, network=, optimizer=); for a network or an optimizer of None it takes its own.
+    `total_steps` is the length of the run, which schedules stretch over. Each minibatch holds
+    num_envs * rollout_steps / minibatches steps, which must divide. Of an agent that remembers (see
+    sparring.agents.networks.recurrent) it holds whole sequences: all steps of num_envs /
+    minibatches environments.
     """
 
     def __init__(
@@ -63,10 +62,11 @@ class OnPolicyTrainer(AgentTrainer):
             network=network,
             optimizer=optimizer,
         )
+        require(built, OnPolicyAgent)
         self.epochs = epochs
         self.minibatches = minibatches
         share = distribute_replicas.Replicas().share(num_envs, "trainer.num_envs")
-        self.sequences = bool(tf.nest.flatten(recurrent.start(built, 1)))
+        self.sequences = bool(tf.nest.flatten(built.start(1)))
         # From which a replica's minibatches are drawn
         self.drawn = share if self.sequences else share * rollout_steps
         _check_minibatches(self.drawn, minibatches, self.sequences)
@@ -83,6 +83,7 @@ class OnPolicyTrainer(AgentTrainer):
             actors,
         )
         self._shuffle = random.stream(seed, "minibatches")
+        self._drawing = random.stream(seed, "updates")
 
     def _scalar_names(self) -> list[str]:
         return [*super()._scalar_names(), *_DESCRIPTIONS]
@@ -101,40 +102,42 @@ class OnPolicyTrainer(AgentTrainer):
     def act(
         self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        action, log_prob, value = self.agent.act(observation, keys)
-        return action, {"log_prob": log_prob, "value": value}
+        del step
+        return self.agent.act(observation, keys)
 
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         run = self.replicas.run
         first = self.replicas.first
         total = self.count_episodes(rollout, total)
-        steps, valid = run(self._prepare, rollout)
+        steps = run(self._prepare, rollout)
         progress = self.progress(iteration * self.steps_per_iteration)
         key = run(self._key, iteration)
         update_replicas = self.replicas.on_each(self._update)
 
         def update(
-            i: tf.Tensor, order: tf.Tensor, kl: tf.Tensor, total: tf.Tensor
+            i: tf.Tensor, order: tf.Tensor, goes_on: tf.Tensor, total: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            order, kl, total = update_replicas(steps, i, order, key, progress, total)
-            return i + 1, order, first(kl), first(total)
+            order, goes_on, total = update_replicas(
+                steps, iteration, i, order, key, progress, total
+            )
+            return i + 1, order, first(goes_on), first(total)
 
         limit = self.epochs * self.minibatches
-        ceiling = float("inf") if self.agent.target_kl is None else 1.5 * self.agent.target_kl
         updates, _, _, total = tf.while_loop(
-            lambda i, order, kl, total: (i < limit) & (kl <= ceiling),
+            lambda i, order, goes_on, total: (i < limit) & goes_on,
             update,
-            (tf.constant(0), run(self._in_order), tf.constant(0.0), total),
+            (tf.constant(0), run(self._in_order), tf.constant(True), total),
             maximum_iterations=limit,
         )
-        return first(run(self._summarise, steps, valid, progress, updates, total))
+        return first(run(self._finish, rollout, steps, progress, updates, total))
 
     def _in_order(self) -> tf.Tensor:
         return tf.range(self.drawn)
 
     def _update(
         self,
-        steps: Minibatch,
+        steps: Any,
+        iteration: tf.Tensor,
         i: tf.Tensor,
         order: tf.Tensor,
         key: tf.Tensor,
@@ -148,12 +151,12 @@ class OnPolicyTrainer(AgentTrainer):
         epoch = i // self.minibatches
         order = tf.cond(part == 0, lambda: self.order(key, epoch), lambda: order)
         size = self.drawn // self.minibatches
-        values = self.agent.update(
-            self._minibatch(steps, tf.slice(order, [part * size], [size])), progress
-        )
-        return order, values["policy/approximate_kl"], self.means.add(total, values)
+        batch = self._minibatch(steps, tf.slice(order, [part * size], [size]))
+        drawing = random.fold(distribute_replicas.replica_key(self._drawing), iteration)
+        values = self.agent.update(batch, random.fold(drawing, i), progress)
+        return order, self.agent.goes_on(values), self.means.add(total, values)
 
-    def _minibatch(self, steps: Minibatch, drawn: tf.Tensor) -> Minibatch:
+    def _minibatch(self, steps: Any, drawn: tf.Tensor) -> Any:
         """The steps `drawn`, or all steps of the environments `drawn`."""
         if not self.sequences:
             return tf.nest.map_structure(lambda x: tf.gather(x, drawn), steps)
@@ -189,91 +192,44 @@ class OnPolicyTrainer(AgentTrainer):
             self, parts | {"optimizer": time_breakdown.optimizing(self, updates)}, seconds
         )
 
-    def _prepare(self, rollout: Rollout) -> tuple[Minibatch, tf.Tensor]:
-        """The rollout's steps, flattened to [T * B], with returns and advantages; and which of them
-        count.
-        """
-        valid = tf.cast(~rollout.first, tf.float32)  # [T, B]
+    def _prepare(self, rollout: Rollout) -> Any:
+        """The agent's examples of a rollout, flattened to [T * B, ...]."""
         reward = rollout.reward
         if self.rewards is not None:
+            valid = tf.cast(~rollout.first, tf.float32)  # [T, B]
             self.rewards.update(reward, tf.cast(rollout.ended, tf.float32), valid)
             reward = self.rewards.normalize(reward)
-        return distribute_replicas.compile_in_replica(self._with_advantages)(
-            rollout, reward, valid
-        ), valid
+        return distribute_replicas.compile_in_replica(self._examples)(rollout, reward)
 
-    def _with_advantages(self, rollout: Rollout, reward: tf.Tensor, valid: tf.Tensor) -> Minibatch:
-        ended = rollout.ended
-        seen, _ = recurrent.see(self.agent, rollout.observation[-1], rollout.ended_with)
-        last_value = self.agent.value(seen)  # [B]
-        values = tf.concat([rollout.extras["value"], last_value[tf.newaxis]], axis=0)  # [T + 1, B]
-        returns, advantages = self.agent.compute_return_and_advantage(
-            ts.TimeStep(
-                tf.transpose(tf.where(ended, ts.StepType.LAST, ts.StepType.MID)),
-                tf.transpose(reward),
-                tf.transpose(tf.where(rollout.terminated, 0.0, 1.0)),
-                (),
-            ),
-            tf.transpose(values),
+    def _examples(self, rollout: Rollout, reward: tf.Tensor) -> Any:
+        steps = self.agent.examples(rollout, reward)
+        flat = tf.nest.map_structure(
+            lambda x: tf.reshape(x, [-1, *x.shape[2:]]), steps._replace(state=())
         )
-        flat = Minibatch(
-            rollout.observation[:-1],
-            rollout.action,
-            rollout.extras["log_prob"],
-            rollout.extras["value"],
-            tf.transpose(returns),
-            tf.transpose(advantages),
-            valid,
-            rollout.first if self.sequences else (),
-        )
-        flat = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), flat)
-        return flat._replace(state=rollout.began_with)
+        return flat._replace(state=steps.state)
 
-    def _summarise(
+    def _finish(
         self,
-        steps: Minibatch,
-        valid: tf.Tensor,
+        rollout: Rollout,
+        steps: Any,
         progress: tf.Tensor,
         updates: tf.Tensor,
         total: tf.Tensor,
     ) -> tf.Tensor:
-        """Add the scalars of an iteration, and update the observation statistics.
-
-        These change after the last update, so that a whole iteration sees one set of them and the
-        first ratio is exactly one.
-        """
-        if self.agent.observation_normalizer is not None:
-            self.agent.observation_normalizer.update(steps.observation, steps.mask)
-        count = tf.maximum(distribute_replicas.all_reduce_sum(tf.reduce_sum(steps.mask)), 1.0)
-
-        def mean(x: tf.Tensor) -> tf.Tensor:
-            return distribute_replicas.all_reduce_sum(tf.reduce_sum(x * steps.mask)) / count
-
-        def variance(x: tf.Tensor) -> tf.Tensor:
-            return mean(tf.square(x - mean(x)))
-
-        unexplained = variance(steps.returns - steps.value) / tf.maximum(
-            variance(steps.returns), 1e-12
-        )
-        values = {
-            "value/explained_variance": 1.0 - unexplained,
-            "value/mean": mean(steps.value),
-            "rollout/reset_share": 1.0 - distribute_replicas.all_reduce_mean(tf.reduce_mean(valid)),
+        """Have the agent end its iteration, and add the iteration's scalars."""
+        valid = tf.reduce_mean(tf.cast(~rollout.first, tf.float32))
+        values = self.agent.finish(steps, progress) | {
+            "rollout/reset_share": 1.0 - distribute_replicas.all_reduce_mean(valid),
             "policy/updates_per_iteration": updates,
             "schedule/learning_rate": self.agent.scheduled.learning_rate(progress),
-            "schedule/clip": self.agent.clip(progress),
         }
         return self.means.add(total, values)
 
 
 _DESCRIPTIONS = {
-    "value/explained_variance": "1 - Var(returns - values) / Var(returns) over a rollout: 1 is "
-    "perfect, 0 a constant.",
-    "value/mean": "Value of the states of a rollout when they were met, mean.",
     "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
-    "policy/updates_per_iteration": "Minibatch updates an iteration made before the KL limit "
-    "stopped it.",
-    "schedule/clip": "Clip range of the probability ratio.",
+    "policy/updates_per_iteration": "Minibatch updates an iteration made before the agent stopped "
+    "it.",
 }
 
 

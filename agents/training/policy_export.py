@@ -1,6 +1,5 @@
 """Export of an agent's policy, greedy and sampled, and of its values."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,10 +22,10 @@ def policy(trainer: Any) -> Export:
     """The signatures of an `sparring.agents.training.base.AgentTrainer`.
 
     `greedy` and `sampled` give the action [B, ...], in the space the agent acts in: choices count
-    from 0, and vectors are clipped to the environment's bounds. `scores` adds what the action was
-    chosen by, and `value`, of an agent that has one, is V(s). Bytes are scaled and observations
-    normalised inside. Of an agent that remembers, all of them take its `state` [B, S] and give the
-    next, and `initial_state` gives that of an episode's beginning.
+    from 0, and vectors are clipped to the environment's bounds. The agent's `estimates` follow,
+    such as `scores`, what the action was chosen by, and `value`, V(s). Bytes are scaled and
+    observations normalised inside. Of an agent that remembers, all take its `state` [B, S] and give
+    the next, and `initial_state` gives that of an episode's beginning.
     """
     acting = _Acting(trainer)
     space = trainer.environment.observation_space
@@ -50,7 +49,7 @@ class _Acting:
 
     def signatures(self, seen: Mapping[str, tf.TensorSpec]) -> dict[str, Signature]:
         """Return the outputs by name; `seen` is the observation."""
-        known = tf.nest.flatten(recurrent.start(self.agent, 1))
+        known = tf.nest.flatten(self.agent.start(1))
         given = {
             **seen,
             **({"state": tf.TensorSpec(known[0].shape[1:], tf.float32)} if known else {}),
@@ -66,12 +65,9 @@ class _Acting:
                 "An action as in training, drawn from the member's seed.",
             ),
         }
-        if hasattr(self.agent, "scores"):
-            about = "The greedy action, and what it was chosen by."
-            found["scores"] = Signature(self.remembering(self.scores), given, about)
-        if hasattr(self.agent, "value"):
-            about = "V(s), the discounted return to be expected."
-            found["value"] = Signature(self.remembering(self.value), given, about)
+        for name, estimate in self.agent.estimates().items():
+            call = self.with_action(estimate.call) if estimate.with_action else estimate.call
+            found[name] = Signature(self.remembering(call), given, estimate.about)
         if known:
             about = "The state before the first step of an episode, that of any observation: zeros."
             found["initial_state"] = Signature(self.initial_state, seen, about)
@@ -87,13 +83,13 @@ class _Acting:
         def call(
             observation: tf.Tensor, state: recurrent.State = (), **more: tf.Tensor
         ) -> dict[str, tf.Tensor]:
-            seen, state = recurrent.see(self.agent, observation, state)
+            seen, state = self.agent.see(observation, state)
             return act(seen, **more) | ({} if isinstance(state, tuple) else {"state": state})
 
         return call
 
     def initial_state(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"state": recurrent.start(self.agent, tf.shape(observation)[0])}
+        return {"state": self.agent.start(tf.shape(observation)[0])}
 
     def _clipped(self, action: tf.Tensor) -> tf.Tensor:
         space = self.environment.action_space
@@ -108,11 +104,11 @@ class _Acting:
         keys = random.fold(self._stream[tf.newaxis], seed)  # [B, 2]
         return {"action": self._clipped(self.agent.act_sampled(seen, keys, self._progress))}
 
-    def scores(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self.greedy(seen) | self.agent.scores(seen)
-
-    def value(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"value": self.agent.value(seen)}
+    def with_action(
+        self, estimate: Callable[[Any], dict[str, tf.Tensor]]
+    ) -> Callable[[Any], dict[str, tf.Tensor]]:
+        """`estimate`, after the greedy action."""
+        return lambda seen: self.greedy(seen) | estimate(seen)
 
     def samples(self, count: int) -> dict[str, np.ndarray]:
         """Observations [count, ...] met by the sampled policy, from episodes that no training
@@ -121,7 +117,7 @@ class _Acting:
         act = CachedCall(self._sampled_step, self.trainer.mode)
         vector = self.environment.vector(_ENVIRONMENTS, _SAMPLES_SEED)
         observation = vector.reset()
-        known = recurrent.start(self.agent, _ENVIRONMENTS)
+        known = self.agent.start(_ENVIRONMENTS)
         met = []
         try:
             for t in range(-(-count // _ENVIRONMENTS)):
@@ -137,7 +133,7 @@ class _Acting:
         return dict(zip(("observation", "state"), columns, strict=False))
 
     def _sampled_step(self, observation: tf.Tensor, known: recurrent.State, seed: tf.Tensor) -> Any:
-        seen, known = recurrent.see(self.agent, observation, known)
+        seen, known = self.agent.see(observation, known)
         return self.sampled(seen, seed)["action"], known
 
     def judge(self, function: Function, seed: int) -> dict[str, float]:
@@ -150,6 +146,6 @@ class _Acting:
             outputs = function({"observation": np.asarray(observation), **state})
             return outputs["action"], outputs.get("state", ())
 
-        player = episodes.Player(act, functools.partial(recurrent.start, self.agent))
+        player = episodes.Player(act, self.agent.start)
         found = episodes.play(self.environment, player, _EPISODES, seed, forget=player.forget)
         return {"episode_return": float(found.returns.mean())}

@@ -5,7 +5,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # Keys of a config that say how it is checked, shown and sorted, and not what its run computes
-ABOUT = ("limits", "packages", "check_first", "check_fit", "hparams", "tasks", "offers")
+ABOUT = (
+    "limits",
+    "packages",
+    "check_first",
+    "check_fit",
+    "hparams",
+    "tasks",
+    "offers",
+    "callbacks",
+)
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -177,7 +177,9 @@ def _prepare(cfg: DictConfig, trainer: Any, folder: Path, strategy: Any, process
     workers = SingleWorker()
     if process.is_one_of_several:
         workers = Workers(strategy, process.is_chief)
-    loop = TrainingLoop(trainer, schedule, folder, Progress(headline(trainer)), workers)
+    callbacks = [targets.instantiate(each) for each in cfg.get("callbacks", {}).values()]
+    progress = Progress(headline(trainer))
+    loop = TrainingLoop(trainer, schedule, folder, progress, workers, callbacks)
     _initialize(cfg, loop)
     if workers.any(trainer.step != workers.broadcast(trainer.step)):
         raise UserError(

@@ -1,5 +1,6 @@
 """Training without a config: run a trainer that was made in Python, in a folder of its own."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import tensorflow as tf
 from sparring.errors import UserError
 from sparring.storage.run_folder import RunFolder
 from sparring.training import tensorboard_page
+from sparring.training.callbacks import Callback
 from sparring.training.loop import TrainingLoop
 from sparring.training.outcome import Outcome
 from sparring.training.progress import Progress, headline
@@ -23,7 +25,13 @@ def set_random_seed(seed: int) -> None:
     tf.keras.utils.set_random_seed(seed)
 
 
-def fit(trainer: Any, folder: str | Path, steps: int | None = None, **intervals: Any) -> Outcome:
+def fit(
+    trainer: Any,
+    folder: str | Path,
+    steps: int | None = None,
+    callbacks: Iterable[Callback] = (),
+    **intervals: Any,
+) -> Outcome:
     """Train in `folder` up to `steps` steps (default: the trainer's `total_steps`).
 
     Checkpoints, TensorBoard's events and `result.json` are written there, and a folder that holds
@@ -34,6 +42,7 @@ def fit(trainer: Any, folder: str | Path, steps: int | None = None, **intervals:
       trainer: a `sparring.training.trainer.Trainer`.
       folder: of the run.
       steps: in the trainer's own unit.
+      callbacks: code of one's own, called at the points of the run.
       intervals: `log_every`, `evaluate_every`, `checkpoint_every`, `keep` and `target` of
         `sparring.training.schedule.Schedule`; by default there are 50 points in a curve, ten
         evaluations and five checkpoints.
@@ -52,7 +61,8 @@ def fit(trainer: Any, folder: str | Path, steps: int | None = None, **intervals:
     schedule = Schedule(total, **(every | intervals))
     run.path.mkdir(parents=True, exist_ok=True)
     with run.logged(), run.recording_failures():
-        loop = TrainingLoop(trainer, schedule, run.path, Progress(headline(trainer)))
+        progress = Progress(headline(trainer))
+        loop = TrainingLoop(trainer, schedule, run.path, progress, callbacks=callbacks)
         loop.resume(loop.latest)
         tensorboard_page.describe_trainer(run.path, trainer)
         run.outcome = loop.outcome

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sparring.storage import run_folder
 from sparring.storage.checkpoints import Checkpoints, SaveFailed
 from sparring.tensorboard.writer import SilentWriter, Writer
 from sparring.training import finite, tensorboard_page
+from sparring.training.callbacks import Callback, Callbacks
 from sparring.training.outcome import Outcome
 from sparring.training.previews import Previews
 from sparring.training.progress import Progress
@@ -43,6 +44,7 @@ class TrainingLoop:
       folder: of the run.
       progress: bar or lines that show how far it is.
       workers: all processes of the run; default: this one.
+      callbacks: code of one's own, called by the chief at the points of the run.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class TrainingLoop:
         folder: Path,
         progress: Progress,
         workers: SingleWorker | None = None,
+        callbacks: Iterable[Callback] = (),
     ) -> None:
         self.trainer = trainer
         self.schedule = schedule
         self.folder = folder
         self.progress = progress
         self.workers = workers or SingleWorker()
+        self.callbacks = Callbacks(callbacks if self.workers.chief else ())
         self.latest = Checkpoints(folder / "checkpoints", schedule.keep)
         self.best = Checkpoints(folder / "best", keep=1)
         self.outcome = Outcome(maximize=trainer.maximize)
@@ -110,6 +114,8 @@ class TrainingLoop:
                     steps = self.workers.broadcast(self._steps_ahead())
                     with self._clocked(), activity.doing(self._what(steps)):
                         self.trainer.train(steps)
+                    self.callbacks.call(self.trainer)
+            self.callbacks.end(self.trainer, self.outcome)
         finally:
             self.outcome.step = self.trainer.step
             self.writer.close()
@@ -129,11 +135,13 @@ class TrainingLoop:
             self.writer: Writer = SilentWriter()
             return
         parts = [*trainer.timings(), *self._since_log]
-        descriptions = {**_time_descriptions(trainer.unit, parts), **trainer.descriptions}
+        own = {**trainer.descriptions, **self.callbacks.descriptions}
+        descriptions = {**_time_descriptions(trainer.unit, parts), **own}
         self.writer = Writer(self.folder, descriptions=descriptions, resume_step=self.log.handled)
         # One chart would mix the runs of a sweep over several tasks: its report has one for each
         if run_folder.read_json(self.folder.parent / run_folder.SWEEP).get("tasks", 1) == 1:
             self.writer.layout(trainer.charts)
+        self.callbacks.begin(trainer, self.folder)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -279,6 +287,7 @@ class TrainingLoop:
         rate = steps / seconds if seconds > 0.0 else None
         if rate is not None:
             timing[f"time/{self.trainer.unit}_per_second"] = rate
+        values |= self.callbacks.log(self.trainer, values)
         self.writer.scalars(values | timing, step)
         self.outcome.final |= values
         self.progress.show(values, rate)
@@ -301,6 +310,7 @@ class TrainingLoop:
                 found = self.trainer.evaluate()
         except StoppedError:  # it is made up for after the resume
             return "stopped"
+        self.callbacks.evaluation(self.trainer, found)
         tensorboard_page.write_evaluation(self.writer, found, step)
         self._show(self.previews.write, keep=True)
         self.evaluate.handled = step
@@ -365,8 +375,10 @@ class TrainingLoop:
         }
         try:
             with self._timed("save", "saving"), activity.doing("saving"):
-                checkpoints.save(self.trainer.step, tensors, {"trainer": host, **state})
+                folder = checkpoints.save(self.trainer.step, tensors, {"trainer": host, **state})
             self._unsaved.pop(checkpoints, None)
+            if checkpoints is self.latest:
+                self.callbacks.checkpoint(self.trainer, folder)
         except SaveFailed as error:
             self._unsaved[checkpoints] = str(error)
             if not failing:

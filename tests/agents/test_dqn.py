@@ -20,6 +20,7 @@ from sparring.xla import random
 
 START = tf.constant(0.0)
 END = tf.constant(1.0)
+KEY = tf.constant([1, 2], tf.uint32)  # nothing is drawn with it
 OBSERVATIONS = spaces.Box(-100, 100, (2,))
 IDENTITY = np.eye(2, dtype=np.float32)
 OTHER = np.array([[10, 0], [0, 2]], np.float32)
@@ -84,7 +85,7 @@ BOUNDARY = ([3, 3], 0, 50.0, 1.0, [60, 70], 0)
 def test_the_loss_of_one_transition(row, huber, squared, error):
     batch = transitions(row)
     for loss, expected in (("huber", huber), ("squared", squared)):
-        result = make(loss=loss).update(batch, START)
+        result = make(loss=loss).update(batch, KEY, START)[0]
         assert float(result["loss/td"]) == pytest.approx(expected)
         assert float(result["q/td_error"]) == pytest.approx(error)
 
@@ -92,14 +93,15 @@ def test_the_loss_of_one_transition(row, huber, squared, error):
 def test_a_truncated_episode_bootstraps_and_a_terminated_one_does_not():
     rows = [([1, 1], 0, 0.0, discount, [0, 8], 1) for discount in (1.0, 0.0)]
     truncated, terminated = (
-        float(make().update(transitions(row), START)["q/td_error"]) for row in rows
+        float(make().update(transitions(row), KEY, START)[0]["q/td_error"]) for row in rows
     )
     assert (truncated, terminated) == (3.0, 1.0)  # |0 + 8/2 - 1| and |0 - 1|
 
 
 def test_the_loss_is_the_mean_over_the_batch_and_the_metrics_over_its_transitions():
     batch = transitions(GOES_ON, TERMINATED, THREE_STEPS, BOUNDARY)
-    result = make().update(batch, START)
+    result, errors = make().update(batch, KEY, START)
+    np.testing.assert_allclose(errors, [2.5, 0.5, 1.5, 0.0])  # nothing begins at the boundary
     assert float(result["loss/td"]) == pytest.approx((2 + 0.125 + 1) / 4)
     assert float(result["q/td_error"]) == pytest.approx((2.5 + 0.5 + 1.5) / 3)
     assert float(result["q/mean"]) == pytest.approx((1 + 0.5 + 1) / 3)
@@ -111,7 +113,7 @@ def test_the_gradient_by_hand():
     # batch
     agent = make(learning_rate=1.0)
     batch = transitions(GOES_ON, TERMINATED, THREE_STEPS, BOUNDARY)
-    result = agent.update(batch, START)
+    result = agent.update(batch, KEY, START)[0]
     first = (1 * np.array([1, 2]) + 0.5 * np.array([0.5, 9])) / 4  # of action 0
     second = 1 * np.array([8, 1]) / 4  # of action 1
     np.testing.assert_allclose(
@@ -126,11 +128,11 @@ def test_the_gradient_by_hand():
 def test_a_boundary_moves_nothing():
     agents = [make(learning_rate=1.0) for _ in range(2)]
     for agent, junk in zip(agents, (BOUNDARY, ([-9, 4], 1, -30.0, 1.0, [5, 5], 0)), strict=True):
-        agent.update(transitions(GOES_ON, junk), START)
+        agent.update(transitions(GOES_ON, junk), KEY, START)
     for a, b in zip(*(agent.trainable for agent in agents), strict=True):
         np.testing.assert_array_equal(a, b)
     agent = make(learning_rate=1.0)
-    result = agent.update(transitions(BOUNDARY, BOUNDARY), START)
+    result = agent.update(transitions(BOUNDARY, BOUNDARY), KEY, START)[0]
     np.testing.assert_array_equal(kernel(agent._q_network), IDENTITY)
     assert all(np.isfinite(float(v)) for v in result.values())
 
@@ -141,14 +143,14 @@ def test_next_values_are_the_targets_and_double_dqn_lets_the_online_network_choo
     for kind in (DQN, DoubleDQN):
         agent = make(kind)
         set_kernel(agent._target_q_network, OTHER)
-        errors[kind] = float(agent.update(transitions(GOES_ON), START)["q/td_error"])
+        errors[kind] = float(agent.update(transitions(GOES_ON), KEY, START)[0]["q/td_error"])
     assert errors[DQN] == 1 + 15 - 1
     assert errors[DoubleDQN] == 1 + 5 - 1
 
 
 def test_no_gradient_passes_through_the_target():
     agent = make(learning_rate=1.0)
-    agent.update(transitions(GOES_ON), START)
+    agent.update(transitions(GOES_ON), KEY, START)
     np.testing.assert_array_equal(kernel(agent._target_q_network), IDENTITY)
     # only action 0, of the first observation, learned: nothing of s' = (3, 5)
     np.testing.assert_allclose(kernel(agent._q_network), [[2, 0], [2, 1]])
@@ -180,7 +182,7 @@ def test_the_target_is_copied_every_period(mode):
     )
     copied = []
     for _ in range(7):
-        update(transitions(GOES_ON), START)
+        update(transitions(GOES_ON), KEY, START)
         copied.append(np.array_equal(kernel(agent._target_q_network), kernel(agent._q_network)))
     assert copied == [False, False, True, False, False, True, False]
 
@@ -188,14 +190,14 @@ def test_the_target_is_copied_every_period(mode):
 def test_the_target_moves_by_its_share():
     agent = make(target_period=2, target_tau=0.25)
     set_kernel(agent._target_q_network, OTHER)
-    agent.update(transitions(GOES_ON), START)
+    agent.update(transitions(GOES_ON), KEY, START)
     np.testing.assert_array_equal(kernel(agent._target_q_network), OTHER)
     for share in (0.75, 0.75**2):  # of OTHER that is left; the online network stands still
-        agent.update(transitions(GOES_ON), START)
+        agent.update(transitions(GOES_ON), KEY, START)
         np.testing.assert_allclose(
             kernel(agent._target_q_network), share * OTHER + (1 - share) * IDENTITY
         )
-        agent.update(transitions(GOES_ON), START)
+        agent.update(transitions(GOES_ON), KEY, START)
 
 
 # ---- acting --------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def test_epsilon_is_the_share_of_random_actions():
         )
         bound = 5 * np.sqrt(expected * (1 - expected) / COUNT)  # five standard errors
         assert abs(other.mean() - expected) <= bound
-        result = make(epsilon=epsilon).update(transitions(GOES_ON), tf.constant(progress))
+        result = make(epsilon=epsilon).update(transitions(GOES_ON), KEY, tf.constant(progress))[0]
         np.testing.assert_allclose(result["schedule/epsilon"], 2 * expected, rtol=1e-6)
 
 
@@ -249,7 +251,7 @@ def test_the_gradient_is_clipped_as_a_whole_where_stock_clips_each_variable():
     agent = make(learning_rate=1.0, optimizer=tf.keras.optimizers.SGD(global_clipnorm=0.5))
     # one transition, a linear loss: the gradient is (-1, -2) in the kernel and -1 in the bias, of
     # norm sqrt(6)
-    result = agent.update(transitions(GOES_ON), START)
+    result = agent.update(transitions(GOES_ON), KEY, START)[0]
     np.testing.assert_allclose(result["gradient/norm"], 6**0.5, rtol=1e-5)
     np.testing.assert_allclose(result["gradient/update_norm"], 0.5, rtol=1e-5)
     np.testing.assert_allclose(
@@ -276,10 +278,10 @@ def test_eager_graph_and_xla_learn_the_same():
             if jit is None
             else tf.function(agent.update, jit_compile=jit, autograph=False)
         )
-        results = [update(batch, tf.constant(p)) for p in (0.0, 0.5, 1.0)]
-        learned.append(
-            [*(x.numpy() for x in agent.trainable), *(float(v) for v in results[-1].values())]
-        )
+        results = [update(batch, KEY, tf.constant(p)) for p in (0.0, 0.5, 1.0)]
+        scalars, errors = results[-1]
+        found = [*agent.trainable, *scalars.values(), errors]
+        learned.append([np.asarray(value) for value in found])
     for other in learned[1:]:
         for a, b in zip(learned[0], other, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -300,7 +302,9 @@ def test_a_subclass_changes_one_hook(jit):
     for kind, expected in ((Optimist, 1 + 50 - 1 - 0.5), (Absolute, 25.0)):
         agent = make(kind)
         update = tf.function(agent.update, jit_compile=jit, autograph=False)
-        assert float(update(transitions(GOES_ON), START)["loss/td"]) == pytest.approx(expected)
+        assert float(update(transitions(GOES_ON), KEY, START)[0]["loss/td"]) == pytest.approx(
+            expected
+        )
 
 
 def test_a_subclass_may_compute_its_own_values():
@@ -309,14 +313,14 @@ def test_a_subclass_may_compute_its_own_values():
             values, _ = self._q_network(time_steps.observation)
             return tf.gather(values, actions, batch_dims=1) / 2.0
 
-    result = make(Halved, loss="squared").update(transitions(GOES_ON), START)
+    result = make(Halved, loss="squared").update(transitions(GOES_ON), KEY, START)[0]
     assert float(result["loss/td"]) == 9.0  # 3.5 - 0.5
     assert "q/mean" not in result  # left out, since it was not given
 
 
 def test_every_scalar_is_described():
     agent = make()
-    assert set(agent.update(transitions(GOES_ON), START)) == set(agent.descriptions) - {
+    assert set(agent.update(transitions(GOES_ON), KEY, START)[0]) == set(agent.descriptions) - {
         "schedule/learning_rate"
     }
 
@@ -341,7 +345,7 @@ def test_the_defaults_are_the_papers_where_stock_looks_ahead_forever_and_copies_
     set_kernel(agent._target_q_network, OTHER)
     # Q(s') = (30, 10): 1 + 0.99 * 30 - 1; the target network stays where it is
     np.testing.assert_allclose(
-        agent.update(transitions(GOES_ON), START)["q/td_error"], 29.7, rtol=1e-6
+        agent.update(transitions(GOES_ON), KEY, START)[0]["q/td_error"], 29.7, rtol=1e-6
     )
     np.testing.assert_array_equal(kernel(agent._target_q_network), OTHER)
 

@@ -23,6 +23,7 @@ from sparring.xla import random
 OBSERVATIONS = spaces.Box(-10, 10, (3,))
 START = tf.constant(0.0)
 END = tf.constant(1.0)
+KEY = tf.constant([1, 2], tf.uint32)  # nothing is drawn with it
 
 
 def make(space=None, learning_rate=0.0, optimizer=None, units=(4,), **settings) -> PPO:
@@ -43,7 +44,9 @@ def batch_of(
     agent: PPO, count: int, ratio=1.0, advantage=1.0, mask=1.0, value=None, returns=None
 ) -> Minibatch:
     seen = observations(count)
-    action, log_prob, now = agent.act(seen, keys(count))
+    action, kept = agent.act(seen, keys(count))
+    log_prob = kept["log_prob"]
+    now = kept["value"]
     value = now if value is None else now + tf.cast(value, tf.float32)
     returns = value if returns is None else value + tf.cast(returns, tf.float32)
     advantage, mask = (tf.zeros([count]) + tf.cast(x, tf.float32) for x in (advantage, mask))
@@ -81,7 +84,7 @@ def weights(agent: PPO) -> list[np.ndarray]:
 def test_the_clipped_surrogate(ratio, advantage, objective):
     agent = make(clip=0.2, normalize_advantage=False, value_coefficient=0.0, learning_rate=1.0)
     before = weights(agent)
-    result = agent.update(batch_of(agent, 1, ratio, advantage), START)
+    result = agent.update(batch_of(agent, 1, ratio, advantage), KEY, START)
     np.testing.assert_allclose(result["loss/policy"], -objective, rtol=1e-5)
     np.testing.assert_allclose(result["loss/total"], -objective, rtol=1e-5)
     assert float(result["policy/clip_fraction"]) == float(abs(ratio - 1) > 0.2)
@@ -93,7 +96,7 @@ def test_the_clipped_surrogate(ratio, advantage, objective):
 def test_clip_fraction_and_divergence_are_means_over_the_steps_that_count():
     agent = make(clip=0.2)
     # r - 1 - ln r: 1.5: 0.094535, 0.5: 0.193147, 1.1: 0.004690; the last does not count
-    result = agent.update(batch_of(agent, 4, [1.5, 0.5, 1.1, 3.0], mask=[1, 1, 1, 0]), START)
+    result = agent.update(batch_of(agent, 4, [1.5, 0.5, 1.1, 3.0], mask=[1, 1, 1, 0]), KEY, START)
     np.testing.assert_allclose(result["policy/clip_fraction"], 2 / 3, rtol=1e-5)
     np.testing.assert_allclose(result["policy/approximate_kl"], 0.097457, rtol=1e-4)
 
@@ -109,7 +112,7 @@ def test_the_clip_and_the_entropys_coefficient_follow_their_schedules():
         (tf.constant(0.5), 1.25, 0.5),
         (END, 1.1, 0.0),
     ):
-        result = agent.update(batch, progress)
+        result = agent.update(batch, KEY, progress)
         np.testing.assert_allclose(result["loss/policy"], -clipped, rtol=1e-5)
         np.testing.assert_allclose(result["loss/entropy"], -coefficient * entropy, rtol=1e-5)
 
@@ -117,11 +120,11 @@ def test_the_clip_and_the_entropys_coefficient_follow_their_schedules():
 def test_the_learning_rate_follows_its_schedule():
     agent = make(learning_rate=Linear(1.0, 0.0))
     batch = batch_of(agent, 4, advantage=[1.0, -1.0, 2.0, 0.0], returns=1.0)
-    first = agent.update(batch, tf.constant(0.75))
+    first = agent.update(batch, KEY, tf.constant(0.75))
     np.testing.assert_allclose(
         first["gradient/update_norm"], 0.25 * first["gradient/norm"], rtol=1e-4
     )
-    assert float(agent.update(batch, END)["gradient/update_norm"]) == 0.0
+    assert float(agent.update(batch, KEY, END)["gradient/update_norm"]) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -138,14 +141,16 @@ def test_the_learning_rate_follows_its_schedule():
 )
 def test_value_clipping(value_clip, value, returns, loss):
     agent = make(value_clip=value_clip, value_coefficient=0.5)
-    result = agent.update(batch_of(agent, 2, advantage=0.0, value=value, returns=returns), START)
+    result = agent.update(
+        batch_of(agent, 2, advantage=0.0, value=value, returns=returns), KEY, START
+    )
     np.testing.assert_allclose(result["loss/value"], loss, rtol=1e-4)
 
 
 def test_the_total_is_the_sum_and_coefficients_scale_their_part():
     agent = make(value_coefficient=0.25, entropy_coefficient=0.1, normalize_advantage=False)
     batch = batch_of(agent, 4, 1.0, [1.0, 2.0, 3.0, 6.0], returns=2.0)
-    result = {k: float(v) for k, v in agent.update(batch, START).items()}
+    result = {k: float(v) for k, v in agent.update(batch, KEY, START).items()}
     entropy = float(tf.reduce_mean(agent.distribution(batch.observation).entropy()))
     assert result["loss/policy"] == pytest.approx(-3.0, rel=1e-5)
     assert result["loss/value"] == pytest.approx(0.25 * 4.0, rel=1e-5)
@@ -161,7 +166,7 @@ def test_a_reward_for_entropy_raises_it():
     agent.trainable[3].assign([2.0, 0.0, 0.0])  # the logits' bias
     seen = observations(4)
     before = float(tf.reduce_mean(agent.distribution(seen).entropy()))
-    agent.update(batch_of(agent, 4, advantage=0.0), START)
+    agent.update(batch_of(agent, 4, advantage=0.0), KEY, START)
     assert float(tf.reduce_mean(agent.distribution(seen).entropy())) > before + 0.01
 
 
@@ -192,7 +197,8 @@ def test_steps_that_do_not_count_have_no_influence(normalize_advantage):
     short = tf.nest.map_structure(lambda x: tf.boolean_mask(x, ~hidden), batch)
     others = [copied(agent, **settings) for _ in range(2)]
     results = [
-        a.update(b, START) for a, b in zip([agent, *others], [batch, altered, short], strict=True)
+        a.update(b, KEY, START)
+        for a, b in zip([agent, *others], [batch, altered, short], strict=True)
     ]
     for other, result in zip(others, results[1:], strict=True):
         for a, b in zip(weights(agent), weights(other), strict=True):
@@ -205,7 +211,7 @@ def test_a_minibatch_in_which_nothing_counts_changes_nothing():
     agent = make(learning_rate=1.0, entropy_coefficient=1.0)
     before = weights(agent)
     result = agent.update(
-        batch_of(agent, 4, 2.0, [1.0, 2.0, 3.0, 4.0], mask=0.0, returns=5.0), START
+        batch_of(agent, 4, 2.0, [1.0, 2.0, 3.0, 4.0], mask=0.0, returns=5.0), KEY, START
     )
     assert all(np.isfinite(float(v)) for v in result.values())
     assert float(result["gradient/norm"]) == 0.0
@@ -225,13 +231,13 @@ def test_the_first_ratio_is_one(space, normalize):
     if normalize:
         agent.observation_normalizer.update(5.0 + 3.0 * observations(50, "earlier"), tf.ones([50]))
     batch = batch_of(agent, 8, advantage=[1, -1, 2, 0, 1, 1, 3, -4])
-    result = agent.update(batch, START)
+    result = agent.update(batch, KEY, START)
     assert float(result["policy/approximate_kl"]) == 0.0
     assert float(result["policy/clip_fraction"]) == 0.0
     if normalize:  # the statistics are used, and an update does not move them
         assert float(agent.observation_normalizer.moments.count) == 50.0
         agent.observation_normalizer.update(100.0 + observations(50), tf.ones([50]))
-        assert float(agent.update(batch, START)["policy/approximate_kl"]) > 1e-9
+        assert float(agent.update(batch, KEY, START)["policy/approximate_kl"]) > 1e-9
 
 
 # ---- the optimizer -------------------------------------------------------------------------------
@@ -239,7 +245,9 @@ def test_the_first_ratio_is_one(space, normalize):
 
 def test_the_gradient_is_clipped_as_a_whole():
     agent = make(learning_rate=1.0, optimizer=tf.keras.optimizers.SGD(global_clipnorm=0.5))
-    result = agent.update(batch_of(agent, 4, advantage=[1.0, -1.0, 5.0, 0.0], returns=30.0), START)
+    result = agent.update(
+        batch_of(agent, 4, advantage=[1.0, -1.0, 5.0, 0.0], returns=30.0), KEY, START
+    )
     assert float(result["gradient/norm"]) > 5.0
     np.testing.assert_allclose(result["gradient/update_norm"], 0.5, rtol=1e-4)
 
@@ -274,11 +282,11 @@ def test_slots_do_not_depend_on_how_many_layers_were_made_before(tmp_path):
 
     batch = batch_of(first, 8, advantage=[1, -1, 2, 0, 1, 1, 3, -4], returns=1.0)
     for _ in range(3):
-        first.update(batch, START)
+        first.update(batch, KEY, START)
     path = checkpoint(first).write(str(tmp_path / "c"))
     checkpoint(second).read(path).assert_consumed()
     for agent in (first, second):
-        agent.update(batch, START)
+        agent.update(batch, KEY, START)
     for a, b in zip(weights(first), weights(second), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -292,8 +300,8 @@ def test_an_update_compiles_to_the_same_numbers():
         eager, 8, 1.3, [1, -1, 2, 0, 1, 1, 3, -4], [1, 1, 1, 0, 1, 1, 1, 1], value=0.5, returns=1.0
     )
     for _ in range(3):
-        a = eager.update(batch, START)
-        b = update(batch, START)
+        a = eager.update(batch, KEY, START)
+        b = update(batch, KEY, START)
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-6, err_msg=name)
     for a, b in zip(weights(eager), weights(compiled), strict=True):
@@ -302,9 +310,9 @@ def test_an_update_compiles_to_the_same_numbers():
 
 def test_every_scalar_is_described():
     agent = make()
-    assert set(agent.update(batch_of(agent, 2), START)) == set(agent.descriptions) - {
-        "schedule/learning_rate"
-    }
+    batch = batch_of(agent, 2)
+    found = set(agent.update(batch, KEY, START)) | set(agent.finish(batch, START))
+    assert found == set(agent.descriptions) - {"schedule/learning_rate"}
 
 
 # ---- acting --------------------------------------------------------------------------------------
@@ -315,11 +323,11 @@ def test_sampled_actions_follow_the_policy():
     count = 10_000
     agent.trainable[3].assign([1.0, 0.0, -1.0])  # the logits' bias
     seen = tf.tile(observations(1), [count, 1])
-    actions, log_prob, _ = agent.act(seen, keys(count))
+    actions, kept = agent.act(seen, keys(count))
     p = tf.nn.softmax(agent.distribution(seen[:1]).logits[0]).numpy().astype(np.float64)
     shares = np.bincount(actions, minlength=3) / count
     assert (np.abs(shares - p) < 5 * np.sqrt(p * (1 - p) / count)).all()  # five standard errors
-    np.testing.assert_allclose(log_prob, np.log(p)[actions], rtol=1e-4)
+    np.testing.assert_allclose(kept["log_prob"], np.log(p)[actions], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -329,10 +337,10 @@ def test_members_act_by_their_own_keys(space):
     agent = make(space)
     seen = observations(6)
     together = agent.act(seen, keys(6))
-    for a, b in zip(together, agent.act(seen, keys(6)), strict=True):
-        np.testing.assert_array_equal(a, b)
+    tf.nest.map_structure(np.testing.assert_array_equal, together, agent.act(seen, keys(6)))
     for i in range(6):
-        for a, b in zip(together, agent.act(seen[i : i + 1], keys(6)[i : i + 1]), strict=True):
+        alone = agent.act(seen[i : i + 1], keys(6)[i : i + 1])
+        for a, b in zip(tf.nest.flatten(together), tf.nest.flatten(alone), strict=True):
             np.testing.assert_allclose(a[i], b[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(together[0], agent.act_sampled(seen, keys(6), END))
     assert np.any(together[0] != agent.act(seen, keys(6, seed=1))[0])
@@ -355,27 +363,29 @@ def test_choices_of_unequal_sizes():
     agent = make(spaces.MultiDiscrete([2, 5]))
     count = 10_000
     seen = tf.tile(observations(1), [count, 1])
-    actions, log_prob, _ = agent.act(seen, keys(count))
+    actions, kept = agent.act(seen, keys(count))
     assert actions.numpy().max(0).tolist() == [1, 4]  # never past a size, and every size reached
     logits = agent.distribution(seen[:1]).distribution.logits[0].numpy()
     parts = [tf.nn.log_softmax(logits[0, :2]).numpy(), tf.nn.log_softmax(logits[1]).numpy()]
     np.testing.assert_allclose(
-        log_prob, parts[0][actions[:, 0]] + parts[1][actions[:, 1]], rtol=1e-5
+        kept["log_prob"], parts[0][actions[:, 0]] + parts[1][actions[:, 1]], rtol=1e-5
     )
     entropy = -sum((np.exp(x) * x).sum() for x in parts)
-    batch = Minibatch(seen, actions, log_prob, *[tf.zeros([count])] * 3, tf.ones([count]))
-    np.testing.assert_allclose(agent.update(batch, START)["policy/entropy"], entropy, rtol=1e-5)
+    batch = Minibatch(seen, actions, kept["log_prob"], *[tf.zeros([count])] * 3, tf.ones([count]))
+    np.testing.assert_allclose(
+        agent.update(batch, KEY, START)["policy/entropy"], entropy, rtol=1e-5
+    )
 
 
 def test_box_actions_are_kept_as_they_were_sampled():
     agent = make(spaces.Box(-1, 1, (2,)), log_std=1.0)  # a spread of e: most leave the box
     seen = observations(1000)
-    actions, log_prob, _ = agent.act(seen, keys(1000))
+    actions, kept = agent.act(seen, keys(1000))
     assert np.mean(np.abs(actions) > 1.0) > 0.5
     z = (actions.numpy() - agent.distribution(seen).mean().numpy()) / np.e
     # ln N = -z**2/2 - ln sqrt(2 pi) - ln e, for each of two numbers
     expected = np.sum(-0.5 * z**2 - 0.918939 - 1.0, axis=-1)
-    np.testing.assert_allclose(log_prob, expected, rtol=1e-4)
+    np.testing.assert_allclose(kept["log_prob"], expected, rtol=1e-4)
 
 
 # ---- networks of one's own -----------------------------------------------------------------------
@@ -411,7 +421,7 @@ def test_a_layer_that_actor_and_critic_share_is_stepped_once():
         value = tf.reduce_mean(tf.square(batch.returns - agent.value(batch.observation)))
         loss = 0.5 * value - surrogate
     gradient = tape.gradient(loss, shared.kernel).numpy()
-    agent.update(batch, START)
+    agent.update(batch, KEY, START)
     np.testing.assert_allclose(shared.kernel.numpy(), before - gradient, rtol=1e-4, atol=1e-6)
 
 
@@ -426,7 +436,7 @@ def test_what_layers_add_to_the_loss_counts_and_a_shared_layers_once(shared):
     )
     kernels = [v.numpy() for v in agent.trainable if v.shape == [3, 2]]
     assert len(kernels) == 2 - shared
-    result = agent.update(batch_of(agent, 2, advantage=[1.0, -1.0]), START)
+    result = agent.update(batch_of(agent, 2, advantage=[1.0, -1.0]), KEY, START)
     added = result["loss/total"] - result["loss/policy"] - result["loss/value"]
     # L2(0.5) is half the sum of squares
     expected = sum(0.5 * np.square(kernel).sum() for kernel in kernels)
@@ -440,7 +450,7 @@ def test_the_loss_is_of_the_distribution_that_a_subclass_gives():
             return distributions.tfd.Categorical(logits=logits)
 
     agent = Even(OBSERVATIONS, spaces.Discrete(4), functools.partial(MLP, (4,)))
-    result = agent.update(batch_of(agent, 3), START)
+    result = agent.update(batch_of(agent, 3), KEY, START)
     np.testing.assert_allclose(result["policy/entropy"], np.log(4.0), rtol=1e-6)
 
 

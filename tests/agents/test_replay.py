@@ -10,7 +10,7 @@ import tensorflow as tf
 from gymnasium import spaces
 from tf_agents.trajectories import trajectory
 
-from sparring.agents.replay import Ring
+from sparring.agents.replay import Ring, Rows
 from sparring.xla import random
 
 pytestmark = pytest.mark.long
@@ -70,11 +70,11 @@ EPISODES = slots(
     [[0, 0, 0, 0, 1, 0, 0, 0, 0]],
     [[0, 0, 1, 0, 0, 1, 0, 0, 0]],
 )
-# start -> (action, reward, discount before gamma, next observation, mask), with gamma 1/2
+# start -> (action, reward, discount before gamma, next observation, mask), with gamma 1/2. The
+# reset steps at 12 and 15 are no transitions and never drawn
 ONE_STEP = {
     10: (10, 1, 1, 11, 1),
     11: (11, 2, 0, 12, 1),  # terminated: nothing follows
-    12: (12, 0, 1, 13, 0),  # the reset step is no transition
     13: (13, 4, 1, 14, 1),
     14: (
         14,
@@ -83,7 +83,6 @@ ONE_STEP = {
         15,
         1,
     ),  # truncated: bootstraps from the final observation, not from the reset's 16
-    15: (15, 0, 1, 16, 0),
     16: (16, 16, 1, 17, 1),
     17: (17, 32, 1, 18, 1),
     18: (18, 64, 1, 19, 1),
@@ -118,10 +117,7 @@ def test_three_step_transitions_by_hand(mode):
         if mode == "eager"
         else tf.function(ring.sample, jit_compile=True, autograph=False)
     )
-    found = drawn(sample(KEY, 300, 3, 0.5))
-    assert set(found) == {10, 11, 12, 13, 14, 15, 16}  # 17 and 18 are not three steps old
-    assert {start: rest for start, rest in found.items() if rest[-1]} == THREE_STEP
-    assert [found[start][-1] for start in (12, 15)] == [0, 0]
+    assert drawn(sample(KEY, 300, 3, 0.5)) == THREE_STEP  # 17 and 18 are not three steps old
 
 
 def test_stock_three_step_return_goes_on_into_the_next_episode():
@@ -168,7 +164,7 @@ def test_nothing_leads_across_an_episode_that_a_restart_broke_off(split):
     assert drawn(ring.sample(KEY, 300, 3, 0.5))[10] == (10, 2, 0.5, 12, 1)
     found = drawn(ring.sample(KEY, 300, 1, 0.5))
     assert found[11] == (11, 2, 1, 12, 1)
-    assert found[12] == (12, 0, 1, 13, 0)  # the reset is no transition
+    assert 12 not in found  # the reset is no transition
 
 
 class Everything:
@@ -188,10 +184,11 @@ class Everything:
 
     def transitions(self, steps: int, discount: float) -> dict[float, tuple]:
         starts = range(max(len(self.rows) - self.kept, 0), len(self.rows) - steps + 1)
-        return dict(self._from(t, b, steps, discount) for t in starts for b in range(self.num_envs))
+        places = [(t, b) for t in starts for b in range(self.num_envs) if not self.rows[t][-1][b]]
+        return dict(self._from(t, b, steps, discount) for t, b in places)
 
     def _from(self, start: int, b: int, steps: int, discount: float) -> tuple[float, tuple]:
-        observation, _, action, *_, first = (x[b] for x in self.rows[start])
+        observation, _, action, *_ = (x[b] for x in self.rows[start])
         total = 0.0
         for k in range(steps):
             _, after, _, reward, terminated, truncated, _ = (x[b] for x in self.rows[start + k])
@@ -200,7 +197,7 @@ class Everything:
             if terminated or truncated or broken:
                 break
         scale = 0.0 if terminated else discount**k
-        return float(observation), (int(action), total, scale, float(after), float(not first))
+        return float(observation), (int(action), total, scale, float(after), 1.0)
 
 
 def random_slots(rng, count: int, num_envs: int) -> Slots:
@@ -266,6 +263,31 @@ def test_every_start_is_equally_likely(num_envs, steps):
     expected = count / len(starts)
     freedom = len(starts) - 1
     assert np.sum((counts - expected) ** 2 / expected) < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def test_where_half_of_the_steps_are_resets_all_that_is_drawn_are_transitions():
+    # Episodes of one step: every second step is a reset
+    count = 20
+    resets = [t % 2 for t in range(count)]
+    ring = Ring(100, 1, NUMBER, CHOICE)
+    ends = [1 - r for r in resets]
+    ring.write(*slots([range(count + 1)], [[1] * count], [ends], [[0] * count], [resets]))
+    batch = ring.sample(KEY, 1000)
+    assert np.asarray(batch.mask).tolist() == [1.0] * 1000
+    values, counts = np.unique(batch.observation, return_counts=True)
+    assert values.tolist() == list(range(0, 20, 2))
+    # Each of ten has 100 of 1000, with a standard deviation of sqrt(1000 * 0.1 * 0.9) = 9.5
+    assert (np.abs(counts - 100) < 5 * 9.5).all()
+
+
+def test_rows_are_gathered_as_they_were_chosen_and_where_nothing_begins_nothing_counts():
+    ring = Ring(100, 1, NUMBER, CHOICE)
+    ring.write(*EPISODES)
+    rows = Rows(tf.constant([4, 2, 0], tf.int64), tf.zeros([3], tf.int64))
+    batch = ring.gather(rows, 3, 0.5)
+    assert np.asarray(batch.observation).tolist() == [14, 12, 10]
+    assert np.asarray(batch.reward).tolist()[::2] == [8, 2]
+    assert np.asarray(batch.mask).tolist() == [1, 0, 1]  # slot 2 is a reset
 
 
 def test_a_key_repeats_its_sample_and_another_differs():

@@ -75,10 +75,12 @@ def test_the_page_shows_what_it_speaks_of():
         "my_lab/conf/network/fourier.yaml",
         "my_lab/conf/agent/soft_dqn.yaml",
         "my_lab/conf/mine.yaml",
+        "my_lab/hooks.py",
+        "my_lab/conf/watched.yaml",
     }
     assert [
         re.search(r"searchpath|--config-name|--config-dir|evaluate", c)[0] for c in COMMANDS
-    ] == ["searchpath", "--config-dir", "--config-dir", "evaluate"]
+    ] == ["searchpath", "--config-dir", "--config-dir", "evaluate", "--config-dir"]
 
 
 def test_every_command_of_the_page_works(trained):
@@ -109,6 +111,16 @@ def test_it_learns_to_walk_to_the_end(trained, lab):
     assert result["final"]["eval/episode_length"] == 8
     (evaluation,) = result["evaluations"]
     assert (evaluation["episodes"], evaluation["scalars"]["eval/episode_return"]) == (10, 1.0)
+
+
+def test_the_callback_was_called_and_its_scalar_logged(trained, lab):
+    run = lab / "runs" / "watched"
+    # evaluate_every is 2000, the run's length
+    steps = [line.split()[0] for line in (run / "returns.txt").read_text().splitlines()]
+    assert steps == ["2000"]
+    logged = runs.scalars(run)
+    assert logged["host/memory"].keys() == logged["loss/td"].keys()
+    assert all(0.1 < value < 100.0 for value in logged["host/memory"].values())
 
 
 class Ones(tf.keras.layers.Layer):

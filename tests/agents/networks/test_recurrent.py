@@ -118,10 +118,10 @@ class Watched(PPO):
         self.batches: list[Minibatch] = []
         self.log_probs: list[np.ndarray] = []
 
-    def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Any:
         self.batches.append(tf.nest.map_structure(lambda x: x.numpy(), batch))
         self.log_probs.append(self.distribution(self._seen(batch)).log_prob(batch.action).numpy())
-        return super().update(batch, progress)
+        return super().update(batch, key, progress)
 
 
 class Trainer(OnPolicyTrainer):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparring.agents.agent import Memoryless
 from sparring.agents.training import episodes, evaluation
 from sparring.agents.training.evaluation import EvaluationSettings
 from sparring.envs.compiled.classic_control import CartPole
@@ -32,7 +33,7 @@ def evaluator(trained_in: Any, mode: str = "graph", **settings: Any) -> evaluati
     return evaluation.Evaluator(Right(trained_in), trained_in, mode, 0, chosen)
 
 
-class Right:
+class Right(Memoryless):
     def __init__(self, environment: Any) -> None:
         self.spec = environment.action_space
 

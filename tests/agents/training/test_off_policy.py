@@ -33,9 +33,9 @@ class Watched(DQN):
         super().__init__(*arguments, **settings)
         self.batches: list[Transitions] = []
 
-    def update(self, batch: Transitions, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor) -> Any:
         self.batches.append(Transitions(*(x.numpy() for x in batch)))
-        return super().update(batch, progress)
+        return super().update(batch, key, progress)
 
 
 class Trainer(OffPolicyTrainer):
@@ -190,9 +190,7 @@ def test_batches_are_steps_that_were_made_summed_over_n() -> None:
     assert len(batch.reward) == 50
     for i in range(50):
         t, b = known[tuple(batch.observation[i])]
-        assert batch.mask[i] == 1.0 - first[t, b]
-        if first[t, b]:
-            continue
+        assert batch.mask[i] == 1.0 - first[t, b] == 1.0
         if over[t, b]:  # ends at once
             expected = (reward[t, b], 0.0 if dead[t, b] else 1.0)
         else:

@@ -34,10 +34,10 @@ class Watched(PPO):
         self.progress: list[float] = []
         self.divergences = iter(divergences)
 
-    def update(self, batch: Minibatch, progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def update(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Any:
         self.batches.append(tf.nest.map_structure(lambda x: x.numpy(), batch))
         self.progress.append(float(progress))
-        values = super().update(batch, progress)
+        values = super().update(batch, key, progress)
         divergence = next(self.divergences, None)
         return (
             values

@@ -56,6 +56,9 @@ class TwoRings(tf.Module):
         super().__init__()
         self.rings = rings
 
+    def learned(self, *arguments: Any) -> None:
+        """Draw uniformly, whatever was learned."""
+
     def write(self, *columns: tf.Tensor) -> None:
         for ring, part in zip(
             self.rings, zip(*(tf.split(c, 2, axis=1) for c in columns), strict=True), strict=True
@@ -76,14 +79,14 @@ class BothRings(OffPolicyTrainer):
     def _key(self, iteration: tf.Tensor) -> tf.Tensor:
         return random.fold(random.fold(self._sampling, tf.range(2)), iteration)  # [2, 2]
 
-    def sample(self, key: tf.Tensor, i: tf.Tensor) -> Transitions:
+    def sample(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor) -> Any:
         keys = random.fold(key, tf.fill([2], i))
         half = self.batch_size // 2
         both = [
             r.sample(keys[n], half, self.n_step, self.agent.discount)
             for n, r in enumerate(self.replay.rings)
         ]
-        return Transitions(*(tf.concat(pair, axis=0) for pair in zip(*both, strict=True)))
+        return (), Transitions(*(tf.concat(pair, axis=0) for pair in zip(*both, strict=True)))
 
 
 def steady(rate: float, prune: Magnitude | None = None) -> Scheduled:

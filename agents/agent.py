@@ -1,0 +1,141 @@
+"""Protocols of agents: all that trainers, evaluation and export ask of one.
+
+An agent is shown observations [B, ...] by `see`, which adds what it remembers of the episode; what
+`see` returns is called `seen`, and is the input of its other methods. Actions are drawn from `keys`
+uint32 [B, 2], one for each member of the batch, so that member i's action depends on its own key
+alone. Everything is traced into compiled programs: nothing may depend on values in Python.
+
+`sparring.agents.conformance.check_agent` holds an agent against these protocols.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from sparring.agents.networks.recurrent import State
+from sparring.agents.replay import Transitions
+from sparring.agents.training.rollout import Rollout
+from sparring.errors import UserError
+from sparring.optim.optimizer import Scheduled
+
+Scalars = dict[str, tf.Tensor]  # by their tags, each []
+
+
+class Estimate(NamedTuple):
+    """Estimate that an agent makes of observations beside its action: exported as a signature.
+
+    `call(seen)` returns tensors [B, ...] by name. With `with_action`, the greedy action is given
+    along with them.
+    """
+
+    call: Callable[[Any], dict[str, tf.Tensor]]
+    about: str
+    with_action: bool = False
+
+
+class Agent(Protocol):
+    """Protocol of every agent.
+
+    `Memoryless` implements `start` and `see` of one without a memory.
+    """
+
+    trainable: list[tf.Variable]  # all weights that are learned
+    scheduled: Scheduled  # the optimizer
+    discount: float
+    descriptions: Mapping[str, str]  # tag -> what it measures, of every scalar that it returns
+
+    def parts(self) -> dict[str, tf.Module]:
+        """Return the modules that were learned: enough to act, and to go on learning from."""
+
+    def start(self, batch: int) -> State:
+        """Return the state before the first step of `batch` episodes."""
+
+    def see(self, observation: tf.Tensor, state: State) -> tuple[Any, State]:
+        """Return what is seen of observations [B, ...], and the state after the step."""
+
+    def act_greedy(self, seen: Any) -> tf.Tensor:
+        """Return the actions [B, ...] that are best as far as the agent knows."""
+
+    def act_sampled(self, seen: Any, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+        """Return actions [B, ...] as in training at the share `progress` [] of the run."""
+
+    def estimates(self) -> Mapping[str, Estimate]:
+        """Return what else can be asked of the agent, by the name of its signature."""
+
+
+class OnPolicyAgent(Agent, Protocol):
+    """Protocol of an agent that learns from rollouts of its own, once, in minibatches."""
+
+    def act(self, seen: Any, keys: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Return sampled actions [B, ...], and what to keep of them by name, each [B, ...]."""
+
+    def examples(self, rollout: Rollout, reward: tf.Tensor) -> Any:
+        """Return what is learned from a rollout: a NamedTuple of tensors [T, B, ...].
+
+        `reward` [T, B] are the rollout's rewards as they are to be learned. The field `state` is
+        the agent's before the first step, [B, S], or (); minibatches hold whole sequences of an
+        agent that has one.
+        """
+
+    def update(self, batch: Any, key: tf.Tensor, progress: tf.Tensor) -> Scalars:
+        """Take a gradient step on a minibatch [M, ...] of `examples`, with random numbers from
+        `key` [2].
+
+        Of several replicas, each gives its share of the minibatch; the scalars are those of the
+        whole.
+        """
+
+    def goes_on(self, scalars: Scalars) -> tf.Tensor:
+        """Return whether updates go on in this iteration, bool [], after one with `scalars`."""
+
+    def finish(self, batch: Any, progress: tf.Tensor) -> Scalars:
+        """End an iteration: take up statistics of all its steps [T * B, ...], return scalars."""
+
+
+class OffPolicyAgent(Agent, Protocol):
+    """Protocol of an agent that learns from transitions, whoever made them."""
+
+    def act_random(self, seen: Any, keys: tf.Tensor) -> tf.Tensor:
+        """Return actions [B, ...] of the first steps, before anything is learned."""
+
+    def update(
+        self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[Scalars, tf.Tensor]:
+        """Take a gradient step on transitions [M], with random numbers from `key` [2].
+
+        Returns scalars, and how far each transition's value was off, float32 [M], never negative.
+        Of several replicas, each gives its share of the batch; the scalars are those of the whole,
+        the errors those of its share.
+        """
+
+
+class Memoryless:
+    """Mixin of agents that remember nothing."""
+
+    def start(self, batch: int) -> State:
+        """Return the state before the first step: there is none."""
+        del batch
+        return ()
+
+    def see(self, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """Return the observation as it is."""
+        return observation, state
+
+
+def require(agent: Any, protocol: type) -> None:
+    """Raise UserError that names the members of `protocol` that an agent lacks."""
+    kinds = [kind for kind in protocol.__mro__ if kind.__module__ == __name__]
+    members = {name for kind in kinds for name in [*kind.__annotations__, *vars(kind)]}
+    lacking = sorted(n for n in members if not n.startswith("_") and not _has(agent, n))
+    if lacking:
+        kind = type(agent)
+        more = "; sparring.agents.agent.Memoryless has start and see." if "see" in lacking else "."
+        raise UserError(
+            f"agent: {kind.__module__}.{kind.__qualname__} lacks {', '.join(lacking)}, which "
+            f"sparring.agents.agent.{protocol.__name__} describes{more}"
+        )
+
+
+def _has(agent: Any, name: str) -> bool:
+    return getattr(agent, name, None) is not None
