@@ -40,6 +40,7 @@ _READ = (
     "tasks",
     "packages",
     "offers",
+    "callbacks",
     "trainer",
     "suite",
 )
@@ -232,7 +233,8 @@ def _check_left_over(raw: Any) -> None:
     An example is an experiment's settings for a penalty that the command line leaves out.
     """
     for key, things in raw.items():
-        if key in _READ or not isinstance(things, dict) or "_target_" in things:
+        chosen_here = key == "callbacks" or key not in _READ
+        if not chosen_here or not isinstance(things, dict) or "_target_" in things:
             continue
         for name, thing in things.items():
             if isinstance(thing, dict) and "_target_" not in thing:

@@ -53,6 +53,10 @@ EARLY = {
         "agent.memory: DQN learns",
     ),
     "mistyped group that is off": (["memry=lstm"], r"memry: no such key. Did you mean memory\?"),
+    "settings of a callback that is none": (
+        ["+callbacks.mine.margin=3"],
+        r"callbacks.mine has settings \(margin\), but nothing of that name is chosen",
+    ),
     "group for a key": (
         ["agent=pp0"],
         r"agent=pp0: no such option. Did you mean ppo\? There are: double",
