@@ -199,9 +199,11 @@ def _drawn(
     """Random observations [*leading, ...] of a Box or a Discrete space."""
     shape = (*leading, *(space.shape or ()))
     if isinstance(space, gymnasium.spaces.Discrete):
-        return rng.integers(0, int(space.n), shape).astype(space.dtype)
+        return rng.integers(0, int(space.n), shape)  # type: ignore[arg-type]
     assert isinstance(space, gymnasium.spaces.Box)
-    if np.issubdtype(space.dtype, np.integer):
-        return rng.integers(space.low, space.high, shape, space.dtype, endpoint=True)
+    kind = np.dtype(space.dtype)
+    if np.issubdtype(kind, np.integer):
+        whole = rng.integers(space.low, space.high, shape, np.int64, endpoint=True)
+        return whole.astype(kind)
     low = np.maximum(space.low, -3.0)
-    return rng.uniform(low, np.minimum(space.high, 3.0), shape).astype(space.dtype)
+    return rng.uniform(low, np.minimum(space.high, 3.0), shape).astype(kind)
