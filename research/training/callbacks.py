@@ -40,7 +40,7 @@ class Callback:
 
 
 class Callbacks:
-    """All callbacks of a run, called one after the other.
+    """List of the callbacks of a run, called one after the other.
 
     Raises:
         UserError: one of them does not derive from `Callback`, or logs a scalar that it does not
