@@ -290,6 +290,7 @@ NAMES = {  # names that moved apart from their module, or were changed
 
 # Settings that configs of earlier versions do not have, with the value that changes nothing
 ADDED = {
+    "agent.head": None,
     "env.channels": "auto",
     "trainer.replay._partial_": True,
     "trainer.replay._target_": "sparring.agents.replay.Ring",
