@@ -292,6 +292,7 @@ NAMES = {  # names that moved apart from their module, or were changed
 ADDED = {
     "agent.head": None,
     "env.channels": "auto",
+    "env.info": [],
     "trainer.replay._partial_": True,
     "trainer.replay._target_": "sparring.agents.replay.Ring",
     "trainer.evaluation.environment": None,
