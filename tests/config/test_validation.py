@@ -57,6 +57,10 @@ EARLY = {
         ["+callbacks.mine.margin=3"],
         r"callbacks.mine has settings \(margin\), but nothing of that name is chosen",
     ),
+    "episodes without steps": (
+        ["trainer.evaluation.max_episode_steps=0"],
+        "trainer.evaluation.max_episode_steps must be a whole number at least 1",
+    ),
     "group for a key": (
         ["agent=pp0"],
         r"agent=pp0: no such option. Did you mean ppo\? There are: double",
@@ -381,6 +385,11 @@ def test_settings_of_something_that_is_not_chosen() -> None:
     )
     check_composed(without)
     assert dict(without.penalty) == {}
+
+
+def test_evaluation_can_be_turned_off() -> None:
+    cfg = Command(Composer("rl"), ["trainer.evaluation.episodes=0"], multirun=False).cfg
+    assert cfg.trainer.evaluation.episodes == 0
 
 
 def test_a_key_of_swept_options_is_checked_against_them_and_left_to_the_jobs() -> None:
