@@ -33,9 +33,9 @@ _EXTRAS = (
 def find(env_id: str) -> tuple[str | None, EnvSpec]:
     """Return the module to import first (None: nothing) and the specification of `env_id`.
 
-    Packages that are known to register their environments only when imported, such as ale_py, are
-    imported. `module:Name-v0` imports the module, which registers the name; `module:ClassName` names a class
-    that is not registered. Without a version, the newest one is taken.
+    `module:Name-v0` imports the module, which registers the name; `module:ClassName` names a class
+    that is not registered. Packages that are known to register their environments only when
+    imported, such as ale_py, are imported. Without a version, the newest one is taken.
 
     Raises:
         UserError: no such module, or no such environment; the message names the nearest ones.
