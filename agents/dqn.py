@@ -12,6 +12,7 @@ To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -24,6 +25,7 @@ from sparring.agents import requirements
 from sparring.agents.agent import Estimate, Memoryless, Scalars
 from sparring.agents.networks import headed, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
+from sparring.agents.networks.q_heads import QHead
 from sparring.agents.replay import Transitions
 from sparring.distribute import replicas
 from sparring.errors import UserError
@@ -42,7 +44,8 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
     with gradients clipped to a norm of 10.
     `epsilon` is a number or a schedule of the run's progress. The target network moves towards the
     online one by the share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is
-    "huber" or "squared".
+    "huber" or "squared". `head` makes the network's last layer from the number of actions (see
+    sparring.agents.networks.q_heads; None: a dense one).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
         target_period: int = 500,
         target_tau: float = 1.0,
         loss: str = "huber",
+        head: Callable[[int], tf.keras.layers.Layer] | None = None,
         memory: Any = None,
     ) -> None:
         requirements.refuse_memory(memory)
@@ -77,12 +81,7 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
                 q_network=HeadedNetwork(
                     time_step_spec.observation,
                     network,
-                    lambda: tf.keras.layers.Dense(
-                        self.num_actions,
-                        kernel_initializer=tf.keras.initializers.VarianceScaling(
-                            1.0, "fan_in", "uniform"
-                        ),
-                    ),
+                    lambda: (head or QHead)(self.num_actions),
                     name="q_network",
                 ),
                 optimizer=optimizer.keras,

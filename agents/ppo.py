@@ -75,8 +75,10 @@ class PPO(ppo_clip_agent.PPOClipAgent):
     `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip`
     limits how far a value may move from the one stored in the rollout (None: not at all limited).
     `target_kl` ends an iteration's updates once the approximate KL divergence passes 1.5 times it
-    (None: never). With a `memory`, actor and critic each have one of their own in front of their
-    network (see sparring.agents.networks.recurrent).
+    (None: never). `head` makes the policy's last layer from the action space (None: that of
+    sparring.agents.networks.distributions, whose Normal begins at `log_std`). With a `memory`,
+    actor and critic each have one of their own in front of their network (see
+    sparring.agents.networks.recurrent).
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         normalize_observations: bool = True,
         target_kl: float | None = None,
         log_std: float = 0.0,
+        head: Callable[[gymnasium.Space], tf.keras.layers.Layer] | None = None,
         memory: Callable[[], Memory] | None = None,
     ) -> None:
         if network is None:
@@ -111,6 +114,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
             _normalizer(observation_space) if normalize_observations else None
         )
         _tell_reach(action_space, log_std)
+        if head is None:
+            head = functools.partial(distributions.head, log_std=log_std)
         time_step_spec = specs.time_step_spec(observation_space)
         self.memories: Memories | None = None
         make = functools.partial(self._network, time_step_spec.observation, network)
@@ -124,7 +129,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
             time_step_spec,
             specs.action_spec(action_space),
             optimizer=optimizer.keras,
-            actor_net=make(lambda: distributions.head(action_space, log_std), 0),
+            actor_net=make(functools.partial(head, action_space), 0),
             value_net=make(Squeeze, 1),
             # Only says that there is a clip: its size is the schedule's
             importance_ratio_clipping=1.0,

@@ -37,13 +37,19 @@ class Collector:
 
     `act(observation, known, vector_step) -> (action, extras, known)` is a compiled function.
     `known` is the agent's state at the start (see sparring.agents.networks.recurrent).
+    `note` is told of numbers in the infos of episodes' last steps: their sum and count, by tag.
     """
 
     def __init__(
-        self, source: RolloutSpec, act: Callable[..., Any], known: recurrent.State = ()
+        self,
+        source: RolloutSpec,
+        act: Callable[..., Any],
+        known: recurrent.State = (),
+        note: Callable[[dict[str, tuple[float, float]]], None] = lambda values: None,
     ) -> None:
         self.source = source
         self.act = act
+        self.note = note
         self._vector: Any = None
         self._observation = np.zeros(0)
         self._known = known  # before the observation is seen
@@ -62,6 +68,7 @@ class Collector:
             action, extras, known = decided or self.act(observations[-1], self._known, np.int64(t))
             action = action.numpy()
             step = self._vector.step(action)
+            self._note_info(step)
             self._known = recurrent.restarted(known, step.first)
             observations.append(step.observation)
             actions.append(action)
@@ -77,6 +84,13 @@ class Collector:
             {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
             tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
         )
+
+    def _note_info(self, step: Any) -> None:
+        ended = step.terminated | step.truncated
+        for name, values in self._vector.info.items():
+            numbers = values[ended & np.isfinite(values)]
+            if len(numbers):
+                self.note({f"rollout/{name}": (float(numbers.sum()), float(len(numbers)))})
 
     @property
     def observation(self) -> np.ndarray:
@@ -141,8 +155,9 @@ class HostDriver(Collector):
         act: Callable[..., Any],
         learn: Callable[..., Any],
         known: recurrent.State = (),
+        note: Callable[[dict[str, tuple[float, float]]], None] = lambda values: None,
     ) -> None:
-        super().__init__(source, act, known)
+        super().__init__(source, act, known, note)
         self.learn = learn
         self.seconds = {"collect": 0.0, "update": 0.0}
 

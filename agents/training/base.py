@@ -17,7 +17,7 @@ from sparring.agents.training import policy_export
 from sparring.agents.training.evaluation import EvaluationSettings, Evaluator
 from sparring.agents.training.rollout import EpisodeStatistics, Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
-from sparring.errors import UserError
+from sparring.errors import UserError, warn_once
 from sparring.export.signatures import Export
 from sparring.training.batch_trainer import BatchTrainer
 from sparring.training.trainer import Evaluation
@@ -55,6 +55,8 @@ class AgentTrainer(BatchTrainer):
     ) -> None:
         if actors is not None:
             actors.check(environment, num_envs)
+            if environment.info:
+                warn_once("env.info: actors do not send it: it is of evaluations alone.")
             _check_forgetful(agent)
         super().__init__()
         # Environments of one replica
@@ -116,6 +118,7 @@ class AgentTrainer(BatchTrainer):
             **self.agent.descriptions,
             **EpisodeStatistics.descriptions,
             **({} if self.actors is None else ACTORS),
+            **self._descriptions_of_info(),
             "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, "
             "mean.",
             "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
@@ -123,6 +126,17 @@ class AgentTrainer(BatchTrainer):
             "eval/episode_return_sampled": "Return of evaluation episodes with actions sampled as "
             "in training, mean.",
             "eval/episode": "One greedy evaluation episode, filmed.",
+        }
+
+    def _descriptions_of_info(self) -> dict[str, str]:
+        named = {
+            "rollout": ("training", self.environment.info),
+            "eval": ("greedy evaluation", self.evaluator.environment.info),
+        }
+        return {
+            f"{part}/{name}": f"`{name}` in the info of the last steps of {kind} episodes, mean."
+            for part, (kind, names) in named.items()
+            for name in names
         }
 
     @property
@@ -236,7 +250,8 @@ class AgentTrainer(BatchTrainer):
         if self.actors is not None:
             return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
         known = self.agent.start(self.num_envs)
-        return HostDriver(self.source, CachedCall(self._act, self.mode), learn, known)
+        act = CachedCall(self._act, self.mode)
+        return HostDriver(self.source, act, learn, known, self._note)
 
     def program(self) -> Callable[..., Any]:
         if not self.environment.compiled:

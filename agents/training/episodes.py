@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +22,15 @@ Act = Callable[
 
 
 class Episodes(NamedTuple):
-    """Returns, lengths and whether the limit cut them, each [count], of evaluation episodes."""
+    """Returns, lengths and whether the limit cut them, each [count], of evaluation episodes.
+
+    `info` holds what their last steps said under the names that the environment was asked for.
+    """
 
     returns: np.ndarray  # float64
     lengths: np.ndarray  # int64
     cut: np.ndarray  # bool
+    info: Mapping[str, np.ndarray] = {}  # float64 by name, NaN where there is no number
 
 
 class Player:
@@ -90,6 +94,7 @@ def play_in(
     quota = np.array([len(range(i, count, batch)) for i in range(batch)])
     returns: list[list[float]] = [[] for _ in range(batch)]
     lengths: list[list[int]] = [[] for _ in range(batch)]
+    said: list[list[dict[str, float]]] = [[] for _ in range(batch)]
     running_return = np.zeros(batch)
     running_length = np.zeros(batch, np.int64)
     observation = vector.reset(seed)
@@ -103,6 +108,7 @@ def play_in(
         for i in ended:
             returns[i].append(float(running_return[i]))
             lengths[i].append(int(running_length[i]))
+            said[i].append({name: float(values[i]) for name, values in vector.info.items()})
             running_return[i] = 0.0
             running_length[i] = 0
         if len(ended):
@@ -112,11 +118,13 @@ def play_in(
         observation = step.observation
         t = t + 1
     order = [(i, k) for k in range(int(quota.max())) for i in range(batch) if k < quota[i]]
-    return _episodes(
+    found = _episodes(
         np.array([returns[i][k] for i, k in order]),
         np.array([lengths[i][k] for i, k in order]),
         limit,
     )
+    info = {name: np.array([said[i][k][name] for i, k in order]) for name in vector.info}
+    return found._replace(info=info)
 
 
 def _episodes(returns: np.ndarray, lengths: np.ndarray, limit: int | None) -> Episodes:

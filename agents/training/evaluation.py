@@ -1,7 +1,7 @@
 """Evaluation of an agent: the returns of whole episodes, and a film of one."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ class Evaluator:
         count = self.settings.episodes if episodes is None else episodes
         if count == 0:
             return Evaluation()
-        returns, lengths, cut = self.greedy(count, seed)
+        returns, lengths, cut, info = self.greedy(count, seed)
         result = Evaluation(
             {
                 "eval/episode_return": float(returns.mean()),
@@ -99,6 +99,7 @@ class Evaluator:
             },
             histograms={"eval/episode_returns": returns},
         )
+        result.scalars |= self._of_info(info)
         if cut.any():
             result.notes["episodes_cut"] = {"steps": self.limit, "share": float(cut.mean())}
             warn_once(
@@ -122,6 +123,20 @@ class Evaluator:
             if frames is not None:
                 result.videos["eval/episode"] = frames
         return result
+
+    def _of_info(self, info: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Return the means over the episodes that said a number under a name."""
+        means = {}
+        for name, values in info.items():
+            numbers = values[np.isfinite(values)]
+            if len(numbers):
+                means[f"eval/{name}"] = float(numbers.mean())
+            else:
+                warn_once(
+                    f"env.info: none of {len(values)} evaluation episodes ended with a number "
+                    f"under {name} in its info: there is no eval/{name}."
+                )
+        return means
 
     def close(self) -> None:
         """Close the environments on the host."""

@@ -52,6 +52,7 @@ class CompiledEnvironment(abc.ABC):
 
     compiled = True
     reward_wrappers: tuple[str, ...] = ()  # there are none here; see gymnasium_bridge
+    info: tuple[str, ...] = ()  # likewise
     name: str
     observation_space: spaces.Box
     action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box

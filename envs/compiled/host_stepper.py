@@ -20,7 +20,10 @@ class Stepper:
 
     Attributes:
         observation: [B, ...], the last observations.
+        info: empty.
     """
+
+    info: Mapping[str, np.ndarray] = {}
 
     def __init__(self, environment: Any, num_envs: int, seed: int, compile: str = "auto") -> None:
         if num_envs < 1:

@@ -84,6 +84,7 @@ class _Seat:
     seed: int
     home: int  # id of the process that made the factory
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the environment
+    info: tuple[str, ...] = ()
 
     def __call__(self) -> gym.Env:
         if os.getpid() != self.home:
@@ -95,7 +96,7 @@ class _Seat:
                 warnings.simplefilter("ignore")
             if self.recipe.module:
                 importlib.import_module(self.recipe.module)
-        return Replayable(self.recipe.build(render=self.render), self.index)
+        return Replayable(self.recipe.build(render=self.render), self.index, self.info)
 
 
 class Gymnasium:
@@ -114,6 +115,7 @@ class Gymnasium:
         max_episode_steps: truncate there instead of where the registration says.
         replay_limit: seconds a resumed run may spend replaying one environment's episode.
         channels: where pictures have theirs, "first" or "last"; "auto" tells by the shape.
+        info: names of numbers in a step's info whose values at the end of an episode are logged.
 
     Attributes:
         id: as given.
@@ -126,6 +128,7 @@ class Gymnasium:
         max_episode_steps: steps after which an episode is truncated, or None.
         renders: whether `vector(..., render=True)` can give images.
         reward_wrappers: names of the wrappers that change rewards.
+        info: as given.
 
     Raises:
         UserError: no such environment, a package it needs is missing, its spaces cannot be served,
@@ -145,6 +148,7 @@ class Gymnasium:
         max_episode_steps: int | None = None,
         replay_limit: float = 60.0,
         channels: str = "auto",
+        info: Sequence[str] = (),
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
         self.id = id
@@ -154,6 +158,7 @@ class Gymnasium:
         self._mode = vectorization
         self._replay_limit = replay_limit
         self._channels = channels
+        self.info = _names(info)
         self._draws = False  # whether that has been tried
         self.name = spec.id.rpartition("/")[2]
         if vectorization == "vector_entry_point":
@@ -296,13 +301,14 @@ class Gymnasium:
         with _explained(self._recipe):
             if self._mode == "vector_entry_point":
                 own = self._recipe.build_vector(num_envs, render)
-                return HostVector(own, self.name, seed, None, self._channels)
+                return HostVector(own, self.name, seed, None, self._channels, self.info)
             seats = [
-                _Seat(self._recipe, i, render and i == 0, seed, os.getpid())
+                _Seat(self._recipe, i, render and i == 0, seed, os.getpid(), info=self.info)
                 for i in range(num_envs)
             ]
             vector = Workers(seats) if self._mode == "async" else SyncVectorEnv(seats, copy=False)
-        return HostVector(vector, self.name, seed, self._replay_limit, self._channels)
+        limit = self._replay_limit
+        return HostVector(vector, self.name, seed, limit, self._channels, self.info)
 
 
 class _TrialError(Exception):
@@ -362,6 +368,18 @@ def _check_arguments(
                 f"env.wrappers holds {wrapper!r}, which wraps nothing: give _target_ and "
                 "_partial_: true."
             )
+
+
+def _names(info: Sequence[str]) -> tuple[str, ...]:
+    """Return names that can be part of a tag; raise UserError for others."""
+    taken = ("episode_return", "episode_return_std", "episode_length", "reset_share")
+    for name in info:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", str(name)) or name in taken:
+            raise UserError(
+                f"env.info={list(info)}: {name} cannot be part of a tag; it takes letters, digits "
+                f"and _.-, and not {', '.join(taken)}."
+            )
+    return tuple(map(str, info))
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import traceback
 
 import gymnasium as gym
@@ -33,12 +34,14 @@ def find(env_id: str) -> tuple[str | None, EnvSpec]:
     """Return the module to import first (None: nothing) and the specification of `env_id`.
 
     `module:Name-v0` imports the module, which registers the name; `module:ClassName` names a class
-    that is not registered. Without a version, the newest one is taken.
+    that is not registered. Packages that are known to register their environments only when
+    imported, such as ale_py, are imported. Without a version, the newest one is taken.
 
     Raises:
         UserError: no such module, or no such environment; the message names the nearest ones.
     """
     module, _, name = str(env_id).rpartition(":")
+    module = module or _registering(name)
     if module:
         loaded = _import(module, env_id)
         if name not in gym.registry and callable(getattr(loaded, name, None)):
@@ -47,6 +50,13 @@ def find(env_id: str) -> tuple[str | None, EnvSpec]:
     if name not in gym.registry:
         raise UserError(_unknown(name, module))
     return module or None, gym.registry[name]
+
+
+def _registering(name: str) -> str:
+    """Return the installed module that registers environments of such a name, or ""."""
+    modules = [registers for prefix, _, registers in _ELSEWHERE if name.startswith(prefix)]
+    installed = modules and importlib.util.find_spec(modules[0].partition(".")[0])
+    return modules[0] if installed and name not in gym.registry else ""
 
 
 def _import(module: str, env_id: str) -> object:

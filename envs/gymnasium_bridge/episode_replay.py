@@ -7,6 +7,7 @@ state. The record lives with the parent, not in the workers, so that it survives
 the checkpoint written then still holds every environment.
 """
 
+import contextlib
 import copy
 import logging
 import time
@@ -24,6 +25,7 @@ _log = logging.getLogger("sparring")
 # Keys of `info`, on their way from a worker to the parent
 START = "sparring_episode_start"
 FAULT = "sparring_fault"
+INFO = "sparring_info_"  # and the name of a number
 
 
 class Start(NamedTuple):
@@ -69,13 +71,15 @@ class Replayable(gym.Wrapper):
 
     It turns answers into plain types, reports to the parent how each episode began, hands over an
     environment's exception as text (Gymnasium's own way waits for ever on an exception that cannot
-    be pickled), and replays an episode on request. The environment's own `info` stays behind:
-    Gymnasium merges those of a vector by rules that not every `info` keeps.
+    be pickled), and replays an episode on request. The environment's own `info` stays behind, as
+    Gymnasium merges those of a vector by rules that not every `info` keeps, but for the numbers
+    under the names in `info` at the end of an episode.
     """
 
-    def __init__(self, env: gym.Env, index: int):
+    def __init__(self, env: gym.Env, index: int, info: Sequence[str] = ()):
         super().__init__(env)
         self.index = index
+        self.info = info
         self.past: Episode | None = None  # set by the parent before `replay`
         # Arguments of a reset that the next step performs instead
         self.due: dict[str, Any] | None = None
@@ -105,9 +109,20 @@ class Replayable(gym.Wrapper):
             observation, info = self.reset(**arguments)
             return observation, 0.0, False, False, info
         try:
-            return *answers.of_step(self.env.step(action), self.observation_space), {}
+            answer = self.env.step(action)
+            plain = answers.of_step(answer, self.observation_space)
+            ended = plain[2] or plain[3]
+            return *plain, self._numbers(answer[4]) if ended and self.info else {}
         except Exception as error:
             return empty(self.observation_space), 0.0, False, False, {FAULT: _told(error)}
+
+    def _numbers(self, info: Mapping[str, Any]) -> dict[str, float]:
+        """Return what an info says under the names that are asked for, where it is a number."""
+        numbers = {}
+        for name in self.info:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                numbers[INFO + name] = float(info[name])
+        return numbers
 
     def replay(self, limit: float) -> Replayed:
         """Replay `past` from its start, for `limit` seconds at most."""

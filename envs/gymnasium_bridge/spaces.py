@@ -182,10 +182,11 @@ def _adapt_box_observations(space: spaces.Box, name: str, channels: str) -> Obse
         _as_float32(bound).reshape(shape).astype(dtype) for bound in (space.low, space.high)
     )
     if layout is not None:
-        warn_once(
-            f"{name}: observations {list(shape)} are taken for pictures and turned to "
-            f"{list(layout.shape)}, channels last; env.channels=last takes them as they are."
-        )
+        if channels == "auto":
+            warn_once(
+                f"{name}: observations {list(shape)} are taken for pictures and turned to "
+                f"{list(layout.shape)}, channels last; env.channels=last takes them as they are."
+            )
         agent = spaces.Box(layout.turn_bounds(low), layout.turn_bounds(high), dtype=dtype)
         return Observations(agent, lambda raw: layout.turn(np.asarray(raw, dtype)))
     agent = spaces.Box(low, high, dtype=dtype)

@@ -13,7 +13,14 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from sparring.envs.gymnasium_bridge.episode_replay import FAULT, START, Episode, History, empty
+from sparring.envs.gymnasium_bridge.episode_replay import (
+    FAULT,
+    INFO,
+    START,
+    Episode,
+    History,
+    empty,
+)
 from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
 from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
 from sparring.errors import UserError
@@ -38,7 +45,8 @@ class HostVector:
     """Vector of B environments on the host: plain arrays in, plain arrays out.
 
     After an EnvironmentFault nothing more can be stepped, but `snapshot` still describes the last
-    whole step.
+    whole step. `info` holds the numbers that the last step said under the names asked for, float64
+    [B] by name, NaN where it said none.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class HostVector:
         seed: int,
         replay_limit: float | None,
         channels: str = "auto",
+        info: Sequence[str] = (),
     ):
         self.num_envs = vector.num_envs
         self.name = name
@@ -67,6 +76,7 @@ class HostVector:
         self._observation: np.ndarray | None = None
         self._done = np.zeros(self.num_envs, bool)
         self._steps = 0
+        self.info = dict.fromkeys(info, np.full(self.num_envs, np.nan))
         # Replaces the next step, if not None
         self._instead: Callable[[], Step] | None = None
 
@@ -123,9 +133,21 @@ class HostVector:
         self._check_finite(observation)
         self._observation = observation.copy()  # the caller may change its own
         self._steps += 1
+        # An environment's own vectorised version gives its infos as they are
+        prefix = "" if self._history is None else INFO
+        self.info = {name: self._said(infos, prefix + name) for name in self.info}
         return Step(
             observation, reward, np.array(terminated, bool), np.array(truncated, bool), first
         )
+
+    def _said(self, infos: Mapping[str, Any], name: str) -> np.ndarray:
+        """Return the numbers in a step's infos under a name, float64 [B], NaN where it is none."""
+        found = np.full(self.num_envs, np.nan)
+        there = infos.get(f"_{name}", np.ones(self.num_envs, bool))
+        for index in np.flatnonzero(there) if name in infos else ():
+            with contextlib.suppress(TypeError, ValueError):
+                found[index] = float(infos[name][index])
+        return found
 
     def restart(self, steps: int) -> np.ndarray:
         """Replace a vector that was lost after `steps` steps: the next step opens all episodes.

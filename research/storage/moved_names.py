@@ -290,7 +290,9 @@ NAMES = {  # names that moved apart from their module, or were changed
 
 # Settings that configs of earlier versions do not have, with the value that changes nothing
 ADDED = {
+    "agent.head": None,
     "env.channels": "auto",
+    "env.info": [],
     "trainer.replay._partial_": True,
     "trainer.replay._target_": "sparring.agents.replay.Ring",
     "trainer.evaluation.environment": None,

@@ -177,8 +177,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
     [
         ("sparring ", {"rl", "train", "evaluate"}),
         ("sparring ev", {"evaluate"}),
-        ("sparring rl agent=", {"agent=dqn", "agent=double_dqn", "agent=ppo"}),
-        ("sparring rl agent=d", {"agent=dqn", "agent=double_dqn"}),
+        ("sparring rl agent=", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn", "agent=ppo"}),
+        ("sparring rl agent=d", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn"}),
         ("sparring rl agent=dqn agent.ta", {"agent.target_period=", "agent.target_tau="}),
         ("sparring rl -m seed=1,2 optimizer=adam_l", {"optimizer=adam_linear"}),
         ("sparring train --config-dir conf --config-name mine agent=my", {"agent=my_own"}),

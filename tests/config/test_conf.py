@@ -52,6 +52,7 @@ SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 # What an option needs beside it: values that it leaves open, and others it goes with.
 NEEDED = {
     "gymnasium": ["env.id=CartPole-v1"],
+    "atari": ["env.id=ALE/Breakout-v5"],
     "npz": ["data.path=mine.npz"],
     "folder": ["data.path=mine"],
     "table": ["data.path=mine.csv", "data.targets=[y]"],

@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 
 from sparring.agents.agent import Memoryless
+from sparring.agents.drivers.on_host import Collector
 from sparring.agents.training import episodes, evaluation
 from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.rollout import RolloutSpec
 from sparring.envs.compiled.classic_control import CartPole
 from sparring.envs.compiled.toys import PointMass
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
@@ -125,3 +127,39 @@ def test_another_environment_may_judge_what_was_trained_in_this_one() -> None:
     assert judged.scalars["eval/episode_return"] == 33.0
     with pytest.raises(UserError, match=r"trainer.evaluation.environment: its observation space"):
         evaluator(clipped, environment=Gymnasium("CartPole-v1"))
+
+
+def test_numbers_in_the_info_of_last_steps_are_logged_and_what_is_not_there_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    chain = Gymnasium("tests.helpers.toy_envs:Chain", info=["position", "speed"])
+    found = evaluated(evaluator(chain)).scalars
+    assert found["eval/position"] == 3.0  # where a chain ends
+    assert "eval/speed" not in found
+    assert "none of 3 evaluation episodes ended with a number under speed" in caplog.text
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_numbers_in_the_info_of_training_episodes_are_noted_with_their_count(
+    vectorization: str,
+) -> None:
+    noted: list[Any] = []
+    chain = Gymnasium(
+        "tests.helpers.toy_envs:Chain", info=["position"], vectorization=vectorization
+    )
+
+    def right(observation: Any, known: Any, t: Any) -> Any:
+        return tf.ones([2], tf.int32), {}, known
+
+    collector = Collector(RolloutSpec(chain, 2, 8, 0), right, note=noted.append)
+    collector.open()
+    collector.collect(0)
+    collector.close()
+    # Three steps and a reset, twice: both chains end at position 3 in steps 3 and 7
+    assert noted == [{"rollout/position": (6.0, 2.0)}] * 2
+
+
+@pytest.mark.parametrize("name", ["episode_return", "a b"])
+def test_a_name_that_cannot_be_part_of_a_tag_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} cannot be part of a tag"):
+        Gymnasium("tests.helpers.toy_envs:Chain", info=[name])

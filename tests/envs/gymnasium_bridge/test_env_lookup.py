@@ -91,11 +91,26 @@ def test_a_module_that_cannot_be_imported_is_shown_with_its_own_traceback(tmp_pa
         find(".lab:Maze-v0")
 
 
-def test_ids_of_well_known_packages_are_answered_with_how_to_get_them():
+def test_ids_of_well_known_packages_are_answered_with_how_to_get_them(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # none is installed
+    monkeypatch.delitem(gym.registry, "ALE/Pong-v5", raising=False)
     with pytest.raises(
         UserError, match=r"pip install 'gymnasium\[atari\]', then env\.id=ale_py:ALE/Pong-v5"
     ):
         find("ALE/Pong-v5")
+
+
+def test_a_package_that_registers_when_it_is_imported_is_imported_by_its_ids(monkeypatch, tmp_path):
+    (tmp_path / "ale_py.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('ALE/Pretend-v5', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ale_py", raising=False)
+    module, spec = find("ALE/Pretend-v5")
+    assert (module, spec.id) == ("ale_py", "ALE/Pretend-v5")
+    del gym.registry["ALE/Pretend-v5"]
+    sys.modules.pop("ale_py")
 
 
 @pytest.mark.parametrize(
