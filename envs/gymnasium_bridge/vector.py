@@ -143,8 +143,9 @@ class HostVector:
     def _said(self, infos: Mapping[str, Any], name: str) -> np.ndarray:
         """Return the numbers in a step's infos under a name, float64 [B], NaN where it is none."""
         found = np.full(self.num_envs, np.nan)
-        there = infos.get(f"_{name}", np.ones(self.num_envs, bool))
-        for index in np.flatnonzero(there) if name in infos else ():
+        if name not in infos:
+            return found
+        for index in np.flatnonzero(infos.get(f"_{name}", np.ones(self.num_envs, bool))):
             with contextlib.suppress(TypeError, ValueError):
                 found[index] = float(infos[name][index])
         return found

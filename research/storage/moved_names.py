@@ -289,7 +289,7 @@ NAMES = {  # names that moved apart from their module, or were changed
 }
 
 # Settings that configs of earlier versions do not have, with the value that changes nothing
-ADDED = {
+ADDED: dict[str, Any] = {
     "agent.head": None,
     "env.channels": "auto",
     "env.info": [],
