@@ -133,3 +133,16 @@ def test_a_large_sweep_is_looked_at_value_by_value() -> None:
     # Which no job with the others' first would show
     with pytest.raises(UserError, match=r"^trainer.minibatches=0: "):
         validation.Command(Composer("rl"), [*gym, *lists], True)
+
+
+@pytest.mark.parametrize("agent", ["dqn", "ppo"])
+def test_the_atari_preset_chooses_its_network_and_evaluates_whole_games(agent: str) -> None:
+    atari = ["env=atari", "env.id=ALE/Pong-v5", f"agent={agent}"]
+    cfg = Composer("rl").compose(atari)
+    assert list(cfg.network.filters) == [32, 64, 64]
+    assert Composer("rl").compose([*atari, "network=mlp"]).network._target_.endswith("MLP")
+    judged = cfg.trainer.evaluation.environment
+    assert (judged.id, judged.kwargs) == ("ALE/Pong-v5", cfg.env.kwargs)
+    names = [wrapper._target_.rpartition(".")[2] for wrapper in judged.wrappers]
+    assert names == ["AtariPreprocessing", "FrameStackObservation"]
+    assert "terminal_on_life_loss" not in judged.wrappers[0]
