@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import resource
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -95,6 +96,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 # For tests of replicas; what uses the first part alone computes as if it were the only one
 strategies.divide_cpu(2)
+
+
+@pytest.fixture(autouse=True)
+def lab_is_forgotten() -> Iterator[None]:
+    """Forget the package that pages call my_lab: each page, and its test, has another."""
+    yield
+    for name in [n for n in sys.modules if n.split(".")[0] == "my_lab"]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -129,10 +129,6 @@ class Ones(tf.keras.layers.Layer):
 
 
 def test_the_hook_is_what_learns(lab, monkeypatch):
-    for name in [
-        n for n in sys.modules if n.split(".")[0] == "my_lab"
-    ]:  # another page's package of the same name
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(lab)
     space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
     actions = gymnasium.spaces.Discrete(2)
