@@ -128,8 +128,8 @@ class Ring(tf.Module):
         the steps between.
 
         A step that is `first` leads out of an episode that ended, or, after a restart, was broken
-          off: in both cases
-        nothing leads across it, and what came before bootstraps from the observation it left.
+        off: in both cases nothing leads across it, and what came before bootstraps from the
+        observation it left.
         """
         steps = actions.shape[0]
         here = self._rows(self.written, steps)
