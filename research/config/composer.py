@@ -256,10 +256,16 @@ class Composer:
         groups = [str(group) for group in cfg.hydra.runtime.choices if group in _HAVE_KEYS]
         for group in sorted(groups, key=lambda group: group != first):
             options = _offered(group, self.options(group), offers)
-            found = [option for option in options if self._has_key(group, option, key)]
+            having = [option for option in options if self._has_key(group, option, key)]
+            # A preset of many settings is no answer where a part alone has the key
+            found = [option for option in having if not self._is_global(group, option)] or having
             if found:
                 return f"{' or '.join(f'{group}={option}' for option in found[:3])} has it. "
         return ""
+
+    def _is_global(self, group: str, option: str) -> bool:
+        loaded = self.loader.repository.load_config(f"{group}/{option}")
+        return loaded.header.get("package") == "_global_"
 
     def _has_key(self, group: str, option: str, key: str) -> bool:
         """Return whether the file of an option has a key itself."""
