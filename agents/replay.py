@@ -1,14 +1,14 @@
 """Replay: transitions that an off-policy trainer learns from, and `Ring`, which draws uniformly.
 
 A trainer chooses rows, gathers their transitions, learns, and says how far each was off. A replay
-of your own subclasses `Ring` and overrides `choose` and `learned`, or satisfies `Replay`.
+of your own subclasses `Ring` and overrides `choose` and `learned`.
 
 TF-Agents' TFUniformReplayBuffer guards itself with a mutex, which no XLA program may contain; this
 is scatter and gather on variables, each observation once, in its own dtype. Time runs in slots of B
 environments each; a transition's next observation is the following slot.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
@@ -52,36 +52,9 @@ class Rows(NamedTuple):
     env: tf.Tensor
 
 
-class Replay(Protocol):
-    """Protocol of the replay of an off-policy trainer, a `tf.Module`.
-
-    Of several replicas, each has a replay of its own, with its share of the environments.
-    """
-
-    def write(
-        self,
-        observations: tf.Tensor,
-        actions: tf.Tensor,
-        rewards: tf.Tensor,
-        terminated: tf.Tensor,
-        truncated: tf.Tensor,
-        first: tf.Tensor,
-    ) -> None:
-        """Append T steps of each environment: see `Ring.write`."""
-
-    def choose(self, key: tf.Tensor, count: int, steps: int, progress: tf.Tensor) -> Rows:
-        """Return the rows of `count` transitions of up to `steps` steps; `key` [2]."""
-
-    def gather(self, rows: Rows, steps: int, discount: float) -> Transitions:
-        """Return the transitions of up to `steps` steps that begin at `rows`."""
-
-    def learned(self, rows: Rows, errors: tf.Tensor, progress: tf.Tensor) -> None:
-        """Take note of how far the values at `rows` were off, float32 [M], when learned from."""
-
-
 class Ring(tf.Module):
     """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus
-    one open slot), drawn uniformly; satisfies `Replay`.
+    one open slot), drawn uniformly.
 
     Of several replicas, each has a ring of its own, and these numbers are one replica's.
     """
@@ -204,7 +177,10 @@ class Ring(tf.Module):
         )
 
     def learned(self, rows: Rows, errors: tf.Tensor, progress: tf.Tensor) -> None:
-        """Do nothing: all transitions are equally likely, however far they are off."""
+        """Take note of how far the values at `rows` were off, float32 [M], when learned from.
+
+        Here all transitions are equally likely, whatever their errors.
+        """
 
     def sample(
         self, key: tf.Tensor, count: int, steps: int = 1, discount: float = 1.0

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sparring.agents.actors.slots import Reverb
 from sparring.agents.agent import OffPolicyAgent, require
-from sparring.agents.replay import Replay, Ring, Transitions, row_bytes
+from sparring.agents.replay import Ring, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
@@ -26,7 +26,7 @@ class OffPolicyTrainer(AgentTrainer):
 
     `agent` is a factory of a `sparring.agents.agent.OffPolicyAgent`, called with
     (observation_space, action_space, network=, optimizer=); for a network or an optimizer of None
-    it takes its own. `replay` is a factory of a `sparring.agents.replay.Replay`, called with
+    it takes its own. `replay` is a factory of a `sparring.agents.replay.Ring`, called with
     (capacity, num_envs, observation_space, action_space). `total_steps` is the length of the run,
     which schedules stretch over. The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988).
@@ -50,7 +50,7 @@ class OffPolicyTrainer(AgentTrainer):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         actors: Reverb | None = None,
-        replay: Callable[..., Replay] = Ring,
+        replay: Callable[..., Ring] = Ring,
     ) -> None:
         if capacity < num_envs * (rollout_steps + n_step):
             raise UserError(
