@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from sparring.errors import UserError
+from sparring.errors import UserError, tell
 
 
 class Command(NamedTuple):
@@ -95,7 +95,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except UserError as error:
-        _fail(str(error), error.exit_code)
+        tell(error)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _fail("stopped at once; the last checkpoint is what remains", 130)
 

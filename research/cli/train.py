@@ -26,7 +26,7 @@ from sparring.config import composer as config_composer
 from sparring.config import old_spellings, suites, targets, validation
 from sparring.config import overrides as config_overrides
 from sparring.distribute import cluster, local_workers
-from sparring.errors import UserError
+from sparring.errors import UserError, tell
 from sparring.storage import provenance, run_folder
 from sparring.sweep import hydra_plugins, sweep
 
@@ -198,7 +198,7 @@ class _Run:
             return train(cfg, folder, STARTED, self._origin())
         except UserError as error:
             self.code = error.exit_code
-            print(f"sparring: {error}", file=sys.stderr)
+            tell(error)
             if self.code == 2:
                 self._leave_nothing(folder)
         except Exception as error:

@@ -21,7 +21,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import OmegaConf
 
-from sparring.errors import UserError, listed, near
+from sparring.errors import UserError, in_own_code, listed, near
 from sparring.storage import moved_names
 
 OURS = ("sparring",)
@@ -278,6 +278,9 @@ def instantiate(node: Any) -> Any:
             raise explained from error
         fault = next((e for e in chain if not isinstance(e, InstantiationException)), error)
         target = str(error).partition("'")[2].partition("'")[0]
+        theirs = in_own_code(fault, f"building {target}")
+        if theirs is not None:
+            raise theirs from fault
         fault.add_note(f"while building {target}")
         raise fault from fault.__cause__
 

@@ -150,8 +150,16 @@ class Command:
             if self.composer.is_group(o.key_or_group)
         ]
         defaults = self._compose(groups)
+        # Of another class than the default, whose arguments may be of other types
+        others = tuple(
+            o.key_or_group.removesuffix("_target_")
+            for o in parsed
+            if o.key_or_group.endswith("._target_")
+        )
         for i, (override, text) in enumerate(zip(parsed, chosen, strict=True)):
             if text in groups or override.is_delete() or override.is_add() or "=" not in text:
+                continue
+            if override.key_or_group.startswith(others):
                 continue
             chosen[i] = _check_type(defaults, self.composer.parse([text])[0], text)
             if chosen[i] != text:

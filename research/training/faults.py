@@ -1,16 +1,18 @@
-"""Faults that are known by their kind: each is one line in place of a library's traceback."""
+"""Faults that are known by their kind: each is one line in place of a traceback."""
 
 import contextlib
 from collections.abc import Iterator
 
-from sparring.errors import UserError
+from sparring.errors import UserError, in_own_code
 
 _SAID = 300  # characters of a library's own words that are passed on
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turn running out of memory, of a device or of this machine, into a UserError of one line."""
+    """Turn running out of memory, of a device or of this machine, and what is raised in the user's
+    own code, into a UserError of one line.
+    """
     try:
         yield
     except UserError:
@@ -26,6 +28,9 @@ def explained() -> Iterator[None]:
                     "trainer.batch_size, trainer.capacity or game.batch_size, whichever the run "
                     f"has, or by a smaller network. In its own words: {said}"
                 ) from error
+        theirs = in_own_code(error, "while training")
+        if theirs is not None:
+            raise theirs from error
         raise
 
 

@@ -224,6 +224,18 @@ def test_a_line_for_people_arrives_as_itself_and_a_fault_with_its_traceback():
     inner = {"_target_": f"{HERE}.failing", "value": 7}
     with pytest.raises(UserError, match=r"^7 is too many$"):
         targets.instantiate(OmegaConf.create({"_target_": f"{HERE}.Base", "size": inner}))
-    with pytest.raises(TypeError, match="unsupported operand") as fault:
+    # A fault of Sparring's own: None has no from_config
+    ours = {"_target_": "sparring.networks.mlp.fresh", "initializer": None}
+    with pytest.raises(AttributeError, match="from_config") as fault:
+        targets.instantiate(OmegaConf.create(ours))
+    assert fault.value.__notes__ == ["while building sparring.networks.mlp.fresh"]
+
+
+def test_a_fault_in_the_users_own_code_is_a_line_that_names_the_place() -> None:
+    with pytest.raises(
+        UserError, match=f"^building {HERE}.faulty: TypeError: unsupported"
+    ) as error:
         targets.instantiate(OmegaConf.create({"_target_": f"{HERE}.faulty", "value": 7}))
-    assert fault.value.__notes__ == [f"while building {HERE}.faulty"]
+    place = f"{__file__}, line {faulty.__code__.co_firstlineno + 1}, in faulty"
+    assert f"({place}). HYDRA_FULL_ERROR=1 shows the traceback." in str(error.value)
+    assert "\n" not in str(error.value)

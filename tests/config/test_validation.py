@@ -392,6 +392,14 @@ def test_evaluation_can_be_turned_off() -> None:
     assert cfg.trainer.evaluation.episodes == 0
 
 
+def test_arguments_of_another_class_are_not_held_to_the_default_s_types() -> None:
+    """`network.units` is a list of MLP's, a number of Dense's."""
+    typed = ["network._target_=tensorflow.keras.layers.Dense", "network.units=8"]
+    assert Command(Composer("rl"), typed, multirun=False).cfg.network["units"] == 8
+    with pytest.raises(UserError, match=r"agent.clip is a number"):
+        Command(Composer("rl"), [*typed, "agent.clip=x"], multirun=False)
+
+
 def test_a_key_of_swept_options_is_checked_against_them_and_left_to_the_jobs() -> None:
     """PPO, the default agent, has no learning_starts: Hydra must not see it in the sweep itself."""
     setup.prepare()

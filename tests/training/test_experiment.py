@@ -321,8 +321,15 @@ def test_a_source_that_is_none_is_named(tmp_path: Path, key: str) -> None:
 
 def test_a_changed_config_is_refused_even_when_the_run_is_over(tmp_path: Path) -> None:
     line(tmp_path / "a")
-    with pytest.raises(UserError, match=r"trainer.learning_rate: 0.05 -> 0.1"):
+    with pytest.raises(UserError, match=r"trainer.learning_rate: 0.05 -> 0.1") as error:
         line(tmp_path / "a", trainer={"learning_rate": 0.1})
+    # What it advises goes on from step 100 with the new value
+    advice = str(error.value).rpartition("run of another name: ")[2].split()
+    assert [text.partition("=")[0] for text in advice] == ["run.name", "run.resume"]
+    resumed = advice[1].partition("=")[2]
+    line(tmp_path / "NAME", trainer={"learning_rate": 0.1}, resume=resumed, steps=140)
+    assert [step for step, *_ in Noted.began] == [0, 100]
+    assert Noted.made[-1].learning_rate == 0.1
 
 
 # ---- a full disk ---------------------------------------------------------------------------------

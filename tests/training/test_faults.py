@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sparring.errors import UserError
+from sparring.networks.mlp import fresh
 from sparring.training.faults import explained
 
 
@@ -31,7 +32,20 @@ def test_running_out_of_memory_is_one_line_that_says_what_takes_less(fault, said
 
 
 def test_other_errors_pass_as_they_are() -> None:
-    with pytest.raises(ValueError, match=r"^a fault$"), explained():
-        raise ValueError("a fault")
+    with pytest.raises(AttributeError, match="from_config"), explained():
+        fresh(None)  # raised in Sparring's code, though called from here
     with pytest.raises(UserError, match=r"^a mistake$"), explained():
         raise UserError("a mistake")
+
+
+def own_step() -> None:
+    np.zeros(-1)  # raised by a library that own code calls
+
+
+def test_what_own_code_raises_is_one_line_that_names_its_places() -> None:
+    said = r"^while training: ValueError: negative dim"
+    with pytest.raises(UserError, match=said) as error, explained():
+        own_step()
+    first = own_step.__code__.co_firstlineno
+    assert f"line {first + 1}, in own_step)" in str(error.value)
+    assert "site-packages" not in str(error.value)
