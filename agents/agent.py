@@ -1,7 +1,8 @@
 """Protocols of agents: all that trainers, evaluation and export ask of one.
 
-An agent is shown observations [B, ...] by `see`, which adds what it remembers of the episode; what
-`see` returns is called `seen`, and is the input of its other methods. Actions are drawn from `keys`
+An agent is shown observations [B, ...], of one part or several (see sparring.envs.nested), by
+`see`, which adds what it remembers of the episode; what `see` returns is called `seen`, and is the
+input of its other methods. Actions are drawn from `keys`
 uint32 [B, 2], one for each member of the batch, so that member i's action depends on its own key
 alone. Everything is traced into compiled programs: nothing may depend on values in Python.
 
@@ -51,7 +52,7 @@ class Agent(Protocol):
     def start(self, batch: int) -> State:
         """Return the state before the first step of `batch` episodes."""
 
-    def see(self, observation: tf.Tensor, state: State) -> tuple[Any, State]:
+    def see(self, observation: Any, state: State) -> tuple[Any, State]:
         """Return what is seen of observations [B, ...], and the state after the step."""
 
     def act_greedy(self, seen: Any) -> tf.Tensor:
@@ -118,7 +119,7 @@ class Memoryless:
         del batch
         return ()
 
-    def see(self, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+    def see(self, observation: Any, state: State) -> tuple[Any, State]:
         """Return the observation as it is."""
         return observation, state
 

@@ -11,6 +11,7 @@ from sparring.agents.agent import Agent, OffPolicyAgent, OnPolicyAgent, require
 from sparring.agents.networks.recurrent import restarted
 from sparring.agents.replay import Ring
 from sparring.agents.training.rollout import Rollout
+from sparring.envs import nested
 from sparring.storage import variable_names
 from sparring.xla import random
 
@@ -64,12 +65,21 @@ class _Trial:
         self.mode = mode
         self.keys = random.members(random.stream(0, "policy"), _ENVS)  # [B, 2]
         rng = np.random.default_rng(0)
-        self.observation = _drawn(observation_space, (_STEPS + 1, _ENVS), rng)
+        self.observation = nested.map_parts(
+            lambda box: tf.constant(_drawn(box, (_STEPS + 1, _ENVS), rng)), observation_space
+        )
+        if (mask := nested.mask_of(self.observation)) is not None:
+            allowed = tf.concat([tf.ones_like(mask[..., :1]), mask[..., 1:]], axis=-1)
+            self.observation[nested.MASK] = allowed
         self.reward = rng.normal(size=(_STEPS, _ENVS)).astype(np.float32)
         ended = rng.random((_STEPS, _ENVS)) < 0.3
         self.terminated = ended & (rng.random(ended.shape) < 0.5)
         self.truncated = ended & ~self.terminated
         self.first = np.concatenate([np.zeros_like(ended[:1]), ended[:-1]])
+
+    def observed(self, t: int) -> Any:
+        """Observations [B, ...] at step `t`."""
+        return nested.map_parts(lambda x: x[t], self.observation)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of tensors in the mode on trial."""
@@ -81,7 +91,7 @@ class _Trial:
         """Actions have the space's shape, and follow from each member's own key."""
         agent = self.agent
         state = agent.start(_ENVS)
-        seen, after = self.run(agent.see, tf.constant(self.observation[0]), state)
+        seen, after = self.run(agent.see, self.observed(0), state)
         tf.nest.assert_same_structure(state, after)
         self._check_action("act_greedy", self.run(agent.act_greedy, seen))
         sampled = self.run(agent.act_sampled, seen, self.keys, _HALF)
@@ -118,14 +128,14 @@ class _Trial:
         actions = []
         kept = []
         for t in range(_STEPS):
-            seen, state = agent.see(tf.constant(self.observation[t]), state)
+            seen, state = agent.see(self.observed(t), state)
             action, extras = self.run(agent.act, seen, random.fold(self.keys, t))
             self._check_action("act", action)
             state = restarted(state, tf.constant(self.first[t]))
             actions.append(action)
             kept.append(extras)
         return Rollout(
-            tf.constant(self.observation),
+            self.observation,
             tf.stack(actions),
             tf.constant(self.reward),
             tf.constant(self.terminated),
@@ -138,7 +148,7 @@ class _Trial:
     def learn_from_transitions(self) -> dict[str, np.ndarray]:
         """The scalars of an update on transitions, and its errors."""
         agent = self.agent
-        seen, _ = agent.see(tf.constant(self.observation[0]), agent.start(_ENVS))
+        seen, _ = agent.see(self.observed(0), agent.start(_ENVS))
         keys = [random.fold(self.keys, t) for t in range(_STEPS)]
         actions = [self.run(agent.act_random, seen, key) for key in keys]
         self._check_action("act_random", actions[0])

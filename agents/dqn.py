@@ -23,11 +23,13 @@ from tf_agents.utils import common
 
 from sparring.agents import requirements
 from sparring.agents.agent import Estimate, Memoryless, Scalars
-from sparring.agents.networks import headed, specs
+from sparring.agents.networks import headed, masks, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
+from sparring.agents.networks.normalizers import observation_normalizer
 from sparring.agents.networks.q_heads import QHead
 from sparring.agents.replay import Transitions
 from sparring.distribute import replicas
+from sparring.envs import nested
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer
@@ -45,7 +47,8 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
     `epsilon` is a number or a schedule of the run's progress. The target network moves towards the
     online one by the share `target_tau` every `target_period` updates (tau 1: a copy). `loss` is
     "huber" or "squared". `head` makes the network's last layer from the number of actions (see
-    sparring.agents.networks.q_heads; None: a dense one).
+    sparring.agents.networks.q_heads; None: a dense one). With `normalize_observations` they are
+    normalised by the running statistics of the replayed ones, which each batch first adds to.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
         target_tau: float = 1.0,
         loss: str = "huber",
         head: Callable[[int], tf.keras.layers.Layer] | None = None,
+        normalize_observations: bool = False,
         memory: Any = None,
     ) -> None:
         requirements.refuse_memory(memory)
@@ -73,18 +77,26 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
         self.scheduled = optimizer
         self.discount = discount
         self.epsilon = as_schedule(epsilon)
+        masks.require(observation_space, action_space)
+        seen_space = nested.without_mask(observation_space)
+        self.observation_normalizer = (
+            observation_normalizer(seen_space) if normalize_observations else None
+        )
         time_step_spec = specs.time_step_spec(observation_space)
+        has_mask = nested.mask_of(observation_space) is not None
         try:
             super().__init__(
                 time_step_spec,
                 specs.action_spec(action_space),
                 q_network=HeadedNetwork(
-                    time_step_spec.observation,
+                    nested.without_mask(time_step_spec.observation),
                     network,
                     lambda: (head or QHead)(self.num_actions),
+                    self.observation_normalizer,
                     name="q_network",
                 ),
                 optimizer=optimizer.keras,
+                observation_and_action_constraint_splitter=_split if has_mask else None,
                 epsilon_greedy=None,
                 target_update_tau=target_tau,
                 target_update_period=target_period,
@@ -107,26 +119,28 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
 
     def parts(self) -> dict[str, tf.Module]:
         """Return the modules that were learned: enough to act and to bootstrap."""
-        return {"q_network": self._q_network, "target_q_network": self._target_q_network}
+        normalizer = self.observation_normalizer
+        networks = {"q_network": self._q_network, "target_q_network": self._target_q_network}
+        return networks if normalizer is None else networks | {"normalizer": normalizer}
 
     # ---- acting ----------------------------------------------------------------------------------
 
-    def q_values(self, observation: tf.Tensor) -> tf.Tensor:
+    def q_values(self, observation: Any) -> tf.Tensor:
         """Q(s, .) [B, A] of observations [B, ...]."""
-        return self._q_network(observation)[0]
+        return self._q_network(nested.without_mask(observation))[0]
 
-    def act_greedy(self, observation: tf.Tensor) -> tf.Tensor:
-        """The actions [B] of highest value."""
-        return tf.argmax(self.q_values(observation), axis=-1, output_type=tf.int32)
+    def act_greedy(self, observation: Any) -> tf.Tensor:
+        """The allowed actions [B] of highest value."""
+        return masks.best(self.q_values(observation), nested.mask_of(observation))
 
-    def act_random(self, observation: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        """Uniformly random actions [B]; `keys` [B, 2]."""
-        del observation
+    def act_random(self, observation: Any, keys: tf.Tensor) -> tf.Tensor:
+        """Uniformly random allowed actions [B]; `keys` [B, 2]."""
+        mask = nested.mask_of(observation)
+        if mask is not None:
+            return masks.best(random.gumbel(keys, self.num_actions), mask)
         return tf.cast(random.integers(keys, 1, self.num_actions)[:, 0], tf.int32)
 
-    def act_sampled(
-        self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
-    ) -> tf.Tensor:
+    def act_sampled(self, observation: Any, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
         """Epsilon-greedy actions [B]; `keys` [B, 2]."""
         explore = random.uniform(random.fold(keys, 0), 1)[:, 0] < self.epsilon(progress)
         return tf.where(
@@ -153,6 +167,14 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
         self._replayed = super()._compute_q_values(time_steps, actions, training)
         return self._replayed
 
+    def _compute_next_q_values(self, next_time_steps: Any, info: Any) -> tf.Tensor:
+        """Values [M] of the next states: of the allowed action that the target network prefers."""
+        del info
+        observation = next_time_steps.observation
+        values = self._target_q_network(nested.without_mask(observation))[0]  # [M, A]
+        best = masks.best(values, nested.mask_of(observation))
+        return tf.gather(values, best, batch_dims=1)
+
     def update(
         self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
     ) -> tuple[Scalars, tf.Tensor]:
@@ -161,6 +183,9 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
         Nothing is drawn. Returns scalars, and the absolute temporal-difference errors [M].
         """
         del key
+        if self.observation_normalizer is not None:
+            seen = nested.without_mask(batch.observation)
+            self.observation_normalizer.update(seen, batch.mask)
         gradients, highest, sums, errors = replicas.compile_in_replica(self._gradients)(batch)
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
@@ -206,7 +231,17 @@ class DQN(Memoryless, dqn_agent.DqnAgent):
 class DoubleDQN(DQN):
     """Double DQN: the online network chooses the next action, the target network values it."""
 
-    _compute_next_q_values = dqn_agent.DdqnAgent._compute_next_q_values
+    def _compute_next_q_values(self, next_time_steps: Any, info: Any) -> tf.Tensor:
+        """Values [M] of the next states: of the allowed action that the online network prefers."""
+        del info
+        observation = next_time_steps.observation
+        values = self._target_q_network(nested.without_mask(observation))[0]  # [M, A]
+        return tf.gather(values, self.act_greedy(observation), batch_dims=1)
+
+
+def _split(observation: Any) -> tuple[Any, Any]:
+    """Return an observation, or its spec, as what the network sees and the mask of actions."""
+    return nested.without_mask(observation), nested.mask_of(observation)
 
 
 def _as_transition(batch: Transitions) -> trajectory.Transition:

@@ -20,12 +20,13 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from sparring.agents.agent import Estimate, Scalars
-from sparring.agents.networks import distributions, headed, specs
+from sparring.agents.networks import distributions, headed, masks, specs
 from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
-from sparring.agents.networks.normalizers import ObservationNormalizer
+from sparring.agents.networks.normalizers import observation_normalizer
 from sparring.agents.networks.recurrent import Memories, Memory, Part, State
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas
+from sparring.envs import nested
 from sparring.errors import warn_once
 from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer
@@ -40,7 +41,7 @@ class Minibatch(NamedTuple):
     the agent knew before the first steps.
     """
 
-    observation: tf.Tensor
+    observation: Any
     action: tf.Tensor
     log_prob: tf.Tensor
     value: tf.Tensor
@@ -110,13 +111,16 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         self.clip = as_schedule(clip)
         self.entropy_coefficient = as_schedule(entropy_coefficient)
         self.normalize_advantage = normalize_advantage
+        seen_space = nested.without_mask(observation_space)
         self.observation_normalizer = (
-            _normalizer(observation_space) if normalize_observations else None
+            observation_normalizer(seen_space) if normalize_observations else None
         )
+        masks.require(observation_space, action_space)
+        self._action_space = action_space
         _tell_reach(action_space, log_std)
         if head is None:
             head = functools.partial(distributions.head, log_std=log_std)
-        time_step_spec = specs.time_step_spec(observation_space)
+        time_step_spec = specs.time_step_spec(seen_space)
         self.memories: Memories | None = None
         make = functools.partial(self._network, time_step_spec.observation, network)
         if memory is not None:
@@ -181,27 +185,32 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         """
         return () if self.memories is None else self.memories.start(batch)
 
-    def see(self, observation: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+    def see(self, observation: Any, state: State) -> tuple[Any, State]:
         """Return the input of all methods below for observations, and the state after a step."""
-        return (
-            (observation, ()) if self.memories is None else self.memories.step(observation, state)
-        )
+        if self.memories is None:
+            return observation, ()
+        seen, state = self.memories.step(nested.without_mask(observation), state)
+        return masks.beside(seen, observation), state
 
-    def _seen(self, batch: Minibatch) -> tf.Tensor:
+    def _seen(self, batch: Minibatch) -> Any:
         """The same of a minibatch, by the memory as it is now."""
         if self.memories is None:
             return batch.observation
-        return self.memories.sequence(batch.observation, batch.first, batch.state)
+        observation = nested.without_mask(batch.observation)
+        seen = self.memories.sequence(observation, batch.first, batch.state)
+        return masks.beside(seen, batch.observation)
 
     # ---- acting ----------------------------------------------------------------------------------
 
-    def distribution(self, observation: tf.Tensor) -> distributions.tfd.Distribution:
-        """The policy at observations [B, ...]."""
-        return self._actor_net(observation)[0]
+    def distribution(self, observation: Any) -> distributions.tfd.Distribution:
+        """The policy at observations [B, ...], over the actions that their mask allows."""
+        policy = self._actor_net(nested.without_mask(observation))[0]
+        mask = nested.mask_of(observation)
+        return policy if mask is None else masks.masked(policy, mask, self._action_space)
 
-    def value(self, observation: tf.Tensor) -> tf.Tensor:
+    def value(self, observation: Any) -> tf.Tensor:
         """V(s) [B] of observations [B, ...]."""
-        return self._value_net(observation)[0]
+        return self._value_net(nested.without_mask(observation))[0]
 
     def act(
         self, observation: tf.Tensor, keys: tf.Tensor
@@ -245,7 +254,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
     def examples(self, rollout: Rollout, reward: tf.Tensor) -> Minibatch:
         """The rollout's steps [T, B, ...] with returns and advantages."""
         ended = rollout.ended
-        seen, _ = self.see(rollout.observation[-1], rollout.ended_with)
+        seen, _ = self.see(rollout.reached, rollout.ended_with)
         last_value = self.value(seen)  # [B]
         values = tf.concat([rollout.extras["value"], last_value[tf.newaxis]], axis=0)  # [T + 1, B]
         returns, advantages = self.compute_return_and_advantage(
@@ -258,7 +267,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
             tf.transpose(values),
         )
         return Minibatch(
-            rollout.observation[:-1],
+            nested.map_parts(lambda x: x[:-1], rollout.observation),
             rollout.action,
             rollout.extras["log_prob"],
             rollout.extras["value"],
@@ -364,7 +373,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         and the first ratio is exactly one.
         """
         if self.observation_normalizer is not None:
-            self.observation_normalizer.update(batch.observation, batch.mask)
+            seen = nested.without_mask(batch.observation)
+            self.observation_normalizer.update(seen, batch.mask)
         count = tf.maximum(replicas.all_reduce_sum(tf.reduce_sum(batch.mask)), 1.0)
 
         def mean(x: tf.Tensor) -> tf.Tensor:
@@ -453,16 +463,6 @@ _NAMES = ("actor", "critic")
 def _share(values: tf.Tensor) -> tf.Tensor:
     """Return the contribution of the mean of this replica's values to the mean of all."""
     return replicas.share_of_mean(tf.reduce_mean(values))
-
-
-def _normalizer(space: gymnasium.Space) -> ObservationNormalizer | None:
-    if space.dtype == np.uint8:
-        warn_once(
-            "agent.normalize_observations: these observations are bytes, which are divided by the "
-            "highest they can be and not normalised besides."
-        )
-        return None
-    return ObservationNormalizer(tuple(space.shape or ()))
 
 
 def _tell_reach(space: gymnasium.Space, log_std: float) -> None:

@@ -8,13 +8,14 @@ is scatter and gather on variables, each observation once, in its own dtype. Tim
 environments each; a transition's next observation is the following slot.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import tensorflow as tf
 
 from sparring.distribute import replicas
+from sparring.envs import nested
 from sparring.xla import random
 
 _DRAWS = 32  # for each row, until it is the first of a transition
@@ -27,18 +28,20 @@ class Transitions(NamedTuple):
     0 after a termination. `mask` is one, or zero where no transition was found.
     """
 
-    observation: tf.Tensor
+    observation: Any
     action: tf.Tensor
     reward: tf.Tensor
     discount: tf.Tensor
-    next_observation: tf.Tensor
+    next_observation: Any
     mask: tf.Tensor
 
 
 def row_bytes(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> int:
     """Return the bytes that one transition takes: observation, action, reward and two flags."""
-    observation = np.dtype(observation_space.dtype).itemsize
-    seen = int(np.prod(observation_space.shape or (), dtype=np.int64)) * observation
+    seen = sum(
+        int(np.prod(box.shape, dtype=np.int64)) * np.dtype(box.dtype).itemsize
+        for box in nested.leaves(observation_space)
+    )
     acted = int(np.prod(action_space.shape or (), dtype=np.int64)) * 4
     return seen + acted + 4 + 2
 
@@ -75,7 +78,9 @@ class Ring(tf.Module):
         def zeros(shape: tuple[int, ...], dtype: np.dtype | type | None) -> tf.Variable:
             return replicas.replicated(tf.zeros([rows, *shape], dtype))
 
-        self.observation = zeros(tuple(observation_space.shape or ()), observation_space.dtype)
+        self.observation = nested.map_parts(
+            lambda box: zeros(box.shape, box.dtype), observation_space
+        )
         self.action = zeros(tuple(action_space.shape or ()), action_dtype)
         self.reward = zeros((), np.float32)
         self.last = zeros((), np.bool_)  # the slot's observation ended an episode
@@ -85,12 +90,13 @@ class Ring(tf.Module):
     @property
     def bytes_per_transition(self) -> int:
         """Bytes one transition takes: its observation, action, reward and two flags."""
-        columns = (self.observation, self.action, self.reward, self.last, self.terminal)
+        seen = nested.leaves(self.observation)
+        columns = (*seen, self.action, self.reward, self.last, self.terminal)
         return sum(int(np.prod(c.shape[1:])) * c.dtype.size for c in columns)
 
     def write(
         self,
-        observations: tf.Tensor,
+        observations: Any,
         actions: tf.Tensor,
         rewards: tf.Tensor,
         terminated: tf.Tensor,
@@ -109,7 +115,8 @@ class Ring(tf.Module):
         there = self._rows(self.written + 1, steps)
         _scatter(self.action, here, actions)
         _scatter(self.reward, here, rewards)
-        _scatter(self.observation, self._rows(self.written, steps + 1), observations)
+        seen = self._rows(self.written, steps + 1)
+        nested.map_parts(lambda v, x: _scatter(v, seen, x), self.observation, observations)
         _scatter(self.last, there, terminated | truncated)
         _scatter(self.last, here, first)
         _scatter(self.terminal, there, terminated)
@@ -168,11 +175,11 @@ class Ring(tf.Module):
         start = self._row(rows)
         end = self._row(rows, length)
         return Transitions(
-            observation=_gather(self.observation, start),
+            observation=nested.map_parts(lambda v: _gather(v, start), self.observation),
             action=_gather(self.action, start),
             reward=reward,
             discount=tf.where(_gather(self.terminal, end), 0.0, scale),
-            next_observation=_gather(self.observation, end),
+            next_observation=nested.map_parts(lambda v: _gather(v, end), self.observation),
             mask=tf.cast(~_gather(self.last, start), tf.float32),
         )
 

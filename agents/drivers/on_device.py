@@ -8,6 +8,7 @@ import tensorflow as tf
 from sparring.agents.networks import recurrent
 from sparring.agents.training.rollout import Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
+from sparring.envs import nested
 
 # int32 variables live in the host's memory, out of reach of a GPU's XLA program.
 _WIDER = {tf.int32: tf.int64}
@@ -70,8 +71,10 @@ class CompiledDriver:
         self._known = known
         of_agent = tf.nest.map_structure(lambda k: tf.TensorSpec(k.shape, k.dtype), known)
         specs = self.environment.specs(source.num_envs), of_agent
-        space = self.environment.observation_space
-        observation = tf.TensorSpec([source.num_envs, *space.shape], tf.as_dtype(space.dtype))
+        observation = nested.map_parts(
+            lambda box: tf.TensorSpec([source.num_envs, *box.shape], tf.as_dtype(box.dtype)),
+            self.environment.observation_space,
+        )
         self.carry = DeviceState((specs, observation))
         self._stream = self.environment.stream(source.seed)
         self._opened = False
@@ -89,7 +92,7 @@ class CompiledDriver:
         vector_step = iteration * self.source.rollout_steps
         collect = replicas.compile_in_replica(self.collect)
         rollout, state = collect(state, observation, vector_step)
-        return rollout, (state, rollout.observation[-1])
+        return rollout, (state, rollout.reached)
 
     def collect(
         self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
@@ -108,14 +111,15 @@ class CompiledDriver:
     ) -> tuple[Rollout, Any]:
         state, _, row = self._step(state, observation, vector_step)
         first, *others = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
-        return Rollout(tf.stack([observation, first[0]]), *others), state
+        seen = nested.map_parts(lambda x, y: tf.stack([x, y[0]]), observation, first)
+        return Rollout(seen, *others), state
 
     def _step(
         self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
     ) -> tuple[Any, tf.Tensor, Any]:
         environments, known = state
         action, extras, known = self.act(observation, known, vector_step)
-        first = replicas.replica_index() * observation.shape[0]
+        first = replicas.replica_index() * nested.batch_size(observation)
         environments, step = self.environment.step_at(
             environments, action, self._stream, vector_step, first
         )
@@ -152,7 +156,10 @@ class CompiledDriver:
             lambda t, *_: t < steps, body, (0, state, observation, arrays), maximum_iterations=steps
         )
         observations, *others = tf.nest.pack_sequence_as(shapes, [a.stack() for a in arrays])
-        return Rollout(tf.concat([observation[tf.newaxis], observations], axis=0), *others), state
+        seen = nested.map_parts(
+            lambda x, y: tf.concat([x[tf.newaxis], y], axis=0), observation, observations
+        )
+        return Rollout(seen, *others), state
 
     def _row_specs(self, *arguments: Any) -> Any:
         """Shapes and dtypes of what one step leaves, by tracing it aside."""

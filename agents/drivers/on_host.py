@@ -11,13 +11,14 @@ import tensorflow as tf
 
 from sparring.agents.networks import recurrent
 from sparring.agents.training.rollout import Rollout, RolloutSpec
+from sparring.envs import nested
 from sparring.errors import UserError
 
 
 class HostRollout(NamedTuple):
     """A rollout in few arrays: handing each to TensorFlow costs as much as a small network."""
 
-    observation: np.ndarray  # [T + 1, B, ...]
+    observation: Any  # [T + 1, B, ...], of one part or several
     action: np.ndarray  # [T, B, ...]
     outcome: np.ndarray  # [T, 4, B] float32: reward, terminated, truncated, first
     extras: dict[str, np.ndarray]  # each [T, B]
@@ -51,7 +52,7 @@ class Collector:
         self.act = act
         self.note = note
         self._vector: Any = None
-        self._observation = np.zeros(0)
+        self._observation: Any = np.zeros(0)
         self._known = known  # before the observation is seen
         self._decided: Any = None  # what `act` says about the state the last iteration ended in
 
@@ -78,7 +79,7 @@ class Collector:
             said.append(extras)
         self._observation = observations[-1]
         return HostRollout(
-            np.array(observations),
+            nested.map_parts(lambda *rows: np.array(rows), *observations),
             np.array(actions),
             np.array(outcomes),
             {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
@@ -93,7 +94,7 @@ class Collector:
                 self.note({f"rollout/{name}": (float(numbers.sum()), float(len(numbers)))})
 
     @property
-    def observation(self) -> np.ndarray:
+    def observation(self) -> Any:
         """Observations [B, ...] that the next step acts on."""
         return self._observation
 

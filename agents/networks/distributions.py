@@ -9,7 +9,7 @@ from sparring.errors import UserError
 from sparring.xla import random
 
 # A logit no action is sampled from; finite, so that 0 * log(0) stays 0 in the entropy
-_IMPOSSIBLE = -1e9
+IMPOSSIBLE = -1e9
 
 
 def _small_orthogonal() -> tf.keras.initializers.Initializer:
@@ -38,7 +38,7 @@ class MultiCategoricalHead(tf.keras.layers.Layer):
         widest = int(counts.max())
         self.shape = (len(counts), widest)
         # [K, A]
-        self.blocked = np.where(np.arange(widest) < counts[:, None], 0.0, _IMPOSSIBLE).astype(
+        self.blocked = np.where(np.arange(widest) < counts[:, None], 0.0, IMPOSSIBLE).astype(
             np.float32
         )
         self.logits = tf.keras.layers.Dense(

@@ -5,7 +5,7 @@ Bytes (pictures, boards) are scaled to [0, 1] here, and observations normalised,
 what trains and what is exported agree.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 
-from sparring.agents.networks.normalizers import ObservationNormalizer
+from sparring.agents.networks.normalizers import Normalizer, ObservationNormalizer, PartsNormalizer
+from sparring.agents.networks.part_encoders import PartEncoders
+from sparring.envs import nested
 from sparring.errors import UserError, warn_once
 
 _OURS = ("keras", "tf_keras", "sparring", "tf_agents", "tensorflow")  # draw numbers as known here
@@ -22,14 +24,31 @@ _RANDOM = ("Random", "TruncatedNormal", "Multinomial", "Stateful", "Rng", "Param
 Torso = Callable[[], tf.keras.layers.Layer]
 
 
-def prepare(
-    observation: tf.Tensor, normalizer: ObservationNormalizer | None, highest: int = 255
-) -> tf.Tensor:
-    """Observations [B, ...] as float32: bytes divided by the `highest` they can be, the rest
-    normalised if asked.
+def highest_bytes(spec: Any) -> Any:
+    """Return the highest that bytes can be, for each part of observations of `spec`."""
+    return nested.map_parts(lambda part: int(np.max(getattr(part, "maximum", 255))), spec)
 
-    So the 0 and 1 of a board arrive as they are, and take a byte each wherever they are stored.
+
+def prepare(observation: Any, normalizer: Normalizer | None, highest: Any = 255) -> Any:
+    """Return what networks are given of observations [B, ...], as float32.
+
+    Bytes are divided by the `highest` they can be, the rest is normalised if asked. So the 0 and 1
+    of a board arrive as they are, and take a byte each wherever they are stored. Of observations
+    of several parts (see sparring.envs.nested) that is done for each.
     """
+    if not isinstance(observation, Mapping):
+        assert not isinstance(normalizer, PartsNormalizer)
+        return _prepare_part(observation, normalizer, highest)
+    seen = {}
+    for name, part in observation.items():
+        own = normalizer.parts.get(name) if isinstance(normalizer, PartsNormalizer) else None
+        seen[name] = _prepare_part(part, own, highest[name])
+    return seen
+
+
+def _prepare_part(
+    observation: tf.Tensor, normalizer: ObservationNormalizer | None, highest: int
+) -> tf.Tensor:
     if observation.dtype == tf.uint8:
         return tf.cast(observation, tf.float32) / float(max(highest, 1))
     observation = tf.cast(observation, tf.float32)
@@ -48,13 +67,14 @@ class HeadedNetwork(network.Network):
         input_tensor_spec: Any,
         torso: Torso,
         head: Callable[[], tf.keras.layers.Layer],
-        normalizer: ObservationNormalizer | None = None,
+        normalizer: Normalizer | None = None,
         name: str = "HeadedNetwork",
     ) -> None:
         super().__init__(input_tensor_spec, state_spec=(), name=name)
         self._normalizer = normalizer
-        self._highest = int(getattr(input_tensor_spec, "maximum", 255))
+        self._highest = highest_bytes(input_tensor_spec)
         self._torso = torso()
+        require_parts(self._torso, input_tensor_spec)
         self._head = head()
 
     def create_variables(self, input_tensor_spec: Any = None, **arguments: Any) -> Any:
@@ -63,11 +83,7 @@ class HeadedNetwork(network.Network):
         TF-Agents draws them up to 255 by way of 256, which numpy 2 does not fit into a byte.
         """
         whole: Any = self.input_tensor_spec
-        if getattr(whole, "dtype", None) == tf.uint8:
-            highest = min(int(np.max(getattr(whole, "maximum", 255))), 254)
-            self._input_tensor_spec = tensor_spec.BoundedTensorSpec(
-                whole.shape, whole.dtype, 0, highest
-            )
+        self._input_tensor_spec = tf.nest.map_structure(_drawable, whole)
         try:
             return super().create_variables(input_tensor_spec, **arguments)
         finally:
@@ -84,6 +100,25 @@ class HeadedNetwork(network.Network):
         return self._head(
             self._torso(prepare(observation, self._normalizer, self._highest))
         ), network_state
+
+
+def _drawable(spec: Any) -> Any:
+    if getattr(spec, "dtype", None) != tf.uint8:
+        return spec
+    highest = min(int(np.max(getattr(spec, "maximum", 255))), 254)
+    return tensor_spec.BoundedTensorSpec(spec.shape, spec.dtype, 0, highest)
+
+
+def require_parts(torso: tf.keras.layers.Layer, spec: Any) -> None:
+    """Raise UserError for a network of one observation where there are several parts."""
+    if isinstance(spec, Mapping) and not isinstance(torso, PartEncoders):
+        named = ", ".join(f"{name} {list(part.shape)}" for name, part in spec.items())
+        raise UserError(
+            f"network: the observations are of several parts ({named}), which "
+            f"{type(torso).__name__} does not join. Choose network=parts, or a network of yours "
+            "that derives from sparring.agents.networks.part_encoders.PartEncoders; "
+            "env.parts=flat makes them one vector."
+        )
 
 
 class Squeeze(tf.keras.layers.Layer):

@@ -6,9 +6,14 @@ and drift apart between replicas; these merge exact batch moments (Chan et al. 1
 identity until they have seen data.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from sparring.distribute import replicas, sharding
+from sparring.errors import warn_once
 
 
 class Moments(tf.Module):
@@ -67,6 +72,42 @@ class ObservationNormalizer(tf.Module):
     def update(self, observations: tf.Tensor, mask: tf.Tensor) -> None:
         """Merge observations [N, ...] where mask [N] is one."""
         self.moments.update(tf.cast(observations, tf.float32), mask)
+
+
+class PartsNormalizer(tf.Module):
+    """A normalizer for each part of observations that has numbers, of those of several parts."""
+
+    def __init__(self, parts: dict[str, ObservationNormalizer]) -> None:
+        super().__init__(name="parts_normalizer")
+        self.parts = parts
+
+    def update(self, observations: dict[str, tf.Tensor], mask: tf.Tensor) -> None:
+        """Merge observations [N, ...] where mask [N] is one."""
+        for name, normalizer in self.parts.items():
+            normalizer.update(observations[name], mask)
+
+
+Normalizer = ObservationNormalizer | PartsNormalizer
+
+
+def observation_normalizer(space: Any) -> Normalizer | None:
+    """Return the normalizer of observations, of a Box or of several by name: None, which is said,
+    if they are bytes.
+    """
+    if isinstance(space, Mapping):
+        parts = {
+            name: ObservationNormalizer(tuple(box.shape or ()))
+            for name, box in space.items()
+            if box.dtype != np.uint8
+        }
+        return PartsNormalizer(parts) if parts else None
+    if space.dtype == np.uint8:
+        warn_once(
+            "agent.normalize_observations: these observations are bytes, which are divided by the "
+            "highest they can be and not normalised besides."
+        )
+        return None
+    return ObservationNormalizer(tuple(space.shape or ()))
 
 
 class RewardNormalizer(tf.Module):

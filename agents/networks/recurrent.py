@@ -12,8 +12,9 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from sparring.agents.networks.headed import Torso, prepare
-from sparring.agents.networks.normalizers import ObservationNormalizer
+from sparring.agents.networks.headed import Torso, highest_bytes, prepare, require_parts
+from sparring.agents.networks.normalizers import Normalizer
+from sparring.envs import nested
 from sparring.networks.rnn import RNN
 
 State = Any  # a tensor or array [B, S], or ()
@@ -70,17 +71,18 @@ class Memories(tf.Module):
         memory: Callable[[], Memory],
         count: int,
         spec: Any,
-        normalizer: ObservationNormalizer | None = None,
+        normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__(name="memories")
         self._normalizer = normalizer
-        self._highest = int(np.max(getattr(spec, "maximum", 255)))
+        self._highest = highest_bytes(spec)
         self.each = [memory() for _ in range(count)]
         self.width = self.each[0].width
         self.sizes = [sum(m.sizes) for m in self.each]
-        for each, encoded in zip(
-            self.each, self._encoded(tf.zeros([1, *spec.shape], spec.dtype)), strict=True
-        ):
+        for each in self.each:
+            require_parts(each.encoder, spec)
+        zeros = nested.map_parts(lambda part: tf.zeros([1, *part.shape], part.dtype), spec)
+        for each, encoded in zip(self.each, self._encoded(zeros), strict=True):
             each.cells.build(tf.TensorShape([None, None, encoded.shape[-1]]))
 
     @property
@@ -114,7 +116,7 @@ class Memories(tf.Module):
         """
         batch = state.shape[0]
         width = self.width * len(self.each)
-        steps = observation.shape[0] // batch
+        steps = nested.batch_size(observation) // batch
         encoded = [tf.reshape(x, [steps, batch, x.shape[-1]]) for x in self._encoded(observation)]
         first = tf.reshape(first, [steps, batch])
         rows = tf.TensorArray(tf.float32, steps, element_shape=[batch, width])

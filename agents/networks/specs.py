@@ -2,31 +2,36 @@
 and odd dtypes.
 """
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step
 
+from sparring.envs import nested
 from sparring.errors import UserError
 
 
-def time_step_spec(observation_space: gymnasium.Space) -> time_step.TimeStep:
-    """The TimeStep spec of one environment with this (Box) observation space; of bytes it says the
-    highest.
+def time_step_spec(observation_space: Any) -> time_step.TimeStep:
+    """The TimeStep spec of one environment whose observations are of a Box, or of several by name;
+    of bytes it says the highest.
     """
-    if not isinstance(observation_space, gymnasium.spaces.Box):
+    if not nested.is_observation_space(observation_space):
         raise UserError(
-            f"Agents see Box observations only; this environment offers {observation_space}."
+            "Agents see observations of a Box, or of a Dict of Boxes; this environment offers "
+            f"{observation_space}."
         )
-    dtype = tf.as_dtype(observation_space.dtype)
-    shape = observation_space.shape
+    return time_step.time_step_spec(nested.map_parts(_box_spec, observation_space))
+
+
+def _box_spec(box: gymnasium.spaces.Box) -> tensor_spec.TensorSpec:
+    dtype = tf.as_dtype(box.dtype)
     if dtype == tf.uint8:
-        highest = int(observation_space.high.max())
-        return time_step.time_step_spec(
-            tensor_spec.BoundedTensorSpec(shape, dtype, 0, highest, "observation")
-        )
-    return time_step.time_step_spec(tensor_spec.TensorSpec(shape, dtype, "observation"))
+        highest = int(box.high.max())
+        return tensor_spec.BoundedTensorSpec(box.shape, dtype, 0, highest, "observation")
+    return tensor_spec.TensorSpec(box.shape, dtype, "observation")
 
 
 def action_spec(action_space: gymnasium.Space) -> tensor_spec.BoundedTensorSpec:
@@ -49,12 +54,10 @@ def action_spec(action_space: gymnasium.Space) -> tensor_spec.BoundedTensorSpec:
     )
 
 
-def zero_time_steps(
-    observation: tf.Tensor, step_type: tf.Tensor | None = None
-) -> time_step.TimeStep:
+def zero_time_steps(observation: Any, step_type: tf.Tensor | None = None) -> time_step.TimeStep:
     """A batch of time steps around `observation` [B, ...] for TF-Agents' losses, which read little
     else of them.
     """
-    batch = tf.shape(observation)[0]
+    batch = tf.shape(nested.leaves(observation)[0])[0]
     step_type = tf.fill([batch], time_step.StepType.MID) if step_type is None else step_type
     return time_step.TimeStep(step_type, tf.zeros([batch]), tf.ones([batch]), observation)

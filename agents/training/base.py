@@ -17,6 +17,7 @@ from sparring.agents.training import policy_export
 from sparring.agents.training.evaluation import EvaluationSettings, Evaluator
 from sparring.agents.training.rollout import EpisodeStatistics, Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
+from sparring.envs import nested
 from sparring.errors import UserError, warn_once
 from sparring.export.signatures import Export
 from sparring.training.batch_trainer import BatchTrainer
@@ -316,7 +317,9 @@ class AgentTrainer(BatchTrainer):
         vector_step: tf.Tensor,
         first: int | None = None,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], recurrent.State]:
-        count = observation.shape[0]  # a replica's environments, or an actor's; else all of them
+        count = nested.batch_size(
+            observation
+        )  # a replica's environments, or an actor's; else all of them
         first = replicas.replica_index() * count if first is None else first
         keys = random.members(random.fold(self._keys, vector_step), count, first)
         seen, known = self.agent.see(observation, known)
@@ -336,7 +339,7 @@ class AgentTrainer(BatchTrainer):
         self.means.total.assign(self.learn(mine, tf.identity(self.iterations), total))
         self.iterations.assign_add(1)
         sharding.gather(self.replicas, self._shards())
-        return self._act(rollout.observation[-1], rollout.ended_with, next_step)
+        return self._act(rollout.reached, rollout.ended_with, next_step)
 
     def _my_part(self, rollout: Rollout) -> Rollout:
         """A replica's environments' part of a rollout that the host collected."""

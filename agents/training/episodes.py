@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.agents.networks import recurrent
+from sparring.envs import nested
 from sparring.processes import activity, signals
 from sparring.xla import compilation
 
@@ -44,10 +45,12 @@ class Player:
     def __init__(self, act: Callable[..., Any], start: Callable[[int], recurrent.State]) -> None:
         self._act = act
         self._start = start
-        self._known = None
+        self._known: recurrent.State = None
 
     def __call__(self, observation: np.ndarray, t: int) -> np.ndarray:
-        known = self._start(len(observation)) if self._known is None else self._known
+        if self._known is None:
+            self._known = self._start(nested.batch_size(observation))
+        known = self._known
         action, self._known = self._act(observation, known, np.int64(t))
         return np.asarray(action)
 

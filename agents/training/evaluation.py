@@ -12,6 +12,7 @@ from sparring.agents.networks import recurrent
 from sparring.agents.training import episodes as whole
 from sparring.agents.training import film
 from sparring.agents.training.episodes import CompiledEpisodes, Episodes, Player
+from sparring.envs import nested
 from sparring.errors import UserError, warn_once
 from sparring.processes import activity
 from sparring.training.trainer import Evaluation
@@ -156,7 +157,7 @@ class Evaluator:
         """
 
         def act(seen: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-            keys = random.members(random.fold(key, t), seen.shape[0])
+            keys = random.members(random.fold(key, t), nested.batch_size(seen))
             return self.agent.act_sampled(seen, keys, progress)
 
         return self._playing(act)

@@ -6,6 +6,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from sparring.agents.training.policy_export import inputs_of
+from sparring.envs import nested
 from sparring.export.signatures import Function, on_arrays
 from sparring.training.trained_model import restore_model, restored
 
@@ -41,7 +43,7 @@ class Policy:
         if not batched:
             observation = _as_batch(space, observation)
         seen = self.environment.to_agent(observation)
-        inputs: dict[str, np.ndarray] = {"observation": seen}
+        inputs: dict[str, np.ndarray] = inputs_of(seen)
         if "initial_state" in self._signatures:
             inputs["state"] = self._call("initial_state", inputs)["state"]
             if state is not None:
@@ -49,7 +51,9 @@ class Policy:
         if deterministic:
             outputs = self._call("greedy", inputs)
         else:
-            outputs = self._call("sampled", {**inputs, "seed": self._seeds(len(seen))})
+            outputs = self._call(
+                "sampled", {**inputs, "seed": self._seeds(nested.batch_size(seen))}
+            )
         actions = self.environment.to_environment(outputs["action"])
         return actions if batched else actions[0], outputs.get("state")
 

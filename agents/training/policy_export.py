@@ -1,5 +1,6 @@
 """Export of an agent's policy, greedy and sampled, and of its values."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from sparring.agents.networks import recurrent
 from sparring.agents.training import episodes
+from sparring.envs import nested
 from sparring.export.signatures import Export, Function, Signature, seed_spec
 from sparring.xla import random
 from sparring.xla.compilation import CachedCall
@@ -25,16 +27,30 @@ def policy(trainer: Any) -> Export:
     from 0, and vectors are clipped to the environment's bounds. The agent's `estimates` follow,
     such as `scores`, what the action was chosen by, and `value`, V(s). Bytes are scaled and
     observations normalised inside. Of an agent that remembers, all take its `state` [B, S] and give
-    the next, and `initial_state` gives that of an episode's beginning.
+    the next, and `initial_state` gives that of an episode's beginning. The parts of an observation
+    of several are inputs of their own: see `inputs_of`.
     """
     acting = _Acting(trainer)
     space = trainer.environment.observation_space
     notes = {"action_space": str(trainer.environment.action_space), "observation_space": str(space)}
-    signatures = acting.signatures(
-        {"observation": tf.TensorSpec(space.shape, tf.as_dtype(space.dtype))}
-    )
+    specs = nested.map_parts(lambda box: tf.TensorSpec(box.shape, tf.as_dtype(box.dtype)), space)
+    signatures = acting.signatures(inputs_of(specs))
     edge = "scores" if "scores" in signatures else "greedy"
     return Export(signatures, edge, acting.samples, acting.judge, notes)
+
+
+def inputs_of(observation: Any) -> dict[str, Any]:
+    """Return the inputs of a signature by name: `observation`, or `observation_NAME` of each part.
+
+    Characters that an input's name cannot have are underscores.
+    """
+    if not isinstance(observation, Mapping):
+        return {"observation": observation}
+    return {_input_name(name): part for name, part in observation.items()}
+
+
+def _input_name(part: str) -> str:
+    return "observation_" + re.sub(r"\W", "_", part)
 
 
 class _Acting:
@@ -80,16 +96,26 @@ class _Acting:
         there is one.
         """
 
-        def call(
-            observation: tf.Tensor, state: recurrent.State = (), **more: tf.Tensor
-        ) -> dict[str, tf.Tensor]:
+        def call(state: recurrent.State = (), **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            observation, more = self.observation_in(inputs)
             seen, state = self.agent.see(observation, state)
             return act(seen, **more) | ({} if isinstance(state, tuple) else {"state": state})
 
         return call
 
-    def initial_state(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"state": self.agent.start(tf.shape(observation)[0])}
+    def observation_in(self, inputs: Mapping[str, tf.Tensor]) -> tuple[Any, dict[str, tf.Tensor]]:
+        """Return the observation in the inputs of a signature, and the others."""
+        space = self.environment.observation_space
+        if not isinstance(space, gymnasium.spaces.Dict):
+            others = dict(inputs)
+            return others.pop("observation"), others
+        names = {part: _input_name(part) for part in space.spaces}
+        others = {key: value for key, value in inputs.items() if key not in names.values()}
+        return {part: inputs[name] for part, name in names.items()}, others
+
+    def initial_state(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        first = next(iter(inputs.values()))
+        return {"state": self.agent.start(tf.shape(first)[0])}
 
     def _clipped(self, action: tf.Tensor) -> tf.Tensor:
         space = self.environment.action_space
@@ -121,18 +147,21 @@ class _Acting:
         met = []
         try:
             for t in range(-(-count // _ENVIRONMENTS)):
-                met.append([np.array(observation), *map(np.asarray, tf.nest.flatten(known))])
+                row = inputs_of(nested.map_parts(np.array, observation))
+                met.append(row | self._state_input(known))
                 seeds = np.arange(_ENVIRONMENTS, dtype=np.int64) + t * _ENVIRONMENTS
-                action, known = act(np.asarray(observation), known, seeds)
+                action, known = act(observation, known, seeds)
                 step = vector.step(np.asarray(action))
                 observation = step.observation
                 known = recurrent.restarted(known, step.first)
         finally:
             vector.close()
-        columns = [np.concatenate(column)[:count] for column in zip(*met, strict=True)]
-        return dict(zip(("observation", "state"), columns, strict=False))
+        return {name: np.concatenate([row[name] for row in met])[:count] for name in met[0]}
 
-    def _sampled_step(self, observation: tf.Tensor, known: recurrent.State, seed: tf.Tensor) -> Any:
+    def _state_input(self, known: recurrent.State) -> dict[str, np.ndarray]:
+        return {} if isinstance(known, tuple) else {"state": np.asarray(known)}
+
+    def _sampled_step(self, observation: Any, known: recurrent.State, seed: tf.Tensor) -> Any:
         seen, known = self.agent.see(observation, known)
         return self.sampled(seen, seed)["action"], known
 
@@ -142,8 +171,8 @@ class _Acting:
         def act(
             observation: np.ndarray, known: recurrent.State, t: int
         ) -> tuple[np.ndarray, recurrent.State]:
-            state = {} if isinstance(known, tuple) else {"state": np.asarray(known)}
-            outputs = function({"observation": np.asarray(observation), **state})
+            inputs = inputs_of(nested.map_parts(np.asarray, observation))
+            outputs = function(inputs | self._state_input(known))
             return outputs["action"], outputs.get("state", ())
 
         player = episodes.Player(act, self.agent.start)

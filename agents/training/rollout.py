@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from sparring.distribute import replicas, sharding
+from sparring.envs import nested
 
 
 class Rollout(NamedTuple):
@@ -19,7 +20,7 @@ class Rollout(NamedTuple):
     is ().
     """
 
-    observation: tf.Tensor
+    observation: Any  # of one part or several, see sparring.envs.nested
     action: tf.Tensor
     reward: tf.Tensor
     terminated: tf.Tensor
@@ -35,6 +36,11 @@ class Rollout(NamedTuple):
         """
         reset_next = tf.concat([self.first[1:], tf.zeros_like(self.first[:1])], axis=0)
         return self.terminated | self.truncated | reset_next
+
+    @property
+    def reached(self) -> Any:
+        """Observations [B, ...] of the states reached."""
+        return nested.map_parts(lambda x: x[-1], self.observation)
 
     @property
     def began_with(self) -> Any:

@@ -33,7 +33,7 @@ def collecting(trainer: Any) -> Part:
     def part(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         state, observation = driver.carry.read()
         rollout, state = driver.collect(state, observation, i * driver.source.rollout_steps)
-        driver.carry.assign((state, rollout.observation[-1]))
+        driver.carry.assign((state, rollout.reached))
         return total + sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in tf.nest.flatten(rollout))
 
     return part

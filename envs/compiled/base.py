@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
+from sparring.envs import nested
 from sparring.envs.compiled.host_stepper import Stepper
 from sparring.envs.compiled.state import EnvState, first_keys, step_keys, step_stream
 from sparring.envs.compiled.static_shapes import (
@@ -44,7 +45,8 @@ class CompiledEnvironment(abc.ABC):
 
     Attributes:
         name: for titles and messages.
-        observation_space: Box, float32, or uint8 for images.
+        observation_space: Box, float32, or uint8 for images; or a Dict of these, of which a part
+            `action_mask`, uint8 [A], says which actions are allowed.
         action_space: Discrete or MultiDiscrete counting from 0, or Box in float32 with finite
             bounds.
         max_episode_steps: steps after which an episode is truncated, or None.
@@ -54,7 +56,7 @@ class CompiledEnvironment(abc.ABC):
     reward_wrappers: tuple[str, ...] = ()  # there are none here; see gymnasium_bridge
     info: tuple[str, ...] = ()  # likewise
     name: str
-    observation_space: spaces.Box
+    observation_space: spaces.Box | spaces.Dict
     action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
     max_episode_steps: int | None = None
 
@@ -71,13 +73,15 @@ class CompiledEnvironment(abc.ABC):
     # ---- translation, for callers that step environments of their own ----------------------------
 
     @property
-    def original_observation_space(self) -> spaces.Box:
+    def original_observation_space(self) -> spaces.Box | spaces.Dict:
         """Return the space the agent sees, as nothing is translated."""
         return self.observation_space
 
-    def to_agent(self, observations: Any) -> np.ndarray:
+    def to_agent(self, observations: Any) -> Any:
         """Return a batch of observations [B, ...] in the agent's dtype."""
-        return np.asarray(observations, self.observation_space.dtype)
+        return nested.map_parts(
+            lambda box, part: np.asarray(part, box.dtype), self.observation_space, observations
+        )
 
     def to_environment(self, actions: Any) -> np.ndarray:
         """Return a batch of the agent's actions [B, ...] unchanged."""
@@ -93,8 +97,10 @@ class CompiledEnvironment(abc.ABC):
         """
 
     @abc.abstractmethod
-    def observe(self, state: Any) -> tf.Tensor:
-        """Return observations of the states, [B, ...] as the observation space has them."""
+    def observe(self, state: Any) -> Any:
+        """Return observations of the states, [B, ...] as the observation space has them: a dict of
+        tensors where it is a Dict.
+        """
 
     @abc.abstractmethod
     def transition(

@@ -1,11 +1,12 @@
 """Compiled environments stepped from the host: one compiled call per vector step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from sparring.envs import nested
 from sparring.envs.compiled.state import EnvState, first_keys, step_keys, step_stream
 from sparring.envs.compiled.static_shapes import uncompilable
 from sparring.envs.gymnasium_bridge.vector import Step
@@ -34,8 +35,8 @@ class Stepper:
         self.name = environment.name
         self.observation_space = environment.observation_space
         self.action_space = environment.action_space
-        self.observation = np.zeros(
-            (num_envs, *self.observation_space.shape), self.observation_space.dtype
+        self.observation = nested.map_parts(
+            lambda box: np.zeros((num_envs, *box.shape), box.dtype), self.observation_space
         )
         self._environment = environment
         self._reset, self._step = _programs(environment, num_envs, compilation.resolve(compile))
@@ -48,7 +49,7 @@ class Stepper:
         self._steps = steps
         self._stream = step_stream(seed)
 
-    def reset(self, seed: int | None = None) -> np.ndarray:
+    def reset(self, seed: int | None = None) -> Any:
         """Open the first episode of every environment, of `seed` (None: as it was made with).
 
         Returns the observations [B, ...].
@@ -56,9 +57,17 @@ class Stepper:
         if seed is not None:
             self._seed = seed
         self._begin(self._seed, 0)
-        *self._flat, observation = self._called(self._reset, first_keys(self._seed, self.num_envs))
-        self.observation = observation.numpy()
-        return self.observation.copy()
+        result = self._called(self._reset, first_keys(self._seed, self.num_envs))
+        count = len(tf.nest.flatten(self._specs))
+        self._flat = result[:count]
+        self.observation = self._packed(result[count:])
+        return nested.map_parts(np.copy, self.observation)
+
+    def _packed(self, parts: Sequence[tf.Tensor]) -> Any:
+        """Return the observation that tf.nest flattened to `parts`, as arrays."""
+        space = self.observation_space
+        structure = nested.map_parts(lambda box: 0, space)
+        return tf.nest.pack_sequence_as(structure, [part.numpy() for part in parts])
 
     def step(self, actions: np.ndarray) -> Step:
         """Step every environment with `actions` [B, ...]; Box actions may exceed their bounds."""
@@ -68,9 +77,15 @@ class Stepper:
         result = self._called(self._step, *self._flat, action, self._stream, t)
         self._flat = result[: len(self._flat)]
         self._steps = self._steps + 1
-        arrays = Step(*(tensor.numpy() for tensor in result[len(self._flat) :]))
-        self.observation = arrays.observation.copy()  # the caller may change its own
-        return arrays
+        *seen, reward, terminated, truncated, first = result[len(self._flat) :]
+        self.observation = self._packed(seen)
+        return Step(
+            nested.map_parts(np.copy, self.observation),  # the caller may change its own
+            reward.numpy(),
+            terminated.numpy(),
+            truncated.numpy(),
+            first.numpy(),
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that `restore` needs: nested dicts and lists of numbers, strings and arrays.
@@ -83,7 +98,7 @@ class Stepper:
             "name": self.name,
             "seed": self._seed,
             "steps": self._steps,
-            "observation": self.observation.copy(),
+            "observation": nested.map_parts(np.copy, self.observation),
             "elapsed": state.elapsed.numpy(),
             "done": state.done.numpy(),
             "state": [tensor.numpy() for tensor in tf.nest.flatten(state.state)],
@@ -121,7 +136,7 @@ class Stepper:
         elapsed = tf.constant(snapshot["elapsed"], tf.int32)
         done = tf.constant(snapshot["done"], tf.bool)
         self._flat = [*map(tf.constant, saved), elapsed, done]
-        self.observation = np.array(snapshot["observation"])
+        self.observation = nested.map_parts(np.array, snapshot["observation"])
         return []
 
     def render(self) -> np.ndarray | None:
@@ -172,7 +187,7 @@ def _programs(environment: Any, num_envs: int, mode: str) -> tuple[Any, Any]:
 
     def reset(keys: tf.Tensor) -> list[tf.Tensor]:
         state = environment.reset(keys)
-        return [*tf.nest.flatten(state), environment.observe(state.state)]
+        return [*tf.nest.flatten(state), *tf.nest.flatten(environment.observe(state.state))]
 
     def step(*flat: tf.Tensor) -> list[tf.Tensor]:
         *state, action, stream, t = flat

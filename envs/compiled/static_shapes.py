@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from gymnasium import spaces
 
+from sparring.envs import nested
 from sparring.errors import UserError
 
 LIBRARY = str(Path(tf.__file__).parent)
@@ -76,17 +78,23 @@ def require_observation(environment: Any, observation: Any, num_envs: int) -> No
         UserError: shape or dtype differ from the space's.
     """
     space = environment.observation_space
-    wanted = [num_envs, *space.shape]
-    if (
-        not tf.is_tensor(observation)
-        or observation.shape != wanted
-        or observation.dtype != space.dtype
+    if isinstance(space, spaces.Dict) != isinstance(observation, dict) or (
+        isinstance(observation, dict) and set(observation) != set(space.spaces)
     ):
         raise UserError(
-            f"{environment.name}.observe returns {_described(observation)}, its observation_space "
-            "says "
-            f"{space.dtype} {wanted}: make them the same."
+            f"{environment.name}.observe returns {_layout(observation)}, its observation_space is "
+            f"{space}: make them the same."
         )
+
+    def require(box: spaces.Box, part: Any) -> None:
+        wanted = [num_envs, *box.shape]
+        if not tf.is_tensor(part) or part.shape != wanted or part.dtype != box.dtype:
+            raise UserError(
+                f"{environment.name}.observe returns {_described(part)}, its observation_space "
+                f"says {box.dtype} {wanted}: make them the same."
+            )
+
+    nested.map_parts(require, space, observation)
 
 
 def leaves(state: Any) -> list[tuple[str, Any]]:

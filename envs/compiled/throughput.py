@@ -10,6 +10,7 @@ from gymnasium import spaces
 from omegaconf import DictConfig
 
 from sparring.config import targets
+from sparring.envs import nested
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.xla import compilation, random
 
@@ -72,8 +73,9 @@ def _play(
     return state, total
 
 
-def _seen(observation: tf.Tensor) -> tf.Tensor:
-    return 1e-9 * tf.reduce_sum(tf.cast(observation, tf.float32))
+def _seen(observation: Any) -> tf.Tensor:
+    parts = nested.leaves(observation)
+    return 1e-9 * sum(tf.reduce_sum(tf.cast(part, tf.float32)) for part in parts)
 
 
 def random_actions(space: spaces.Space, keys: tf.Tensor) -> tf.Tensor:

@@ -26,9 +26,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from sparring.envs.gymnasium_bridge import rendering
+from sparring.envs.gymnasium_bridge.action_mask import ActionMask, sample
 from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
 from sparring.envs.gymnasium_bridge.episode_replay import FAULT, Replayable, close_quietly
-from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
+from sparring.envs.gymnasium_bridge.spaces import View, adapt_actions, adapt_observations
 from sparring.envs.gymnasium_bridge.vector import HostVector, Step
 from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
 from sparring.errors import UserError
@@ -36,6 +37,7 @@ from sparring.errors import UserError
 __all__ = ["EnvironmentFault", "Gymnasium", "HostVector", "Step"]
 
 MODES = ("sync", "async", "vector_entry_point")
+PARTS = ("auto", "flat", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +118,13 @@ class Gymnasium:
         replay_limit: seconds a resumed run may spend replaying one environment's episode.
         channels: where pictures have theirs, "first" or "last"; "auto" tells by the shape.
         info: names of numbers in a step's info whose values at the end of an episode are logged.
+        parts: what becomes of a Dict's parts: "flat" joins them to one vector, "keep" gives them to
+            the network as they are, "auto" keeps them if there is a picture among several.
+        action_mask: whether `action_mask` in a step's info says which actions are allowed.
 
     Attributes:
         id: as given.
-        observation_space: Box, what agents see of one environment (see
+        observation_space: Box, or Dict of Boxes: what agents see of one environment (see
             sparring.envs.gymnasium_bridge.spaces).
         action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
         original_observation_space: that of the environment itself.
@@ -149,15 +154,21 @@ class Gymnasium:
         replay_limit: float = 60.0,
         channels: str = "auto",
         info: Sequence[str] = (),
+        parts: str = "flat",
+        action_mask: bool = False,
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
+        if parts not in PARTS:
+            raise UserError(f"env.parts={parts}: choose one of {', '.join(PARTS)}.")
         self.id = id
         module, spec = find(id)
         plain = tuple(_plain(wrapper) for wrapper in wrappers)
+        if action_mask:
+            plain = (*plain, ActionMask)
         self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)
         self._mode = vectorization
         self._replay_limit = replay_limit
-        self._channels = channels
+        self._view = View(channels, parts, action_mask)
         self.info = _names(info)
         self._draws = False  # whether that has been tried
         self.name = spec.id.rpartition("/")[2]
@@ -202,10 +213,10 @@ class Gymnasium:
 
     def _try(self, env: Replayable) -> None:
         """Reset once and step once, with a random action."""
-        _, info = env.reset(seed=0)
+        observation, info = env.reset(seed=0)
         if FAULT not in info:
             env.action_space.seed(0)
-            *_, info = env.step(env.action_space.sample())
+            *_, info = env.step(sample(env.action_space, observation))
         if FAULT in info:
             raise _TrialError(info[FAULT].rstrip())
 
@@ -234,7 +245,7 @@ class Gymnasium:
         close_quietly(vector)
 
     def _adapt(self, observation_space: gym.Space, action_space: gym.Space) -> None:
-        observations = adapt_observations(observation_space, self.name, self._channels)
+        observations = adapt_observations(observation_space, self.name, self._view)
         actions = adapt_actions(action_space, self.name)
         self.original_observation_space = observation_space
         self.observation_space = observations.space
@@ -301,14 +312,14 @@ class Gymnasium:
         with _explained(self._recipe):
             if self._mode == "vector_entry_point":
                 own = self._recipe.build_vector(num_envs, render)
-                return HostVector(own, self.name, seed, None, self._channels, self.info)
+                return HostVector(own, self.name, seed, None, self._view, self.info)
             seats = [
                 _Seat(self._recipe, i, render and i == 0, seed, os.getpid(), info=self.info)
                 for i in range(num_envs)
             ]
             vector = Workers(seats) if self._mode == "async" else SyncVectorEnv(seats, copy=False)
         limit = self._replay_limit
-        return HostVector(vector, self.name, seed, limit, self._channels, self.info)
+        return HostVector(vector, self.name, seed, limit, self._view, self.info)
 
 
 class _TrialError(Exception):

@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sparring.envs import nested
 from sparring.envs.gymnasium_bridge import pictures
 from sparring.errors import UserError, warn_once
 
@@ -58,10 +59,21 @@ class Actions(NamedTuple):
 
 
 class Observations(NamedTuple):
-    """Observation space for agents, and the translation of Gymnasium's batch to a fresh array."""
+    """Observation space for agents, and the translation of Gymnasium's batch to fresh arrays."""
 
-    space: spaces.Box
-    to_agent: Translate
+    space: spaces.Box | spaces.Dict
+    to_agent: Callable[[Any], Any]
+
+
+class View(NamedTuple):
+    """How observations are taken: see `Gymnasium`'s arguments of these names."""
+
+    channels: str = "auto"
+    parts: str = "flat"
+    masked: bool = False
+
+
+AS_ONE = View()
 
 
 def adapt_actions(space: gym.Space, name: str) -> Actions:
@@ -136,7 +148,7 @@ def _adapt_box_actions(space: spaces.Box, name: str) -> Actions:
     return Actions(spaces.Box(low, high, dtype=np.float32), to_environment)
 
 
-def adapt_observations(space: gym.Space, name: str, channels: str = "auto") -> Observations:
+def adapt_observations(space: gym.Space, name: str, view: View = AS_ONE) -> Observations:
     """Return the agent's side of an environment's observation space.
 
     Every translated array is a fresh copy.
@@ -145,18 +157,25 @@ def adapt_observations(space: gym.Space, name: str, channels: str = "auto") -> O
     have their channels last (see sparring.envs.gymnasium_bridge.pictures). Everything else is one
     float32 vector laid out as gymnasium.spaces.utils.flatten does: Discrete and MultiDiscrete
     one-hot, MultiBinary as it is, bytes divided by the highest they can be, Dict and Tuple
-    concatenated in the space's order. A Dict or Tuple of one Box is that Box.
+    concatenated in the space's order. A Dict or Tuple of one Box is that Box. With `view.parts` a
+    Dict or Tuple stays a Dict, of such a Box for each of its leaves, named by the path to it.
 
     Raises:
         UserError: the space holds Text, Graph, Sequence or another kind with no fixed size, or has
             too many choices to be one-hot.
     """
     if isinstance(space, spaces.Box):
-        return _adapt_box_observations(space, name, channels)
+        return _adapt_box_observations(space, name, view.channels)
     parts = list(_parts(space, (), name))
     if len(parts) == 1 and isinstance(parts[0].space, spaces.Box):
-        alone = _adapt_box_observations(parts[0].space, name, channels)
+        alone = _adapt_box_observations(parts[0].space, name, view.channels)
         return Observations(alone.space, lambda raw: alone.to_agent(parts[0].pick(raw)))
+    masked = view.masked or view.parts != "flat"
+    masks = [part for part in parts if masked and part.name == nested.MASK]
+    if _keeps(parts, view):
+        return _named(parts, name, view)
+    if masks:
+        return _beside_mask(masks[0], space, name, view)
     for part in parts:
         _tell_of_picture(part, name)
     low, high = (
@@ -196,17 +215,67 @@ def _adapt_box_observations(space: spaces.Box, name: str, channels: str) -> Obse
     return Observations(agent, lambda raw: np.array(raw, dtype).reshape(-1, 1))
 
 
+def _keeps(parts: Sequence["_Part"], view: View) -> bool:
+    """Return whether parts stay apart."""
+    seen = [part for part in parts if part.name != nested.MASK]
+    if view.parts == "auto":
+        return len(seen) > 1 and any(part.is_picture for part in seen)
+    return view.parts == "keep" and parts[0].path != ()
+
+
+def _named(parts: Sequence["_Part"], name: str, view: View) -> Observations:
+    """Return a Dict of all parts."""
+    each = {}
+    for part in parts:
+        if isinstance(part.space, spaces.Box):
+            each[part.name] = _adapt_box_observations(part.space, name, view.channels)
+        elif part.name == nested.MASK:
+            each[part.name] = _mask(part)
+        else:
+            each[part.name] = Observations(
+                spaces.Box(part.low, part.high, dtype=np.float32), part.flatten
+            )
+    picks = {part.name: part.pick for part in parts}
+
+    def to_agent(raw: Any) -> dict[str, np.ndarray]:
+        return {key: each[key].to_agent(pick(raw)) for key, pick in picks.items()}
+
+    return Observations(spaces.Dict({key: one.space for key, one in each.items()}), to_agent)
+
+
+def _beside_mask(mask: "_Part", space: gym.Space, name: str, view: View) -> Observations:
+    """Return a Dict of the mask and of all else, as it is without a mask."""
+    assert isinstance(space, spaces.Dict)
+    others = {key: child for key, child in space.spaces.items() if key != nested.MASK}
+    seen = adapt_observations(spaces.Dict(others), name, view)
+    allowed = _mask(mask)
+
+    def to_agent(raw: Any) -> dict[str, Any]:
+        return {
+            nested.OBSERVATION: seen.to_agent({key: raw[key] for key in others}),
+            nested.MASK: allowed.to_agent(mask.pick(raw)),
+        }
+
+    both = spaces.Dict({nested.OBSERVATION: seen.space, nested.MASK: allowed.space})
+    return Observations(both, to_agent)
+
+
+def _mask(part: "_Part") -> Observations:
+    """Return a mask of actions as bytes [B, A]."""
+    size = int(np.prod(part.space.shape or ()))
+    return Observations(
+        spaces.Box(0, 1, (size,), np.uint8), lambda raw: np.array(raw, np.uint8).reshape(-1, size)
+    )
+
+
 def _tell_of_picture(part: "_Part", name: str) -> None:
     """Say what becomes of a picture among other observations."""
-    shape = part.space.shape or ()
-    if part.space.dtype != np.uint8 or len(shape) < 2:
+    if not part.is_picture:
         return
     warn_once(
-        f"{name}: the picture {list(shape)} at {part.where} is divided by {part.highest:g} and "
-        f"joined with the other observations as {len(part.low)} numbers, at which no convolution "
-        "can look. To see it alone, list under env.wrappers {_target_: "
-        "gymnasium.wrappers.FilterObservation, _partial_: true, filter_keys: "
-        f"[{part.path[0]}]}}."
+        f"{name}: the picture {list(part.space.shape or ())} at {part.where} is divided by "
+        f"{part.highest:g} and joined with the other observations as {len(part.low)} numbers, at "
+        "which no convolution can look. env.parts=keep network=parts keeps them apart."
     )
 
 
@@ -228,6 +297,16 @@ class _Part(NamedTuple):
     def where(self) -> str:
         """Return the path as it is written in Python: "['camera'][0]"."""
         return "".join(f"[{key!r}]" for key in self.path)
+
+    @property
+    def name(self) -> str:
+        """Return the path as a name: "camera", "arms.0"."""
+        return ".".join(map(str, self.path))
+
+    @property
+    def is_picture(self) -> bool:
+        """Return whether it is a picture, for a convolution to look at."""
+        return self.space.dtype == np.uint8 and len(self.space.shape or ()) >= 2
 
     def pick(self, raw: Any) -> Any:
         """Return this leaf of a nested batch."""

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from sparring.envs import nested
 from sparring.envs.gymnasium_bridge.episode_replay import (
     FAULT,
     INFO,
@@ -21,7 +22,7 @@ from sparring.envs.gymnasium_bridge.episode_replay import (
     History,
     empty,
 )
-from sparring.envs.gymnasium_bridge.spaces import adapt_actions, adapt_observations
+from sparring.envs.gymnasium_bridge.spaces import AS_ONE, View, adapt_actions, adapt_observations
 from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
 from sparring.errors import UserError
 
@@ -34,7 +35,7 @@ class Step(NamedTuple):
     successor the same way, without a `terminated` or `truncated` before it.
     """
 
-    observation: np.ndarray  # [B, ...] float32, or uint8 where the environment gives bytes
+    observation: Any  # [B, ...] float32, or uint8 where it gives bytes; of parts, see envs.nested
     reward: np.ndarray  # [B] float32
     terminated: np.ndarray  # [B] bool: the task ended, nothing follows
     truncated: np.ndarray  # [B] bool: the clock ran out, the value of `observation` follows
@@ -55,7 +56,7 @@ class HostVector:
         name: str,
         seed: int,
         replay_limit: float | None,
-        channels: str = "auto",
+        view: View = AS_ONE,
         info: Sequence[str] = (),
     ):
         self.num_envs = vector.num_envs
@@ -65,7 +66,7 @@ class HostVector:
         self._seed = seed
         self._replay_limit = replay_limit
         self.observation_space, self._to_agent = adapt_observations(
-            vector.single_observation_space, name, channels
+            vector.single_observation_space, name, view
         )
         self.action_space, self._to_environment = adapt_actions(vector.single_action_space, name)
         # An environment's own vectorised version steps all its episodes from one generator: none is
@@ -73,7 +74,7 @@ class HostVector:
         self._history = (
             History(self.num_envs, vector.single_action_space) if replay_limit is not None else None
         )
-        self._observation: np.ndarray | None = None
+        self._observation: Any = None
         self._done = np.zeros(self.num_envs, bool)
         self._steps = 0
         self.info = dict.fromkeys(info, np.full(self.num_envs, np.nan))
@@ -81,12 +82,12 @@ class HostVector:
         self._instead: Callable[[], Step] | None = None
 
     @property
-    def observation(self) -> np.ndarray:
+    def observation(self) -> Any:
         """Latest observations [B, ...]; after `restore`, those to act on next."""
         assert self._observation is not None, "reset() or restore() comes first"
-        return self._observation.copy()
+        return nested.map_parts(np.copy, self._observation)
 
-    def reset(self, seed: int | None = None) -> np.ndarray:
+    def reset(self, seed: int | None = None) -> Any:
         """Open the first episode of every environment, of `seed` (None: as it was made with).
 
         Returns the observations [B, ...].
@@ -95,7 +96,7 @@ class HostVector:
             self._seed = seed
         return self._reset_all(self._seed)
 
-    def _reset_all(self, seed: int) -> np.ndarray:
+    def _reset_all(self, seed: int) -> Any:
         # Gymnasium gives the i-th environment seed + i
         raw, infos = self._asked(self._vector.reset, seed=seed)
         self._raise_fault(infos)
@@ -103,7 +104,7 @@ class HostVector:
         self._done = np.zeros(self.num_envs, bool)
         self._observation = self._to_agent(raw)
         self._check_finite(self._observation)
-        return self._observation.copy()
+        return self.observation
 
     def step(self, actions: np.ndarray) -> Step:
         """Step every environment with `actions` [B, ...] of the agent's action space.
@@ -131,7 +132,8 @@ class HostVector:
         self._done = np.logical_or(terminated, truncated)
         observation = self._to_agent(raw)
         self._check_finite(observation)
-        self._observation = observation.copy()  # the caller may change its own
+        # The caller may change its own
+        self._observation = nested.map_parts(np.copy, observation)
         self._steps += 1
         # An environment's own vectorised version gives its infos as they are
         prefix = "" if self._history is None else INFO
@@ -150,7 +152,7 @@ class HostVector:
                 found[index] = float(infos[name][index])
         return found
 
-    def restart(self, steps: int) -> np.ndarray:
+    def restart(self, steps: int) -> Any:
         """Replace a vector that was lost after `steps` steps: the next step opens all episodes.
 
         Their seeds differ from those of the episodes before. Returns zeros [B, ...] as
@@ -158,9 +160,10 @@ class HostVector:
         """
         self._steps = steps
         self._instead = self._restart_step
-        space = self.observation_space
-        self._observation = np.zeros((self.num_envs, *(space.shape or ())), space.dtype)
-        return self._observation.copy()
+        self._observation = nested.map_parts(
+            lambda box: np.zeros((self.num_envs, *box.shape), box.dtype), self.observation_space
+        )
+        return self.observation
 
     def _restart_step(self) -> Step:
         """Open an episode in every environment at once, in place of a step."""
@@ -183,8 +186,11 @@ class HostVector:
     def _where(self, index: int) -> str:
         return f"environment {index} ({self.name}) at step {self._steps + 1}"
 
-    def _check_finite(self, observation: np.ndarray) -> None:
+    def _check_finite(self, observation: Any) -> None:
         """Refuse observations [B, ...] that hold NaN or infinity, before a network learns them."""
+        nested.map_parts(self._check_part, observation)
+
+    def _check_part(self, observation: np.ndarray) -> None:
         if observation.dtype == np.uint8 or np.isfinite(observation).all():
             return
         index, *entry = (int(i) for i in np.argwhere(~np.isfinite(observation))[0])
@@ -233,7 +239,7 @@ class HostVector:
             "name": self.name,
             "seed": self._seed,
             "steps": self._steps,
-            "observation": self._observation.copy(),
+            "observation": self.observation,
             "done": self._done.copy(),
             "environments": self._history.snapshot() if self._history is not None else None,
         }
@@ -258,7 +264,7 @@ class HostVector:
             self._asked(self._vector.reset)  # a used vector has resets of its own due
         self._seed = snapshot["seed"]
         self._steps = snapshot["steps"]
-        self._observation = np.array(snapshot["observation"])
+        self._observation = nested.map_parts(np.array, snapshot["observation"])
         self._done = np.array(snapshot["done"], bool)
         environments = snapshot["environments"]
         if self._history is None or environments is None:
@@ -279,7 +285,7 @@ class HostVector:
         ]
 
     def _replay(
-        self, environments: Sequence[Mapping[str, Any]], observation: np.ndarray
+        self, environments: Sequence[Mapping[str, Any]], observation: Any
     ) -> list[str | None]:
         """Replay every episode where its environment lives; return each one's problem, or None."""
         past = [
@@ -299,7 +305,7 @@ class HostVector:
                 if episode
                 else "its episode's beginning is unknown, or too long ago to be kept"
             )
-            if not problem and now[index].tobytes() != observation[index].tobytes():
+            if not problem and _bytes_of(now, index) != _bytes_of(observation, index):
                 problem = "its actions led to another observation: it is not deterministic"
             problems.append(problem)
         return problems
@@ -332,6 +338,11 @@ class HostVector:
     def close(self) -> None:
         """End the environments and their processes within seconds, whatever state they are in."""
         self._vector.close()
+
+
+def _bytes_of(observation: Any, index: int) -> list[bytes]:
+    """Return the bits of one environment's observation, part by part."""
+    return [part[index].tobytes() for part in nested.leaves(observation)]
 
 
 def _picture(frame: Any, name: str) -> np.ndarray:

@@ -10,6 +10,7 @@ It raises a UserError that explains the first rule that the environment breaks.
 """
 
 import copy
+import functools
 import traceback
 from typing import Any
 
@@ -18,6 +19,7 @@ import tensorflow as tf
 from gymnasium import spaces
 from tensorflow.python.framework import op_def_registry
 
+from sparring.envs import nested
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.compiled.static_shapes import place, require_observation, uncompilable
 from sparring.envs.testing.step_recorder import (
@@ -98,10 +100,11 @@ def _check_spaces(env: CompiledEnvironment) -> None:
     )
     seen: Any = getattr(env, "observation_space", None)
     acts: Any = getattr(env, "action_space", None)
+    boxes = nested.is_observation_space(seen)
     _require(
-        isinstance(seen, spaces.Box) and seen.dtype in (np.float32, np.uint8),
+        boxes and all(box.dtype in (np.float32, np.uint8) for box in nested.leaves(seen)),
         f"{env.name}.observation_space is {seen}: it is a Box of float32, or of uint8 for "
-        "pictures.",
+        "pictures, or a Dict of these.",
     )
     if isinstance(acts, spaces.Box):
         bounded = bool(np.isfinite(acts.high - acts.low).all())
@@ -168,27 +171,32 @@ def _line(graph: Any, name: str) -> str:
 
 
 def _check_values(env: CompiledEnvironment, moves: Moves, outcome: Outcome) -> None:
-    openings = env.observe(env.initial(tf.constant(moves.keys[:512]))).numpy()
-    space = env.observation_space
+    openings = env.observe(env.initial(tf.constant(moves.keys[:512])))
     for what, seen in (
-        ("an episode's first observation", openings),
+        ("an episode's first observation", nested.map_parts(np.asarray, openings)),
         ("an observation", outcome.step.observation),
     ):
-        slack = 1e-4 * (1.0 + np.abs(np.nan_to_num(seen, posinf=0.0, neginf=0.0)))
-        outside = ~((seen >= space.low - slack) & (seen <= space.high + slack))
-        if outside.any():
-            index = tuple(int(i) for i in np.argwhere(outside)[0])
-            told = f"{env.name}: {what} is {seen[index]} at {list(index[1:])}, its space goes"
-            raise UserError(
-                f"{told} from {space.low[index[1:]]} to {space.high[index[1:]]}. Mend one of the "
-                "two."
-            )
+        nested.map_parts(
+            functools.partial(_check_inside, f"{env.name}: {what}"), env.observation_space, seen
+        )
     finite = np.isfinite(outcome.step.reward)
     told = (
         f"{env.name}: a reward is {outcome.step.reward[~finite][:1]}, after the action "
         f"{moves.action[~finite][:1]}."
     )
     _require(finite.all(), f"{told} Rewards are finite numbers.")
+
+
+def _check_inside(what: str, space: spaces.Box, seen: np.ndarray) -> None:
+    """Refuse observations [N, ...] outside their space by more than rounding."""
+    slack = 1e-4 * (1.0 + np.abs(np.nan_to_num(seen, posinf=0.0, neginf=0.0)))
+    outside = ~((seen >= space.low - slack) & (seen <= space.high + slack))
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise UserError(
+            f"{what} is {seen[index]} at {list(index[1:])}, its space goes from "
+            f"{space.low[index[1:]]} to {space.high[index[1:]]}. Mend one of the two."
+        )
 
 
 def _check_end_by_clock(env: CompiledEnvironment, outcome: Outcome) -> None:

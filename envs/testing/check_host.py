@@ -1,5 +1,6 @@
 """Check of a Gymnasium environment: everything that training would meet, said at once.
 
+from sparring.envs.gymnasium_bridge.action_mask import sample
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.testing.check_host import findings
 
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparring.envs import nested
+from sparring.envs.gymnasium_bridge.action_mask import sample
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
 
@@ -27,7 +30,7 @@ class Finding(NamedTuple):
 class Play(NamedTuple):
     """Random steps of one environment, T of them."""
 
-    observations: np.ndarray  # [T + 1, ...]
+    observations: Any  # [T + 1, ...], of one part or several
     rewards: np.ndarray  # [T] float32
     first: np.ndarray  # [T] bool: resets, whose reward of 0 is nobody's
     ended: np.ndarray  # [T] bool
@@ -47,9 +50,13 @@ def findings(environment: Gymnasium, steps: int = 1000, seed: int = 0) -> list[F
 
 
 def _spaces(environment: Gymnasium) -> list[str]:
+    seen = nested.map_parts(
+        lambda box: f"{box.dtype} {list(box.shape)}", environment.observation_space
+    )
+    parts = seen.items() if isinstance(seen, dict) else [("", seen)]
+    described = ", ".join(f"{name} {box}".strip() for name, box in parts)
     return [
-        f"Observations: {environment.original_observation_space}; an agent sees "
-        f"{environment.observation_space.dtype} {list(environment.observation_space.shape)}.",
+        f"Observations: {environment.original_observation_space}; an agent sees {described}.",
         f"Actions: {environment.action_space}.",
     ]
 
@@ -58,19 +65,24 @@ def _play(environment: Gymnasium, steps: int, seed: int) -> Play:
     environment.action_space.seed(seed)
     vector = environment.vector(1, seed)
     try:
-        observations = [vector.reset()[0]]
+        observations = [_first(vector.reset())]
         rewards = []
         first = []
         ended = []
         for _ in range(steps):
-            step = vector.step(np.asarray([environment.action_space.sample()]))
-            observations.append(step.observation[0])
+            step = vector.step(np.asarray([sample(environment.action_space, observations[-1])]))
+            observations.append(_first(step.observation))
             rewards.append(step.reward[0])
             first.append(step.first[0])
             ended.append(bool(step.terminated[0] or step.truncated[0]))
     finally:
         vector.close()
-    return Play(np.array(observations), np.array(rewards), np.array(first), np.array(ended))
+    seen = nested.map_parts(lambda *rows: np.array(rows), *observations)
+    return Play(seen, np.array(rewards), np.array(first), np.array(ended))
+
+
+def _first(observation: Any) -> Any:
+    return nested.map_parts(lambda part: part[0], observation)
 
 
 def _episodes(environment: Gymnasium, play: Play) -> list[Finding]:
@@ -103,22 +115,20 @@ def _numbers(play: Play) -> list[Finding]:
             Finding(True, f"{text} They are large: trainer.normalize_rewards=true with agent=ppo.")
         ]
     found = [Finding(False, text)]
-    seen = play.observations
-    if seen.dtype != np.uint8 and float(np.abs(seen).max()) > LARGE:
-        found.append(
-            Finding(
-                True,
-                f"Observations go from {seen.min():g} to {seen.max():g}: they are large; "
-                "agent.normalize_observations=true with agent=ppo.",
-            )
-        )
+    for seen in nested.leaves(play.observations):
+        if seen.dtype != np.uint8 and float(np.abs(seen).max()) > LARGE:
+            text = f"Observations go from {seen.min():g} to {seen.max():g}: they are large; "
+            found.append(Finding(True, f"{text}agent.normalize_observations=true."))
     return found
 
 
 def _repeats(environment: Gymnasium, play: Play, seed: int) -> list[Finding]:
     again = _play(environment, len(play.rewards), seed)
-    for t in range(len(play.observations)):
-        same = play.observations[t].tobytes() == again.observations[t].tobytes()
+    pairs = list(
+        zip(nested.leaves(play.observations), nested.leaves(again.observations), strict=True)
+    )
+    for t in range(len(play.rewards) + 1):
+        same = all(one[t].tobytes() == other[t].tobytes() for one, other in pairs)
         if not same or (t and play.rewards[t - 1] != again.rewards[t - 1]):
             return [
                 Finding(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from sparring.envs import nested
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.compiled.state import EnvState
 from sparring.envs.compiled.static_shapes import leaves
@@ -74,10 +75,12 @@ class Program:
         return Outcome(*self._env.step(*moves))
 
     def _looped(self, moves: Moves) -> Outcome:
-        space = self._env.observation_space
         count = moves.keys.shape[0]
+        seen = nested.map_parts(
+            lambda box: tf.zeros([count, *box.shape], box.dtype), self._env.observation_space
+        )
         no = tf.zeros([count], tf.bool)
-        start = Step(tf.zeros([count, *space.shape], space.dtype), tf.zeros([count]), no, no, no)
+        start = Step(seen, tf.zeros([count]), no, no, no)
 
         def body(t: tf.Tensor, outcome: Outcome) -> tuple[tf.Tensor, Outcome]:
             return t + 1, self._once(moves._replace(state=outcome.state))

@@ -291,8 +291,11 @@ NAMES = {  # names that moved apart from their module, or were changed
 # Settings that configs of earlier versions do not have, with the value that changes nothing
 ADDED: dict[str, Any] = {
     "agent.head": None,
+    "agent.normalize_observations": False,
     "env.channels": "auto",
+    "env.action_mask": False,
     "env.info": [],
+    "env.parts": "flat",
     "trainer.replay._partial_": True,
     "trainer.replay._target_": "sparring.agents.replay.Ring",
     "trainer.evaluation.environment": None,

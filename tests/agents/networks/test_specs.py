@@ -30,7 +30,7 @@ def test_actions_count_from_zero_and_boxes_keep_their_bounds():
 
 
 def test_what_no_agent_serves_is_refused():
-    with pytest.raises(UserError, match=r"Box observations only.*Discrete"):
+    with pytest.raises(UserError, match=r"a Box, or of a Dict of Boxes.*Discrete"):
         specs.time_step_spec(spaces.Discrete(3))
     with pytest.raises(UserError, match="offer Discrete, MultiDiscrete or a bounded Box"):
         specs.action_spec(spaces.Text(4))

@@ -9,7 +9,12 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from sparring.envs.gymnasium_bridge.spaces import BoundAction, adapt_actions, adapt_observations
+from sparring.envs.gymnasium_bridge.spaces import (
+    BoundAction,
+    View,
+    adapt_actions,
+    adapt_observations,
+)
 from sparring.errors import UserError
 from tests.helpers.toy_envs import Echo
 
@@ -291,12 +296,12 @@ def test_a_turned_pixel_is_where_it_belongs(caplog):
     assert adapt_observations(byte_box(4, 84, 84), "A").to_agent(first)[0, 5, 9, 3] == 77
     said = "A: observations [4, 84, 84] are taken for pictures and turned to [84, 84, 4]"
     assert [said in message for message in caplog.messages].count(True) == 1
-    assert adapt_observations(byte_box(4, 84, 84), "A", "last").space.shape == (4, 84, 84)
-    assert adapt_observations(byte_box(10, 10, 10), "A", "first").to_agent(
+    assert adapt_observations(byte_box(4, 84, 84), "A", View("last")).space.shape == (4, 84, 84)
+    assert adapt_observations(byte_box(10, 10, 10), "A", View("first")).to_agent(
         np.arange(1000).reshape(1, 10, 10, 10)
     )[0, 2, 3, 4] == (423 % 256)  # of [4, 2, 3]
     with pytest.raises(UserError, match=r"env.channels=middle: choose one of auto, first, last"):
-        adapt_observations(byte_box(4, 84, 84), "A", "middle")
+        adapt_observations(byte_box(4, 84, 84), "A", View("middle"))
 
 
 def test_bounds_are_turned_with_the_pictures():
@@ -314,7 +319,7 @@ def test_a_picture_among_others_is_scaled_and_told_of_and_alone_it_stays_a_pictu
     raw = {"eye": np.full((1, 3, 64, 64), 51, np.uint8), "speed": np.full((1, 2), 7.0)}
     np.testing.assert_allclose(to_agent(raw)[0, [0, -1]], [0.2, 7.0])  # 51 / 255
     assert "B: the picture [3, 64, 64] at ['eye'] is divided by 255" in caplog.text
-    assert "filter_keys: [eye]" in caplog.text
+    assert "env.parts=keep network=parts keeps them apart" in caplog.text
     agent, to_agent = adapt_observations(spaces.Dict(eye=byte_box(3, 64, 64)), "B")
     assert (agent.shape, agent.dtype) == ((64, 64, 3), np.uint8)
     assert to_agent({"eye": raw["eye"]}).shape == (1, 64, 64, 3)
