@@ -1,6 +1,6 @@
 """Protocols of agents: all that trainers, evaluation and export ask of one.
 
-An agent is shown observations [B, ...], of one part or several (see sparring.envs.nested), by
+An agent is shown observations [B, ...], of one part or several (see sparring.nested), by
 `see`, which adds what it remembers of the episode; what `see` returns is called `seen`, and is the
 input of its other methods. Actions are drawn from `keys`
 uint32 [B, 2], one for each member of the batch, so that member i's action depends on its own key

@@ -7,11 +7,11 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.agent import Agent, OffPolicyAgent, OnPolicyAgent, require
 from sparring.agents.networks.recurrent import restarted
 from sparring.agents.replay import Ring
 from sparring.agents.training.rollout import Rollout
-from sparring.envs import nested
 from sparring.storage import variable_names
 from sparring.xla import random
 

@@ -21,6 +21,7 @@ from tf_agents.agents.dqn import dqn_agent
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.utils import common
 
+from sparring import nested
 from sparring.agents import requirements
 from sparring.agents.agent import Estimate, Memoryless, Scalars
 from sparring.agents.networks import headed, masks, specs
@@ -29,7 +30,6 @@ from sparring.agents.networks.normalizers import observation_normalizer
 from sparring.agents.networks.q_heads import QHead
 from sparring.agents.replay import Transitions
 from sparring.distribute import replicas
-from sparring.envs import nested
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer

@@ -19,6 +19,7 @@ from tf_agents.agents.ppo import ppo_clip_agent
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
+from sparring import nested
 from sparring.agents.agent import Estimate, Scalars
 from sparring.agents.networks import distributions, headed, masks, specs
 from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
@@ -26,7 +27,6 @@ from sparring.agents.networks.normalizers import observation_normalizer
 from sparring.agents.networks.recurrent import Memories, Memory, Part, State
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas
-from sparring.envs import nested
 from sparring.errors import warn_once
 from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer

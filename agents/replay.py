@@ -14,8 +14,8 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.distribute import replicas
-from sparring.envs import nested
 from sparring.xla import random
 
 _DRAWS = 32  # for each row, until it is the first of a transition

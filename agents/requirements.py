@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.errors import UserError
 
 

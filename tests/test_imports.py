@@ -24,6 +24,7 @@ PACKAGE_OF_FOLDER = {
 APART = ("agents", "gans", "envs")
 LEVELS = (  # from the lowest to the highest
     "errors",
+    "nested",
     "xla",
     "storage",
     "tensorboard",

@@ -5,10 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.networks import recurrent
 from sparring.agents.training.rollout import Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
-from sparring.envs import nested
 
 # int32 variables live in the host's memory, out of reach of a GPU's XLA program.
 _WIDER = {tf.int32: tf.int64}

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.networks import recurrent
 from sparring.agents.training.rollout import Rollout, RolloutSpec
-from sparring.envs import nested
 from sparring.errors import UserError
 
 

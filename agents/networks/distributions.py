@@ -12,9 +12,22 @@ from sparring.xla import random
 IMPOSSIBLE = -1e9
 
 
-def _small_orthogonal() -> tf.keras.initializers.Initializer:
+def small_orthogonal() -> tf.keras.initializers.Initializer:
     # gain 0.01: the first policy is nearly uniform (Huang et al. 2022, detail 2)
     return tf.keras.initializers.Orthogonal(0.01)
+
+
+class KeyedDistribution(tfd.Distribution):
+    """Base of distributions that are sampled from keys, one for each member of the batch.
+
+    `tensors` are the parameters that say what the distribution is, by name, each [B, ...].
+    """
+
+    tensors: dict[str, tf.Tensor]
+
+    def sample_from(self, keys: tf.Tensor) -> tf.Tensor:
+        """Return a sample for each member of the batch, member i's from keys[i] [2] alone."""
+        raise NotImplementedError
 
 
 class CategoricalHead(tf.keras.layers.Layer):
@@ -22,7 +35,7 @@ class CategoricalHead(tf.keras.layers.Layer):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.logits = tf.keras.layers.Dense(count, kernel_initializer=_small_orthogonal())
+        self.logits = tf.keras.layers.Dense(count, kernel_initializer=small_orthogonal())
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
         return tfd.Categorical(logits=self.logits(features))  # [B] over A
@@ -42,7 +55,7 @@ class MultiCategoricalHead(tf.keras.layers.Layer):
             np.float32
         )
         self.logits = tf.keras.layers.Dense(
-            len(counts) * widest, kernel_initializer=_small_orthogonal()
+            len(counts) * widest, kernel_initializer=small_orthogonal()
         )
 
     def call(self, features: tf.Tensor) -> tfd.Distribution:
@@ -60,7 +73,7 @@ class NormalHead(tf.keras.layers.Layer):
 
     def __init__(self, size: int, log_std: float = 0.0) -> None:
         super().__init__()
-        self.mean = tf.keras.layers.Dense(size, kernel_initializer=_small_orthogonal())
+        self.mean = tf.keras.layers.Dense(size, kernel_initializer=small_orthogonal())
         self.log_std = self.add_weight(
             "log_std", [size], initializer=tf.keras.initializers.Constant(log_std)
         )
@@ -91,9 +104,12 @@ def head(action_space: gymnasium.Space, log_std: float = 0.0) -> tf.keras.layers
 def sample(distribution: tfd.Distribution, keys: tf.Tensor) -> tf.Tensor:
     """Sample once per member of the batch, from `keys` uint32 [B, 2]; batch shape [B].
 
-    Member i's sample depends on its own key only. A distribution of another kind, from a network of
-    yours, is sampled by TensorFlow Probability from the first key, for the whole batch at once.
+    Member i's sample depends on its own key only. A distribution of another kind than those here
+    and `KeyedDistribution` is sampled by TensorFlow Probability from the first key, for the whole
+    batch at once.
     """
+    if isinstance(distribution, KeyedDistribution):
+        return distribution.sample_from(keys)
     if isinstance(distribution, tfd.Independent) and isinstance(
         distribution.distribution, tfd.Categorical
     ):
@@ -115,6 +131,8 @@ def parameters(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
     """The tensors that say what the distribution is, by name; none of one of a kind
     unknown here.
     """
+    if isinstance(distribution, KeyedDistribution):
+        return distribution.tensors
     if isinstance(distribution, tfd.Independent) and isinstance(
         distribution.distribution, tfd.Categorical
     ):

@@ -13,9 +13,9 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 
+from sparring import nested
 from sparring.agents.networks.normalizers import Normalizer, ObservationNormalizer, PartsNormalizer
 from sparring.agents.networks.part_encoders import PartEncoders
-from sparring.envs import nested
 from sparring.errors import UserError, warn_once
 
 _OURS = ("keras", "tf_keras", "sparring", "tf_agents", "tensorflow")  # draw numbers as known here
@@ -34,7 +34,7 @@ def prepare(observation: Any, normalizer: Normalizer | None, highest: Any = 255)
 
     Bytes are divided by the `highest` they can be, the rest is normalised if asked. So the 0 and 1
     of a board arrive as they are, and take a byte each wherever they are stored. Of observations
-    of several parts (see sparring.envs.nested) that is done for each.
+    of several parts (see sparring.nested) that is done for each.
     """
     if not isinstance(observation, Mapping):
         assert not isinstance(normalizer, PartsNormalizer)

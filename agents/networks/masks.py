@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from sparring import nested
 from sparring.agents.networks.distributions import IMPOSSIBLE
-from sparring.envs import nested
 from sparring.errors import UserError
 
 

@@ -12,9 +12,9 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.networks.headed import Torso, highest_bytes, prepare, require_parts
 from sparring.agents.networks.normalizers import Normalizer
-from sparring.envs import nested
 from sparring.networks.rnn import RNN
 
 State = Any  # a tensor or array [B, S], or ()

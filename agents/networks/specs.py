@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.errors import UserError
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.actors import actor
 from sparring.agents.actors.learner import ACTORS, ActorsDriver
 from sparring.agents.actors.slots import Reverb
@@ -17,7 +18,6 @@ from sparring.agents.training import policy_export
 from sparring.agents.training.evaluation import EvaluationSettings, Evaluator
 from sparring.agents.training.rollout import EpisodeStatistics, Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
-from sparring.envs import nested
 from sparring.errors import UserError, warn_once
 from sparring.export.signatures import Export
 from sparring.training.batch_trainer import BatchTrainer

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.networks import recurrent
-from sparring.envs import nested
 from sparring.processes import activity, signals
 from sparring.xla import compilation
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.networks import recurrent
 from sparring.agents.training import episodes as whole
 from sparring.agents.training import film
 from sparring.agents.training.episodes import CompiledEpisodes, Episodes, Player
-from sparring.envs import nested
 from sparring.errors import UserError, warn_once
 from sparring.processes import activity
 from sparring.training.trainer import Evaluation

@@ -6,8 +6,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from sparring import nested
 from sparring.agents.training.policy_export import inputs_of
-from sparring.envs import nested
 from sparring.export.signatures import Function, on_arrays
 from sparring.training.trained_model import restore_model, restored
 

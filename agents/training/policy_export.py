@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.networks import recurrent
 from sparring.agents.training import episodes
-from sparring.envs import nested
 from sparring.export.signatures import Export, Function, Signature, seed_spec
 from sparring.xla import random
 from sparring.xla.compilation import CachedCall

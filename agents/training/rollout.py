@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from sparring import nested
 from sparring.distribute import replicas, sharding
-from sparring.envs import nested
 
 
 class Rollout(NamedTuple):
@@ -20,7 +20,7 @@ class Rollout(NamedTuple):
     is ().
     """
 
-    observation: Any  # of one part or several, see sparring.envs.nested
+    observation: Any  # of one part or several, see sparring.nested
     action: tf.Tensor
     reward: tf.Tensor
     terminated: tf.Tensor

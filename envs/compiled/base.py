@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.compiled.host_stepper import Stepper
 from sparring.envs.compiled.state import EnvState, first_keys, step_keys, step_stream
 from sparring.envs.compiled.static_shapes import (

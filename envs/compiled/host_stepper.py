@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.compiled.state import EnvState, first_keys, step_keys, step_stream
 from sparring.envs.compiled.static_shapes import uncompilable
 from sparring.envs.gymnasium_bridge.vector import Step

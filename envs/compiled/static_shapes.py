@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from gymnasium import spaces
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.errors import UserError
 
 LIBRARY = str(Path(tf.__file__).parent)

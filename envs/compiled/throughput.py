@@ -9,8 +9,8 @@ import tensorflow as tf
 from gymnasium import spaces
 from omegaconf import DictConfig
 
+from sparring import nested
 from sparring.config import targets
-from sparring.envs import nested
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.xla import compilation, random
 

@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sparring.envs.nested import MASK, OBSERVATION, mask_of
 from sparring.errors import UserError
+from sparring.nested import MASK, OBSERVATION, mask_of
 
 
 def sample(action_space: Any, observation: Any) -> Any:

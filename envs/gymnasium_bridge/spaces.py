@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.gymnasium_bridge import pictures
 from sparring.errors import UserError, warn_once
 
@@ -66,7 +66,7 @@ class Observations(NamedTuple):
 
 
 class View(NamedTuple):
-    """How observations are taken: see `Gymnasium`'s arguments of these names."""
+    """Settings of what an agent sees: see `Gymnasium`'s arguments of these names."""
 
     channels: str = "auto"
     parts: str = "flat"

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.gymnasium_bridge.episode_replay import (
     FAULT,
     INFO,
@@ -35,7 +35,9 @@ class Step(NamedTuple):
     successor the same way, without a `terminated` or `truncated` before it.
     """
 
-    observation: Any  # [B, ...] float32, or uint8 where it gives bytes; of parts, see envs.nested
+    observation: (
+        Any  # [B, ...] float32, or uint8 where it gives bytes; of parts, see sparring.nested
+    )
     reward: np.ndarray  # [B] float32
     terminated: np.ndarray  # [B] bool: the task ended, nothing follows
     truncated: np.ndarray  # [B] bool: the clock ran out, the value of `observation` follows

@@ -19,7 +19,7 @@ import tensorflow as tf
 from gymnasium import spaces
 from tensorflow.python.framework import op_def_registry
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.compiled.static_shapes import place, require_observation, uncompilable
 from sparring.envs.testing.step_recorder import (

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.gymnasium_bridge.action_mask import sample
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from sparring.envs import nested
+from sparring import nested
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.compiled.state import EnvState
 from sparring.envs.compiled.static_shapes import leaves

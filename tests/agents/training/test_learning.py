@@ -33,6 +33,7 @@ DEFAULTS = {
     ("ppo", "catch"): 0.95,
     ("dqn", "cartpole"): 475.0,
     ("dqn", "acrobot"): -100.0,
+    ("dqn", "mountain_car"): -150.0,
     ("dqn", "catch"): 0.95,
 }
 
