@@ -130,9 +130,17 @@ class SquashedNormal(_BoxDistribution):
         super().__init__(low, high, {"mean": mean, "stddev": stddev})
 
     def sample_from(self, keys: tf.Tensor) -> tf.Tensor:
+        return self.sample_with_log_prob(keys)[0]
+
+    def sample_with_log_prob(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return samples [B, D] and their log probabilities [B], both with gradients.
+
+        They are of the numbers before tanh, and so exact however near a bound the action is.
+        """
         mean = self._normal.loc
-        noise = random.normal(keys, mean.shape[-1])
-        return self._squashed(mean + self._normal.scale * noise)
+        x = mean + self._normal.scale * random.normal(keys, mean.shape[-1])
+        log_prob = self._normal.log_prob(x) - self._log_slope(x)
+        return self._squashed(x), tf.reduce_sum(log_prob, axis=-1)
 
     def _squashed(self, x: tf.Tensor) -> tf.Tensor:
         return self._stretched(0.5 * (tf.tanh(x) + 1.0))

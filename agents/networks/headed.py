@@ -16,6 +16,7 @@ from tf_agents.specs import tensor_spec
 from sparring import nested
 from sparring.agents.networks.normalizers import Normalizer, ObservationNormalizer, PartsNormalizer
 from sparring.agents.networks.part_encoders import PartEncoders
+from sparring.agents.networks.q_heads import DistributionalHead
 from sparring.errors import UserError, warn_once
 
 _OURS = ("keras", "tf_keras", "sparring", "tf_agents", "tensorflow")  # draw numbers as known here
@@ -97,9 +98,14 @@ class HeadedNetwork(network.Network):
         training: bool = False,
     ) -> tuple[Any, Any]:
         del step_type, training
-        return self._head(
-            self._torso(prepare(observation, self._normalizer, self._highest))
-        ), network_state
+        outputs = self.outputs(observation)
+        if isinstance(self._head, DistributionalHead):
+            outputs = self._head.expected(outputs)
+        return outputs, network_state
+
+    def outputs(self, observation: Any) -> Any:
+        """Return what the head gives at observations [B, ...]."""
+        return self._head(self._torso(prepare(observation, self._normalizer, self._highest)))
 
 
 def _drawable(spec: Any) -> Any:

@@ -12,6 +12,18 @@ def _uniform() -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
 
 
+class DistributionalHead(tf.keras.layers.Layer):
+    """Base of heads that give more of an action's return than its mean: outputs [B, A, ...].
+
+    An agent acts on what `expected` makes of the outputs; its loss reads them by
+    `HeadedNetwork.outputs`.
+    """
+
+    def expected(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Return the values [B, A] of actions."""
+        raise NotImplementedError
+
+
 class QHead(tf.keras.layers.Dense):
     """A dense layer with one output for each of `count` actions."""
 
