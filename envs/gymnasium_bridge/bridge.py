@@ -152,7 +152,7 @@ class Gymnasium:
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
         self.id = id
-        module, spec = find(id)
+        module, spec = self._find(id)
         plain = tuple(_plain(wrapper) for wrapper in wrappers)
         self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)
         self._mode = vectorization
@@ -165,6 +165,10 @@ class Gymnasium:
             self._probe_vector()
         else:
             self._probe()
+
+    def _find(self, id: str) -> tuple[str | None, EnvSpec]:
+        """Return the module that registers an environment (None: nothing), and its spec."""
+        return find(id)
 
     def _probe(self) -> None:
         """Build one environment under Gymnasium's checker, step it once, and keep its metadata."""
