@@ -87,9 +87,7 @@ def _newest(name: str) -> str:
 def _unknown(name: str, module: str) -> str:
     for prefix, package, _ in _ELSEWHERE:
         if name.startswith(prefix) and not module:
-            return (
-                f"env.id={name} needs a package that is not installed: pip install '{package}'."
-            )
+            return f"env.id={name} needs a package that is not installed: pip install '{package}'."
     near = nearest(name)
     text = (
         f"env.id={name} is not a registered Gymnasium "

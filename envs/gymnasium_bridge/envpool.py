@@ -58,10 +58,7 @@ class Pool(VectorEnv):
         if render_mode is not None:
             settings["render_mode"] = render_mode
         self.num_envs = num_envs
-        self.metadata = {
-            "autoreset_mode": AutoresetMode.NEXT_STEP,
-            "render_modes": render_modes,
-        }
+        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": render_modes}
         self._make: Any = envpool.make_gymnasium
         self._arguments = {"task_id": task, "num_envs": num_envs, **settings}
         self._pool = self._made(0)
