@@ -47,29 +47,6 @@ class BoundAction(gym.ActionWrapper):
         return action
 
 
-class BoundObservation(gym.ObservationWrapper):
-    """Declare bounds for an environment whose Box observations are within narrower ones.
-
-    The observations pass unchanged. Bytes are divided by the highest they can be, so an environment
-    that says 255 and never passes 10 shows an agent nothing but small numbers.
-    """
-
-    def __init__(self, env: gym.Env, low: float, high: float):
-        super().__init__(env)
-        if not isinstance(env.observation_space, spaces.Box):
-            kind = _kind(env.observation_space)
-            raise UserError(
-                "sparring.envs.gymnasium_bridge.spaces.BoundObservation bounds Box observations; "
-                f"this environment's are {kind}."
-            )
-        inner: Any = env.observation_space
-        self.observation_space = spaces.Box(low, high, inner.shape, inner.dtype)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        """Return the observation unchanged."""
-        return observation
-
-
 class Actions(NamedTuple):
     """Action space for agents, and the translation of a batch [B, ...] to the environment.
 
