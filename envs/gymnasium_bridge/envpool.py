@@ -97,7 +97,7 @@ class Pool(VectorEnv):
 
 
 class EnvPool(Gymnasium):
-    """One of EnvPool's environments, named in a config.
+    """Environment of EnvPool's, named in a config.
 
     Args:
         id: EnvPool's name of it, such as "Pong-v5" or "Hopper-v4".

@@ -14,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparring.config.composer import Composer
 
+_CELLS = 3  # sides of the smallest that network=cnn can look at
 _NATURE = 36  # sides of the smallest picture that network=nature_cnn can look at
 # By agent: settings that go together, for pictures of such a size, which take long to learn from
 _PICTURES: dict[str, list[dict[str, Any]]] = {
     "ppo": [
-        {"agent.clip": 0.1, "optimizer.learning_rate": 2.5e-4},
+        {"agent.clip": 0.1},
+        {"optimizer.learning_rate": 2.5e-4},
         {"trainer.num_envs": 8, "trainer.epochs": 4, "trainer.minibatches": 4},
     ],
     "dqn": [
@@ -26,7 +28,7 @@ _PICTURES: dict[str, list[dict[str, Any]]] = {
         {"trainer.updates": 1, "trainer.rollout_steps": 4, "trainer.batch_size": 32},
     ],
 }
-_CHOICES = {"agent.entropy_coefficient": 0.01}  # of PPO on pictures, where actions are choices
+_CHOICES = {"agent.entropy_coefficient": 0.01}  # of PPO where actions are choices
 
 
 def chosen(
@@ -45,6 +47,8 @@ def chosen(
         return {}
     agent = str(choices.agent)
     plain = composer.compose([f"agent={agent}"])
+    if cfg.agent.get("_target_") != plain.agent.get("_target_"):
+        return {}
     found = {}
     for bundle in _wanted(agent, environment):
         if all(_is_free(key, cfg, plain, typed) for key in bundle):
@@ -54,15 +58,16 @@ def chosen(
 
 def _wanted(agent: str, environment: Any) -> list[dict[str, Any]]:
     """Return settings for an agent in an environment, in groups that go together."""
-    shape = environment.observation_space.shape
-    if len(shape) != 3:
-        return []
-    if min(shape[:2]) < _NATURE:
-        return [{"network": "cnn"}] if min(shape[:2]) >= 3 else []
     kind = "dqn" if agent.endswith("dqn") else agent
-    wanted: list[dict[str, Any]] = [{"network": "nature_cnn"}, *_PICTURES.get(kind, [])]
+    wanted: list[dict[str, Any]] = []
     if kind == "ppo" and not isinstance(environment.action_space, spaces.Box):
         wanted.append(_CHOICES)
+    shape = environment.observation_space.shape
+    side = min(shape[:2]) if len(shape) == 3 else 0
+    if side >= _NATURE:
+        wanted += [{"network": "nature_cnn"}, *_PICTURES.get(kind, [])]
+    elif side >= _CELLS:
+        wanted.append({"network": "cnn"})
     return wanted
 
 
