@@ -28,7 +28,7 @@ _PICTURES: dict[str, list[dict[str, Any]]] = {
         {"trainer.updates": 1, "trainer.rollout_steps": 4, "trainer.batch_size": 32},
     ],
 }
-_CHOICES = {"agent.entropy_coefficient": 0.01}  # of PPO where actions are choices
+_CHOICES = {"agent.entropy_coefficient": 0.01}  # of PPO on pictures, where actions are choices
 
 
 def chosen(
@@ -59,15 +59,13 @@ def chosen(
 def _wanted(agent: str, environment: Any) -> list[dict[str, Any]]:
     """Return settings for an agent in an environment, in groups that go together."""
     kind = "dqn" if agent.endswith("dqn") else agent
-    wanted: list[dict[str, Any]] = []
-    if kind == "ppo" and not isinstance(environment.action_space, spaces.Box):
-        wanted.append(_CHOICES)
     shape = environment.observation_space.shape
     side = min(shape[:2]) if len(shape) == 3 else 0
-    if side >= _NATURE:
-        wanted += [{"network": "nature_cnn"}, *_PICTURES.get(kind, [])]
-    elif side >= _CELLS:
-        wanted.append({"network": "cnn"})
+    if side < _NATURE:
+        return [{"network": "cnn"}] if side >= _CELLS else []
+    wanted: list[dict[str, Any]] = [{"network": "nature_cnn"}, *_PICTURES.get(kind, [])]
+    if kind == "ppo" and not isinstance(environment.action_space, spaces.Box):
+        wanted.append(_CHOICES)
     return wanted
 
 

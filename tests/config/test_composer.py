@@ -108,7 +108,7 @@ def test_whole_numbers_may_be_written_as_people_write_them(
         ["env=gymnasium", "env.id=CartPole-v1", *typed[typed[0] == "-m" :]],
         typed[0] == "-m",
     )
-    assert found.overrides[2 : 2 + len(meant)] == meant
+    assert found.overrides[2:] == meant
 
 
 def test_a_sweep_is_counted_and_its_keys_are_known(lab: Path) -> None:

@@ -19,8 +19,7 @@ PPO = {
     "trainer.epochs": 4,
     "trainer.minibatches": 4,
 }
-ENTROPY = {"agent.entropy_coefficient": 0.01}
-WITH_CHOICES = {**PPO, **ENTROPY}
+WITH_CHOICES = {**PPO, "agent.entropy_coefficient": 0.01}
 
 
 def chosen(shape, actions=CHOICES, overrides=(), compiled=False, primary="rl"):
@@ -38,15 +37,14 @@ def chosen(shape, actions=CHOICES, overrides=(), compiled=False, primary="rl"):
 @pytest.mark.parametrize(
     ("shape", "actions", "overrides", "wanted"),
     [
-        ((8,), CHOICES, [], ENTROPY),
-        ((8,), spaces.MultiDiscrete([2, 3]), [], ENTROPY),
-        ((8,), CHOICES, ["agent=dqn"], {}),
+        ((8,), CHOICES, [], {}),
         ((8,), FORCES, [], {}),
-        ((2, 9, 3), FORCES, [], {}),  # smaller than a kernel
-        ((7, 7, 3), CHOICES, [], {"network": "cnn", **ENTROPY}),
+        ((2, 9, 3), CHOICES, [], {}),  # smaller than a kernel
+        ((7, 7, 3), CHOICES, [], {"network": "cnn"}),
         ((35, 84, 1), FORCES, [], {"network": "cnn"}),
         ((36, 84, 1), FORCES, [], PPO),
         ((84, 84, 4), CHOICES, [], WITH_CHOICES),
+        ((84, 84, 4), spaces.MultiDiscrete([2, 3]), [], WITH_CHOICES),
         (
             (84, 84, 4),
             CHOICES,
