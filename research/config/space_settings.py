@@ -49,7 +49,7 @@ def chosen(
     plain = composer.compose([f"agent={agent}"])
     if cfg.agent.get("_target_") != plain.agent.get("_target_"):
         return {}
-    found = {}
+    found: dict[str, Any] = {}
     for bundle in _wanted(agent, environment):
         if all(_is_free(key, cfg, plain, typed) for key in bundle):
             found |= bundle
