@@ -161,7 +161,7 @@ class Gymnasium:
         if parts not in PARTS:
             raise UserError(f"env.parts={parts}: choose one of {', '.join(PARTS)}.")
         self.id = id
-        module, spec = find(id)
+        module, spec = self._find(id)
         plain = tuple(_plain(wrapper) for wrapper in wrappers)
         if action_mask:
             plain = (*plain, ActionMask)
@@ -176,6 +176,10 @@ class Gymnasium:
             self._probe_vector()
         else:
             self._probe()
+
+    def _find(self, id: str) -> tuple[str | None, EnvSpec]:
+        """Return the module that registers an environment (None: nothing), and its spec."""
+        return find(id)
 
     def _probe(self) -> None:
         """Build one environment under Gymnasium's checker, step it once, and keep its metadata."""

@@ -13,20 +13,20 @@ from sparring.errors import UserError
 # Packages that register their environments only once they are imported: (first part of an id, what
 # to install, module)
 _ELSEWHERE = (
-    ("ALE/", "gymnasium[atari]", "ale_py"),
+    ("ALE/", "sparring[atari]", "ale_py"),
     ("MinAtar/", "minatar", "minatar.gym"),
-    ("MiniGrid-", "minigrid", "minigrid"),
-    ("BabyAI-", "minigrid", "minigrid"),
+    ("MiniGrid-", "sparring[minigrid]", "minigrid"),
+    ("BabyAI-", "sparring[minigrid]", "minigrid"),
 )
-# Gymnasium's own families: (module of the entry point, the extra of the gymnasium package that it
-# needs)
+# Families of environments: (module of the entry point, the package, with its extra, that it needs)
 _EXTRAS = (
-    ("gymnasium.envs.box2d", "box2d"),
-    ("gymnasium.envs.mujoco", "mujoco"),
-    ("gymnasium.envs.phys2d", "jax"),
-    ("gymnasium.envs.tabular", "jax"),
-    ("gymnasium.envs.toy_text", "toy-text"),
-    ("gymnasium.envs.classic_control", "classic-control"),
+    ("gymnasium.envs.box2d", "sparring[box2d]"),
+    ("gymnasium.envs.mujoco", "sparring[mujoco]"),
+    ("gymnasium.envs.phys2d", "gymnasium[jax]"),
+    ("gymnasium.envs.tabular", "gymnasium[jax]"),
+    ("gymnasium.envs.toy_text", "gymnasium[toy-text]"),
+    ("gymnasium.envs.classic_control", "gymnasium[classic-control]"),
+    ("sparring.envs.gymnasium_bridge.envpool", "sparring[envpool]"),
 )
 
 
@@ -85,12 +85,9 @@ def _newest(name: str) -> str:
 
 
 def _unknown(name: str, module: str) -> str:
-    for prefix, package, registers in _ELSEWHERE:
+    for prefix, package, _ in _ELSEWHERE:
         if name.startswith(prefix) and not module:
-            return (
-                f"env.id={name} comes with a package: pip install '{package}', then "
-                f"env.id={registers}:{name}."
-            )
+            return f"env.id={name} needs a package that is not installed: pip install '{package}'."
     near = nearest(name)
     text = (
         f"env.id={name} is not a registered Gymnasium "
@@ -127,7 +124,7 @@ def missing_package(
     """Return the error that says what to install for an environment that failed to import."""
     entry = str(spec.entry_point or spec.vector_entry_point)
     extra = next((extra for module, extra in _EXTRAS if entry.startswith(module)), None)
-    fix = f"pip install 'gymnasium[{extra}]'" if extra else "install it"
+    fix = f"pip install '{extra}'" if extra else "install it"
     reason = str(error).rstrip(".")
     return UserError(
         f"env.id={spec.id} needs a package that is not installed: {fix}. It says: {reason}."

@@ -323,10 +323,9 @@ class HostVector:
             else "it was saved without a record"
         )
         self._instead = self._restart_step
-        return [
-            f"Environment {i} ({self.name}) starts a new episode: {why}."
-            for i in range(self.num_envs)
-        ]
+        if self.num_envs == 1:
+            return [f"Environment 0 ({self.name}) starts a new episode: {why}."]
+        return [f"All {self.num_envs} environments ({self.name}) start new episodes: {why}."]
 
     def render(self) -> np.ndarray:
         """Return environment 0 as an image, uint8 [H, W, 3]; needs a vector with render=True."""

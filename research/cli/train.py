@@ -50,6 +50,9 @@ def run(command: str, name: str | None, arguments: Sequence[str]) -> int:
         return _answer(command, name or "rl", chosen, composer)
     overrides, is_suite = suites.expanded(composer, chosen.overrides)
     found = validation.Command(composer, overrides, chosen.multirun or is_suite)
+    if found.by_spaces:
+        told = " ".join(found.by_spaces)
+        print(f"sparring: chosen by the environment's spaces: {told}", file=sys.stderr)
     flags = _flags(chosen)
     set_resolvers(found.swept if found.multirun else None)
     _check_writable(found)

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparring.config import hints, targets
+from sparring.config import hints, space_settings, targets
 from sparring.config.bounds import check_limits, is_limit
 from sparring.config.composer import CONF, Composer, is_offered
 from sparring.errors import UserError, listed, near
@@ -53,6 +53,7 @@ class Command:
         overrides: as given, with whole floats made ints (`run.steps=1e5` -> `run.steps=100000`).
         multirun: whether it is a sweep.
         cfg: the composed config of the run, or of a sweep's first job.
+        by_spaces: those of the overrides that the environment's spaces chose.
         swept: the keys that a sweep varies.
         jobs: the number of a sweep's jobs; 0 if its sweeper draws them.
     """
@@ -77,16 +78,40 @@ class Command:
         values = [_values(o, listed_out) for o in parsed]
         self.jobs = math.prod(map(len, values)) if listed_out else 0
         self._mended: dict[str, str] = {}
-        first, *rest = [self._check_job(parsed, chosen) for chosen in _looked_at(parsed, values)]
-        _build_first([first, *rest])
-        self.cfg = first
+        jobs = [self._check_job(parsed, chosen) for chosen in _looked_at(parsed, values)]
+        self.by_spaces = self._fitted(parsed, jobs, _build_first(jobs))
+        self._mend(values)
+        self.cfg = self._with_fitted(parsed, values) if self.by_spaces else jobs[0]
+        if self.multirun and any(map(composer.is_group, self.swept)):
+            self._leave_to_jobs(parsed[: len(self.overrides)])
+
+    def _fitted(
+        self, parsed: list[Override], jobs: list[DictConfig], built: list[dict[str, Any]]
+    ) -> list[str]:
+        """Return overrides that fit all jobs to the spaces of their environments."""
+        typed = [o.key_or_group for o in parsed]
+        found = [
+            space_settings.chosen(self.composer, cfg, parts["env"], typed)
+            for cfg, parts in zip(jobs, built, strict=True)
+            if "env" in parts
+        ]
+        return space_settings.common(found) if found else []
+
+    def _with_fitted(self, parsed: list[Override], values: list[list[str]]) -> DictConfig:
+        """Add what the spaces chose to the overrides; return the first job's config with it."""
+        end = len(self.overrides)  # a sweep's own, in its config, come after
+        self.overrides += self.by_spaces
+        parsed[end:end] = self.composer.parse(self.by_spaces)
+        values[end:end] = [[text] for text in self.by_spaces]
+        return self._check_job(parsed, next(_looked_at(parsed, values)))
+
+    def _mend(self, values: list[list[str]]) -> None:
+        """Write the integers that were typed as floats as integers."""
         for i, several in enumerate(values[: len(self.overrides)]):
             if any(text in self._mended for text in several):
                 key = several[0].partition("=")[0]
                 wanted = [self._mended.get(t, t) for t in several]
                 self.overrides[i] = f"{key}={','.join(t.partition('=')[2] for t in wanted)}"
-        if self.multirun and any(map(composer.is_group, self.swept)):
-            self._leave_to_jobs(parsed[: len(self.overrides)])
 
     def _for_all_jobs(self, parsed: list[Override]) -> list[str]:
         """Return the overrides of a config that stands for all jobs of a sweep.
@@ -280,11 +305,15 @@ def _check_run(run: DictConfig) -> None:
             )
 
 
-def _build_first(configs: Sequence[DictConfig]) -> None:
-    """Build what `check_first` names, once for each different config of it, and check its fit."""
+def _build_first(configs: Sequence[DictConfig]) -> list[dict[str, Any]]:
+    """Build what `check_first` names, once for each different config of it, and check its fit.
+
+    Returns what was built of each config, by its key.
+    """
     built: list[tuple[Any, Any]] = []
+    of_each = []
     for cfg in configs:
-        parts = {}
+        parts: dict[str, Any] = {}
         for key in cfg.check_first:
             node = OmegaConf.select(cfg, key)
             if node is None:
@@ -297,6 +326,8 @@ def _build_first(configs: Sequence[DictConfig]) -> None:
             parts[key] = found[0]
         if cfg.get("check_fit") is not None:
             targets.instantiate(cfg.check_fit)(cfg, parts)
+        of_each.append(parts)
+    return of_each
 
 
 def _looked_at(parsed: list[Override], values: list[list[str]]) -> Iterator[list[str]]:

@@ -54,6 +54,8 @@ SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 NEEDED = {
     "gymnasium": ["env.id=CartPole-v1"],
     "atari": ["env.id=ALE/Breakout-v5"],
+    "mujoco": ["env.id=Hopper-v5"],
+    "envpool": ["env.id=Pong-v5"],
     "npz": ["data.path=mine.npz"],
     "folder": ["data.path=mine"],
     "table": ["data.path=mine.csv", "data.targets=[y]"],
@@ -61,6 +63,14 @@ NEEDED = {
     "projected": ["network.discriminator.features.weights=null"],
     "fid_trained": ["metrics.fid_classifier.extractor.run=runs/mine"],
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
+}
+# Options of env that need a package which may be absent
+SUITES = {
+    "atari": "ale_py",
+    "box2d": "Box2D",
+    "envpool": "envpool",
+    "minigrid": "minigrid",
+    "mujoco": "mujoco",
 }
 # Whose numbers their own classes check
 JUDGED_ELSEWHERE = (
@@ -84,9 +94,10 @@ def resolvers() -> None:
 
 @functools.cache
 def composed(primary: str, *overrides: str) -> DictConfig:
-    if "env=atari" in overrides and importlib.util.find_spec("ale_py") is None:
-        # Without the package its environment cannot be built, which a command does before all else
-        return Composer(primary).compose([*overrides, "run.name=x"])
+    for suite, package in SUITES.items():
+        if f"env={suite}" in overrides and importlib.util.find_spec(package) is None:
+            # Its environment cannot be built, which a command does before all else
+            return Composer(primary).compose([*overrides, "run.name=x"])
     return Command(Composer(primary), list(overrides), multirun=False).cfg
 
 

@@ -47,6 +47,25 @@ class Chain(gym.Env):
         return np.full((4, 6, 3), self.position, np.uint8)
 
 
+class Film(Chain):
+    """A chain that is seen as a picture, as bright as the position."""
+
+    def __init__(self, render_mode: str | None = None):
+        super().__init__(render_mode)
+        self.observation_space = spaces.Box(0, 255, (40, 40, 1), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        return self._seen(), {}
+
+    def step(self, action: int):
+        _, *rest = super().step(action)
+        return self._seen(), *rest
+
+    def _seen(self) -> np.ndarray:
+        return np.full((40, 40, 1), self.position, np.uint8)
+
+
 class Counted(Chain):
     """A chain that counts an episode's steps in `taken`."""
 

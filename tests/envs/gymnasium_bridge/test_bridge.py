@@ -3,7 +3,6 @@ name one.
 """
 
 import functools
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from gymnasium.wrappers import ClipAction, RescaleAction, TimeAwareObservation, 
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from sparring.config.composer import Composer
 from sparring.envs.gymnasium_bridge.bridge import EnvironmentFault, Gymnasium
 from sparring.errors import UserError
 from tests.helpers.toy_envs import Slow
@@ -127,11 +127,12 @@ def test_wrappers_on_an_environments_own_vectorised_version_are_refused():
         )
 
 
-def test_an_environment_that_needs_a_package_names_gymnasiums_extra():
-    if importlib.util.find_spec("Box2D"):
-        pytest.skip("Box2D is installed here")
+def test_an_environment_that_needs_a_package_names_the_extra_that_has_it(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
     with pytest.raises(
-        UserError, match=r"LunarLander-v3 needs a package that is not installed.*gymnasium\[box2d\]"
+        UserError, match=r"LunarLander-v3 needs a package that is not installed.*sparring\[box2d\]"
     ):
         Gymnasium("LunarLander-v3")
 
@@ -165,19 +166,52 @@ PRESETS = {
 }
 
 
+# Presets for the environments of a package that may be absent
+SUITES = ("atari", "box2d", "envpool", "minigrid", "mujoco")
+
+
 def composed(*overrides: str):
     with initialize_config_dir(str(CONF.parent), version_base="1.3"):
         return compose(overrides=list(overrides)).env
 
 
 @pytest.mark.parametrize(
-    "preset", sorted(p.stem for p in CONF.glob("*.yaml") if p.stem not in ("gymnasium", "atari"))
+    "preset", sorted({p.stem for p in CONF.glob("*.yaml")} - {"gymnasium", *SUITES})
 )
 def test_every_gymnasium_preset_builds(preset):
     config = composed(f"+env={preset}")
     if config._target_ != "sparring.envs.gymnasium_bridge.bridge.Gymnasium":
         pytest.skip("not an environment of the bridge")
     assert instantiate(config).name == PRESETS[preset]
+
+
+@pytest.mark.parametrize(
+    ("preset", "package", "shape", "highest"),
+    [
+        ("env=mujoco env.id=Hopper-v5", "mujoco", (11,), np.inf),
+        ("env=box2d", "Box2D", (8,), 10),
+        ("env=minigrid", "minigrid", (7, 7, 3), 10),
+        ("env=atari env.id=ALE/Pong-v5", "ale_py", (84, 84, 4), 255),
+    ],
+)
+def test_a_suites_environment_shows_an_agent_what_it_can_learn_from(
+    preset, package, shape, highest
+):
+    pytest.importorskip(package)
+    if package == "ale_py":
+        pytest.importorskip("cv2")
+    environment = instantiate(Composer("rl").compose(preset.split()).env)
+    space = environment.observation_space
+    assert (space.shape, space.high.max()) == (shape, highest)
+    assert space.dtype == (np.uint8 if len(shape) == 3 else np.float32)
+    vector = environment.vector(2, seed=0)
+    opening = vector.reset()
+    actions = environment.action_space
+    for _ in range(3):
+        step = vector.step(np.stack([actions.sample() for _ in range(2)]))
+        assert space.contains(step.observation[0])
+    np.testing.assert_array_equal(vector.reset(seed=0), opening)
+    vector.close()
 
 
 def test_a_config_lists_wrappers_by_target_and_loses_hydras_slow_partials():
