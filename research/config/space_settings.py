@@ -59,7 +59,7 @@ def chosen(
 def _wanted(agent: str, environment: Any) -> list[dict[str, Any]]:
     """Return settings for an agent in an environment, in groups that go together."""
     kind = "dqn" if agent.endswith("dqn") else agent
-    shape = environment.observation_space.shape
+    shape = environment.observation_space.shape or ()  # of several parts there is none
     side = min(shape[:2]) if len(shape) == 3 else 0
     if side < _NATURE:
         return [{"network": "cnn"}] if side >= _CELLS else []
