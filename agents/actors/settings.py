@@ -14,7 +14,6 @@ from typing import Any
 
 from sparring.errors import UserError
 
-_log = logging.getLogger("sparring")
 # Beside the learner's arithmetic an actor's is little: one core, and no GPU, of which each would
 # take all memory.
 _VARIABLES = {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1"}
@@ -25,10 +24,7 @@ class Ray:
     """Settings of actors; see conf/actors/ray.yaml.
 
     An actor builds a trainer for itself: from the config in `folder`, which is the run's, or by
-    calling `build`.
-
-    Raises:
-        UserError: Ray is not installed.
+    calling `build`. UserError if Ray is not installed.
     """
 
     folder: str = ""
@@ -56,51 +52,36 @@ class Ray:
 
     def actor_options(self) -> dict[str, Any]:
         """Return the options of an actor, its environment variables among them."""
-        chosen = {"num_cpus": 1, **self.options}
-        given = dict(chosen.get("runtime_env") or {})
-        variables = {name: os.environ[name] for name in ("XLA_FLAGS",) if name in os.environ}
-        given["env_vars"] = {**_VARIABLES, **variables, **given.get("env_vars", {})}
-        return {**chosen, "runtime_env": given}
+        given = dict(self.options.get("runtime_env") or {})
+        flags = {name: os.environ[name] for name in ("XLA_FLAGS",) if name in os.environ}
+        given["env_vars"] = {**_VARIABLES, **flags, **given.get("env_vars", {})}
+        return {"num_cpus": 1, **self.options, "runtime_env": given}
 
 
 def connect(settings: Ray) -> bool:
     """Connect this process to Ray; return whether that is one of the run's own, to be shut down.
 
     A process that is connected already stays so. A Ray of the run's own listens at the loopback
-    alone, and sends no statistics of its use.
-
-    Raises:
-        UserError: no cluster answers at the address, or Ray does not start.
+    alone, and sends no statistics of its use. UserError if none answers or starts.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = importlib.import_module("ray")
     if ray.is_initialized():
         return False
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # losses are told by the learner
-    more: dict[str, Any] = {"address": settings.address}
+    chosen: dict[str, Any] = {"address": settings.address}
     if settings.address is None:
         # "No other host can join", for which Ray has a name that speaks of other systems
         importlib.import_module("ray._private.ray_constants").ENABLE_RAY_CLUSTER = False
-        more = {"address": "local", "num_cpus": _cpus(settings), "num_gpus": 0}
-        more["include_dashboard"] = False
-    main = threading.current_thread() is threading.main_thread()
+        cpus = settings.count * settings.actor_options()["num_cpus"]
+        chosen = {"address": "local", "num_cpus": max(1, cpus), "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, configure_logging=False, **more)
+        ray.init(log_to_driver=False, configure_logging=False, **chosen)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        place = "starts here" if settings.address is None else "is reached there"
-        raise UserError(
-            f"actors.address={settings.address or 'null'}: no Ray {place} ({_line(error)})."
-        ) from error
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"actors.address={settings.address}: Ray is not there. {said}") from error
     finally:
-        if main:  # Ray would end the process at once
-            signal.signal(signal.SIGTERM, before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end the process at once
     return settings.address is None
-
-
-def _cpus(settings: Ray) -> float:
-    return max(1.0, settings.count * float(settings.options.get("num_cpus", 1)))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
