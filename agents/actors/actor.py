@@ -3,69 +3,87 @@ given.
 """
 
 import functools
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparring.agents.drivers.on_host import HostRollout, add_sums
+from sparring.agents.drivers.on_host import Collector, HostRollout, add_sums
 from sparring.storage import variable_names
-
-Sums = dict[str, tuple[float, float]]
 
 
 class Share(NamedTuple):
-    """An actor's share of a rollout, and the numbers in the infos of its episodes' ends: sum and
-    count by tag.
+    """An actor's share of a rollout, the numbers in the infos of its episodes' ends (sum and count
+    by tag), and the life that it collected it in: another once it was lost.
     """
 
     rollout: HostRollout
-    info: Sums
+    info: dict[str, tuple[float, float]]
+    life: str
 
 
 class Actor:
     """Actor `number` of `count`; `build()` returns a trainer of the run's, for its agent and
     environments.
+
+    One that Ray has started in the place of a lost one opens its environments when it is first
+    asked for something.
     """
 
     def __init__(self, build: Callable[[], Any], number: int, count: int) -> None:
         self._build = build
         self._number = number
         self._count = count
-        self._info: Sums = {}
+        self._info: dict[str, tuple[float, float]] = {}
+        self._life = uuid.uuid4().hex
+        self._opened = False
 
-    def open(self, state: Mapping[str, Any] | None, vector_step: int) -> list[str]:
-        """Open the environments: as they were saved, as at the run's beginning, or, at a step past
-        that, in the place of lost ones. Return a sentence for each that could not be put back.
-        """
-        trainer = self._build()
-        named = variable_names.named_variables(trainer.model)
-        self._variables = [variable for _, variable in sorted(named.items())]
+    @functools.cached_property
+    def _trainer(self) -> Any:
+        return self._build()
+
+    @functools.cached_property
+    def _collector(self) -> Collector:
         note = functools.partial(add_sums, self._info)
-        self._collector = trainer.collector(self._number, self._count, note)
+        return self._trainer.collector(self._number, self._count, note)
+
+    def open(self, state: Mapping[str, Any] | None, iteration: int) -> list[str]:
+        """Open the environments: as they were saved, as at the run's beginning, or, at an iteration
+        past that, in the place of lost ones. Return a sentence for each that could not be put back.
+        """
+        self._opened = True
         if state is not None:
             return list(self._collector.restore(state))
-        if vector_step == 0:
+        if iteration == 0:
             self._collector.open()
         else:
-            self._collector.restart(vector_step)
+            self._collector.restart(iteration * self._collector.source.rollout_steps)
         return []
 
     def collect(self, iteration: int, weights: Sequence[np.ndarray]) -> Share:
         """Collect the rollout of an iteration with the weights of the learner's variables."""
-        for variable, value in zip(self._variables, weights, strict=True):
+        if not self._opened:
+            self.open(None, iteration)
+        named = sorted(variable_names.named_variables(self._trainer.model).items())
+        for (_, variable), value in zip(named, weights, strict=True):
             variable.assign(value)
         self._info.clear()
         rollout = self._collector.collect(iteration * self._collector.source.rollout_steps)
-        return Share(rollout, dict(self._info))
+        return Share(rollout, dict(self._info), self._life)
 
-    def snapshot(self) -> Any:
-        """Return the state of the environments and of the agent's memory of them."""
+    def snapshot(self, iteration: int) -> Any:
+        """Return the state of the environments, and of the agent's memory of them, before an
+        iteration.
+        """
+        if not self._opened:
+            self.open(None, iteration)
         return self._collector.snapshot()
 
     def close(self) -> None:
         """Close the environments."""
-        self._collector.close()
+        if self._opened:
+            self._collector.close()
 
 
 def configured(config: str) -> Any:

@@ -5,14 +5,15 @@ them; the learner joins the shares, in the order of the iterations, and learns a
 environments of its own. Rollout k is collected with the weights that have learned from k - `ahead`
 rollouts, whoever is fast or slow: with ahead=0 that is what one process computes, up to the
 rounding of batches of one. Every rollout is learned from once, none is dropped.
+
+A lost actor is Ray's to start again, and so is its call (see `Ray.actor_options`).
 """
 
-import dataclasses
 import functools
 import importlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +32,10 @@ from sparring.storage.run_folder import RunFolder
 
 _log = logging.getLogger("sparring")
 _LOOK_SECONDS = 0.5  # between two looks for a signal
-_PATIENCE_SECONDS = 20.0  # without a word from any actor, once a signal has asked for the end
-_TELL_SECONDS = 60.0  # without a word, until the user is told who is waited for
+_PATIENCE_SECONDS = 20.0  # for what was ordered, once a signal has asked for the end
+_TELL_SECONDS = 60.0  # of waiting, until the user is told who is waited for
 _CLOSING_SECONDS = 5.0
-_OPEN = -2  # what is asked of an actor in an iteration's place: to open its environments,
-_STATE = -1  # and to give their state
-_IN_A_ROW = 3  # losses of an actor without an answer in between that end the run
+_ROWS = ("observation", "done")  # arrays of a state with a row for each environment
 ACTORS = {
     "actors/staleness": "Iterations that were learned from since the weights that a rollout was "
     "collected with, mean.",
@@ -50,19 +49,6 @@ class Joined(NamedTuple):
     rollout: HostRollout
     staleness: float
     info: dict[str, tuple[float, float]]
-
-
-@dataclasses.dataclass(eq=False)
-class _Held:
-    """An actor, as the learner knows it."""
-
-    number: int
-    state: dict[str, Any] | None  # to open its environments with, until it has
-    handle: Any = None  # Ray's
-    complaints: list[str] | None = None  # once its environments are open
-    owed: list[int] = dataclasses.field(default_factory=list)  # iterations, and _STATE
-    snapshot: dict[str, Any] = dataclasses.field(default_factory=dict)
-    losses: int = 0  # since it last answered
 
 
 class ActorsDriver:
@@ -91,14 +77,13 @@ class ActorsDriver:
         self._variables = [v for _, v in sorted(variable_names.named_variables(model).items())]
         self._ray: Any = None
         self._own = False  # whether Ray is this run's to shut down
-        self._actors: list[_Held] = []
-        self._calls: dict[Any, tuple[_Held, int]] = {}  # Ray's reference -> whose, and what
-        self._weights: dict[int, tuple[int, Any]] = {}  # iteration -> version, reference
-        self._shares: dict[int, dict[int, Share]] = {}  # iteration -> actor -> its share
+        self._actors: list[Any] = []
+        self._opening: list[Any] = []  # the calls that open environments
+        self._ordered: dict[int, tuple[int, list[Any]]] = {}  # iteration -> version, calls
         self._joined: dict[int, Joined] = {}  # iteration -> rollout
         self._asked = self._next = 0  # iterations whose rollouts were ordered, and joined
         self._observation: np.ndarray | None = None  # [B, ...] where the newest joined one ended
-        self._lost = 0
+        self._lives: list[str] = []  # of the actors, as last heard
         self._failed = False
 
     # ---- learning --------------------------------------------------------------------------------
@@ -109,13 +94,11 @@ class ActorsDriver:
         for iteration in range(done, done + count):
             started = time.perf_counter()
             self._order(iteration)
-            self._wait(functools.partial(self._joined.__contains__, iteration))
+            self._join_until(iteration)
             joined = self._joined.pop(iteration)
             collected = time.perf_counter()
             self.learn(joined.rollout, np.int64((iteration + 1) * self.source.rollout_steps))
-            lost = {"actors/lost": (float(self._lost), 1.0)}
-            self.note({**joined.info, "actors/staleness": (joined.staleness, 1.0), **lost})
-            self._lost = 0
+            self.note({**joined.info, "actors/staleness": (joined.staleness, 1.0)})
             self.seconds["collect"] += collected - started
             self.seconds["update"] += time.perf_counter() - collected
 
@@ -125,83 +108,58 @@ class ActorsDriver:
         if self._asked <= last:
             weights = self._ray.put([v.numpy() for v in self._variables])
         while self._asked <= last:
-            self._weights[self._asked] = iteration, weights
-            for actor in self._actors:
-                self._owe(actor, self._asked)
+            calls = [actor.collect.remote(self._asked, weights) for actor in self._actors]
+            self._ordered[self._asked] = iteration, calls
             self._asked += 1
 
-    def _owe(self, actor: _Held, what: int) -> None:
-        actor.owed.append(what)
-        self._call(actor, what)
-
-    def _call(self, actor: _Held, what: int) -> None:
-        """Have an actor collect an iteration's rollout, or give the state of its environments."""
-        if what == _STATE:
-            call = actor.handle.snapshot.remote()
-        else:
-            call = actor.handle.collect.remote(what, self._weights[what][1])
-        self._calls[call] = actor, what
-
-    def _wait(self, done: Callable[[], bool]) -> None:
-        """Hear what actors answer, and replace those that are lost, until `done()`.
-
-        Raises:
-            StoppedError: the run is to end, and an actor is not there yet, or none says a word.
-              Environments are then somewhere within a rollout.
-            UserError: an environment's, or an actor is lost again and again.
-        """
-        heard = time.monotonic()
-        try:
-            while not done():
-                if self._failed:
-                    raise signals.StoppedError
-                ready, _ = self._ray.wait(list(self._calls), timeout=_LOOK_SECONDS)
-                if ready:
-                    heard = time.monotonic()
-                    self._hear(ready[0])
-                silence = time.monotonic() - heard
-                there = self._all_there()
-                if silence > _TELL_SECONDS:
-                    late = ", ".join(sorted({str(of.number) for of, _ in self._calls.values()}))
-                    why = "" if there else " Has Ray a free CPU for each? See `ray status`."
-                    warn_once(f"Waiting for actors {late}, more than {_TELL_SECONDS:g} s.{why}")
-                if signals.asked() and (not there or silence > _PATIENCE_SECONDS):
-                    self._failed = not done()
-        except UserError:
-            self._failed = True  # nothing more is waited for, not even to save
-            raise
-
-    def _all_there(self) -> bool:
-        return all(actor.complaints is not None for actor in self._actors)
-
-    def _hear(self, call: Any) -> None:
-        """Take note of the answer to a call, or of the loss of the actor that was to give it."""
-        errors = self._ray.exceptions
-        actor, what = self._calls.pop(call)
-        try:
-            answer = self._ray.get(call)
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise UserError(f"Actor {actor.number}: {error.cause}") from error
-            raise
-        except (errors.RayActorError, errors.ObjectLostError) as error:
-            self._replace(actor, " ".join(str(error).split())[:300])
-            return
-        if what == _OPEN:
-            actor.complaints = answer
-            actor.state = None
-            return
-        actor.losses = 0
-        actor.owed.remove(what)
-        if what == _STATE:
-            actor.snapshot = answer
-            return
-        self._shares.setdefault(what, {})[actor.number] = answer
-        while len(self._shares.get(self._next, ())) == len(self._actors):
-            shares = [share for _, share in sorted(self._shares.pop(self._next).items())]
-            version, _ = self._weights.pop(self._next)
+    def _join_until(self, last: int) -> None:
+        """Await the rollouts of the iterations up to `last`."""
+        while self._next <= last:
+            version, calls = self._ordered[self._next]
+            shares = self._answers(calls)
+            del self._ordered[self._next]
             self._joined[self._next] = self._join(shares, float(self._next - version))
             self._next += 1
+
+    def _answers(self, calls: list[Any]) -> list[Any]:
+        """Await what every actor answers to its call.
+
+        Raises:
+            StoppedError: the run is to end, and an actor is not there yet, or gives no answer.
+              Environments are then somewhere within a rollout.
+            UserError: an environment's, or an actor was lost again and again.
+        """
+        missing = calls
+        since = time.monotonic()
+        while missing:
+            if self._failed:
+                raise signals.StoppedError
+            _, missing = self._ray.wait(calls, num_returns=len(calls), timeout=_LOOK_SECONDS)
+            waited = time.monotonic() - since
+            if missing and signals.asked():
+                absent = self._ray.wait(self._opening, num_returns=len(calls), timeout=0)[1]
+                self._failed = bool(absent) or waited > _PATIENCE_SECONDS
+            elif missing and waited > _TELL_SECONDS:
+                late = ", ".join(str(i) for i, call in enumerate(calls) if call in missing)
+                warn_once(
+                    f"Waiting for actors {late}, more than {_TELL_SECONDS:g} s. `ray status` says "
+                    "whether Ray has a CPU for each."
+                )
+        return [self._answer(number, call) for number, call in enumerate(calls)]
+
+    def _answer(self, number: int, call: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(call)
+        except errors.RayError as error:
+            self._failed = True  # nothing more is waited for, not even to save
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, UserError):
+                raise UserError(f"Actor {number}: {cause}") from error
+            if isinstance(error, errors.RayTaskError):
+                raise
+            how = " ".join(str(error).split())[:300]
+            raise UserError(f"Actor {number} was lost, as was each in its place: {how}") from error
 
     def _join(self, shares: list[Share], staleness: float) -> Joined:
         """Return the rollout of all environments."""
@@ -215,11 +173,17 @@ class ActorsDriver:
         info: dict[str, tuple[float, float]] = {}
         for share in shares:
             add_sums(info, share.info)
+        lives = [share.life for share in shares]
+        lost = [i for i, life in enumerate(self._lives) if life != lives[i]]
+        for number in lost:
+            _log.warning("Actor %d was lost. Its environments have opened new episodes.", number)
+        self._lives = lives
+        add_sums(info, {"actors/lost": (float(len(lost)), 1.0)})
         return Joined(whole._replace(outcome=outcome), staleness, info)
 
-    # ---- opening, replacing, closing -------------------------------------------------------------
+    # ---- opening and closing ---------------------------------------------------------------------
 
-    def _open(self, done: int, states: Sequence[dict[str, Any] | None]) -> None:
+    def _open(self, done: int, states: list[Any]) -> None:
         """Start the actors after iteration `done`, with these states of their environments."""
         if self._actors:
             return
@@ -227,52 +191,26 @@ class ActorsDriver:
         self._ray = importlib.import_module("ray")
         session = self._ray.get_runtime_context().get_session_name()
         _log.info("What actors print is in /tmp/ray/%s/logs of their hosts.", session)
+        build = self.settings.build
+        if build is None:
+            config = RunFolder(self.settings.folder).read_config()
+            build = functools.partial(configured, OmegaConf.to_yaml(config))
+        remote = self._ray.remote(Actor).options(**self.settings.actor_options())
         self._asked = self._next = done
         for number, state in enumerate(states):
-            self._actors.append(_Held(number, state))
-            self._start(self._actors[-1])
-
-    @functools.cached_property
-    def _build(self) -> Callable[[], Any]:
-        """What an actor builds its trainer with."""
-        if self.settings.build is not None:
-            return self.settings.build
-        config = RunFolder(self.settings.folder).read_config()
-        return functools.partial(configured, OmegaConf.to_yaml(config))
-
-    def _start(self, actor: _Held) -> None:
-        """Start an actor, to do what is owed."""
-        remote = self._ray.remote(Actor).options(**self.settings.actor_options())
-        actor.handle = remote.remote(self._build, actor.number, self.settings.count)
-        first = min((k for k in actor.owed if k != _STATE), default=self._asked)
-        opening = actor.handle.open.remote(actor.state, first * self.source.rollout_steps)
-        self._calls[opening] = actor, _OPEN
-        for what in actor.owed:
-            self._call(actor, what)
-
-    def _replace(self, actor: _Held, how: str) -> None:
-        """Start another in the place of a lost actor."""
-        self._lost += 1
-        actor.losses += 1
-        if actor.losses >= _IN_A_ROW:
-            raise UserError(f"Actor {actor.number} was lost {_IN_A_ROW} times in a row: {how}")
-        said = "Actor %d was lost, and another is started. Its environments open new episodes. (%s)"
-        _log.warning(said, actor.number, how)
-        self._ray.kill(actor.handle)  # which may be out of reach, and not dead
-        self._calls = {call: of for call, of in self._calls.items() if of[0] is not actor}
-        actor.complaints = None
-        self._start(actor)
+            actor = remote.remote(build, number, self.settings.count)
+            self._actors.append(actor)
+            self._opening.append(actor.open.remote(state, done))
 
     def close(self) -> None:
         """Let the actors go."""
-        actors = self._actors
-        self._actors = []
-        self._calls = {}
-        if actors and not self._failed:
-            closing = [actor.handle.close.remote() for actor in actors]
+        closing = [] if self._failed else [actor.close.remote() for actor in self._actors]
+        if closing:
             self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSING_SECONDS)
-        for actor in actors:
-            self._ray.kill(actor.handle)
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+        self._opening = []
         if self._own:
             self._ray.shutdown()
             self._own = False
@@ -283,7 +221,7 @@ class ActorsDriver:
         """Return the environments' state, as one process would save it, and the rollouts that
         actors are ahead.
         """
-        parts = self._settle()
+        parts = self._settled()
         records = [part["environments"] for part in parts]
         joined = {key: np.concatenate([part[key] for part in parts]) for key in _ROWS}
         memories = zip(*(part["memory"] for part in parts), strict=True)
@@ -300,18 +238,15 @@ class ActorsDriver:
             **({"pending": ahead} if ahead else {}),
         }
 
-    def _settle(self) -> list[dict[str, Any]]:
+    def _settled(self) -> list[dict[str, Any]]:
         """Have actors collect all that was ordered; return the states of their environments then.
 
         What is not known of those, as an actor is not there, is for all of them to open new
         episodes.
         """
         try:
-            self._wait(lambda: self._next == self._asked)
-            for actor in self._actors:
-                self._owe(actor, _STATE)
-            self._wait(lambda: not any(actor.owed for actor in self._actors))
-            return [actor.snapshot for actor in self._actors]
+            self._join_until(self._asked - 1)
+            return self._answers([actor.snapshot.remote(self._asked) for actor in self._actors])
         except signals.StoppedError:
             unknown = {
                 "name": self.source.environment.name,
@@ -333,10 +268,8 @@ class ActorsDriver:
             )
         state = dict(snapshot)
         pending = state.pop("pending", [])
-        self._open(
-            snapshot["steps"] // self.source.rollout_steps,
-            [self._part(state, number) for number in range(self.settings.count)],
-        )
+        parts = [self._part(state, number) for number in range(self.settings.count)]
+        self._open(snapshot["steps"] // self.source.rollout_steps, parts)
         self._observation = np.array(snapshot["observation"])
         for iteration, saved in enumerate(pending, start=self._next - len(pending)):
             memory = tf.nest.pack_sequence_as(self._known, saved.get("memory", []))
@@ -344,8 +277,8 @@ class ActorsDriver:
             info = {tag: (pair[0], pair[1]) for tag, pair in saved.get("info", {}).items()}
             rollout = HostRollout(*arrays, memory)
             self._joined[iteration] = Joined(rollout, float(saved["staleness"]), info)
-        self._wait(self._all_there)
-        return [complaint for actor in self._actors for complaint in actor.complaints or ()]
+        complaints = self._answers(self._opening)
+        return [complaint for each in complaints for complaint in each]
 
     def _part(self, state: Mapping[str, Any], number: int) -> dict[str, Any]:
         """Return an actor's part of the state of all environments."""
@@ -359,6 +292,3 @@ class ActorsDriver:
             "environments": None if environments is None else environments[rows],
             "memory": [known[rows] for known in state.get("memory", [])],
         }
-
-
-_ROWS = ("observation", "done")  # arrays of a state with a row for each environment

@@ -16,6 +16,7 @@ from sparring.errors import UserError
 
 # Beside the learner's arithmetic an actor's is little: one core, and no GPU, of which each would
 # take all memory.
+_OPTIONS = {"num_cpus": 1, "max_restarts": -1, "max_task_retries": 2}
 _VARIABLES = {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1"}
 
 
@@ -51,11 +52,13 @@ class Ray:
             )
 
     def actor_options(self) -> dict[str, Any]:
-        """Return the options of an actor, its environment variables among them."""
+        """Return the options of an actor: Ray starts a lost one again, whatever was its fault, and
+        has it do again what it was doing, until that has been its death three times.
+        """
         given = dict(self.options.get("runtime_env") or {})
         flags = {name: os.environ[name] for name in ("XLA_FLAGS",) if name in os.environ}
         given["env_vars"] = {**_VARIABLES, **flags, **given.get("env_vars", {})}
-        return {"num_cpus": 1, **self.options, "runtime_env": given}
+        return {**_OPTIONS, **self.options, "runtime_env": given}
 
 
 def connect(settings: Ray) -> bool:

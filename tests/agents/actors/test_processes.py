@@ -1,7 +1,6 @@
 """A whole run with a Ray of its own: killed, gone on with, and stopped."""
 
 import contextlib
-import os
 import re
 import signal
 import subprocess
@@ -71,7 +70,7 @@ def listening(pids: list[int]) -> set[str]:
     for pid in pids:
         for path in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
-                sockets.add(re.sub(r"\D", "", os.readlink(path)))
+                sockets.add(re.sub(r"\D", "", str(path.readlink())))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

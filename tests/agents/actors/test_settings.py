@@ -45,6 +45,8 @@ def test_the_old_spelling_of_the_option_still_works(capsys: pytest.CaptureFixtur
 def test_an_actor_has_one_core_and_no_gpu_and_what_the_user_says_besides() -> None:
     assert Ray().actor_options() == {
         "num_cpus": 1,
+        "max_restarts": -1,
+        "max_task_retries": 2,
         "runtime_env": {"env_vars": {"CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1"}},
     }
     mine = {"num_cpus": 2, "runtime_env": {"pip": ["x"], "env_vars": {"OMP_NUM_THREADS": "2"}}}
