@@ -94,6 +94,6 @@ def configured(config: str) -> Any:
     from sparring.training import experiment
 
     setup.prepare()
-    cfg = OmegaConf.create(config)
+    cfg: Any = OmegaConf.create(config)
     cfg.strategy = OmegaConf.create({"_target_": "sparring.distribute.strategies.one_device"})
     return experiment.build(cfg)

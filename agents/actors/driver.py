@@ -163,13 +163,13 @@ class ActorsDriver:
 
     def _join(self, shares: list[Share], staleness: float) -> Joined:
         """Return the rollout of all environments."""
-        parts = [share.rollout._replace(outcome=()) for share in shares]
+        parts: list[Any] = [share.rollout._asdict() | {"outcome": ()} for share in shares]
         whole = tf.nest.map_structure(lambda *rows: np.concatenate(rows, axis=1), *parts)
         outcome = np.concatenate([share.rollout.outcome for share in shares], axis=2)
         # What a lost actor's rollout began with is not where the last one ended
         if self._observation is not None:
-            whole.observation[0] = self._observation
-        self._observation = whole.observation[-1]
+            whole["observation"][0] = self._observation
+        self._observation = whole["observation"][-1]
         info: dict[str, tuple[float, float]] = {}
         for share in shares:
             add_sums(info, share.info)
@@ -179,7 +179,7 @@ class ActorsDriver:
             _log.warning("Actor %d was lost. Its environments have opened new episodes.", number)
         self._lives = lives
         add_sums(info, {"actors/lost": (float(len(lost)), 1.0)})
-        return Joined(whole._replace(outcome=outcome), staleness, info)
+        return Joined(HostRollout(**{**whole, "outcome": outcome}), staleness, info)
 
     # ---- opening and closing ---------------------------------------------------------------------
 
@@ -272,11 +272,10 @@ class ActorsDriver:
         self._open(snapshot["steps"] // self.source.rollout_steps, parts)
         self._observation = np.array(snapshot["observation"])
         for iteration, saved in enumerate(pending, start=self._next - len(pending)):
-            memory = tf.nest.pack_sequence_as(self._known, saved.get("memory", []))
-            arrays = [saved[key] for key in ("observation", "action", "outcome", "extras")]
+            of = {key: saved[key] for key in ("observation", "action", "outcome", "extras")}
+            of["memory"] = tf.nest.pack_sequence_as(self._known, saved.get("memory", []))
             info = {tag: (pair[0], pair[1]) for tag, pair in saved.get("info", {}).items()}
-            rollout = HostRollout(*arrays, memory)
-            self._joined[iteration] = Joined(rollout, float(saved["staleness"]), info)
+            self._joined[iteration] = Joined(HostRollout(**of), float(saved["staleness"]), info)
         complaints = self._answers(self._opening)
         return [complaint for each in complaints for complaint in each]
 

@@ -75,7 +75,8 @@ def connect(settings: Ray) -> bool:
     chosen: dict[str, Any] = {"address": settings.address}
     if settings.address is None:
         # "No other host can join", for which Ray has a name that speaks of other systems
-        importlib.import_module("ray._private.ray_constants").ENABLE_RAY_CLUSTER = False
+        constants: Any = importlib.import_module("ray._private.ray_constants")
+        constants.ENABLE_RAY_CLUSTER = False
         cpus = settings.count * settings.actor_options()["num_cpus"]
         chosen = {"address": "local", "num_cpus": max(1, cpus), "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What is refused before a run begins, and what the settings say to Ray."""
+"""Settings of actors: mistakes that are refused before a run begins, and the options for Ray."""
 
 import importlib.util
 
