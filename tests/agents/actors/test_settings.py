@@ -42,7 +42,10 @@ def test_the_old_spelling_of_the_option_still_works(capsys: pytest.CaptureFixtur
     assert cfg.actors.count == 4
 
 
-def test_an_actor_has_one_core_and_no_gpu_and_what_the_user_says_besides() -> None:
+def test_an_actor_has_one_core_and_no_gpu_and_what_the_user_says_besides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     assert Ray().actor_options() == {
         "num_cpus": 1,
         "max_restarts": -1,
@@ -57,3 +60,5 @@ def test_an_actor_has_one_core_and_no_gpu_and_what_the_user_says_besides() -> No
         "CUDA_VISIBLE_DEVICES": "-1",
         "OMP_NUM_THREADS": "2",
     }
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")  # of which both compute the same
+    assert Ray().actor_options()["runtime_env"]["env_vars"]["XLA_FLAGS"] == "--xla_dump_to=here"
