@@ -131,15 +131,17 @@ class ActorsDriver:
         """
         missing = calls
         since = time.monotonic()
+        asked = 0.0
         while missing:
             if self._failed:
                 raise signals.StoppedError
             _, missing = self._ray.wait(calls, num_returns=len(calls), timeout=_LOOK_SECONDS)
-            waited = time.monotonic() - since
+            now = time.monotonic()
             if missing and signals.asked():
+                asked = asked or now
                 absent = self._ray.wait(self._opening, num_returns=len(calls), timeout=0)[1]
-                self._failed = bool(absent) or waited > _PATIENCE_SECONDS
-            elif missing and waited > _TELL_SECONDS:
+                self._failed = bool(absent) or now - asked > _PATIENCE_SECONDS
+            elif missing and now - since > _TELL_SECONDS:
                 late = ", ".join(str(i) for i, call in enumerate(calls) if call in missing)
                 warn_once(
                     f"Waiting for actors {late}, more than {_TELL_SECONDS:g} s. `ray status` says "
@@ -217,10 +219,12 @@ class ActorsDriver:
 
     # ---- saving ----------------------------------------------------------------------------------
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any] | None:
         """Return the environments' state, as one process would save it, and the rollouts that
-        actors are ahead.
+        actors are ahead; None before there are actors.
         """
+        if not self._actors:
+            return None
         parts = self._settled()
         records = [part["environments"] for part in parts]
         joined = {key: np.concatenate([part[key] for part in parts]) for key in _ROWS}

@@ -86,6 +86,6 @@ def connect(settings: Ray) -> bool:
         said = " ".join(str(error).split())[:300]
         raise UserError(f"actors.address={settings.address}: Ray is not there. {said}") from error
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the process at once
     return settings.address is None
