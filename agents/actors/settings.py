@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,9 @@ def connect(settings: Ray) -> bool:
         chosen = {"address": "local", "num_cpus": max(1, cpus), "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)
     try:
+        if settings.address not in (None, "auto"):
+            host, _, port = str(settings.address).rpartition(":")
+            socket.create_connection((host, int(port)), 10.0).close()  # Ray would try for minutes
         ray.init(log_to_driver=False, configure_logging=False, **chosen)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         said = " ".join(str(error).split())[:300]

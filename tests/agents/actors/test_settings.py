@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from sparring.agents.actors.settings import Ray
+from sparring.agents.actors.settings import Ray, connect
 from sparring.config import old_spellings
 from sparring.config.composer import Composer
 from sparring.config.validation import Command
@@ -62,3 +62,10 @@ def test_an_actor_has_one_core_and_no_gpu_and_what_the_user_says_besides(
     }
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=here")  # of which both compute the same
     assert Ray().actor_options()["runtime_env"]["env_vars"]["XLA_FLAGS"] == "--xla_dump_to=here"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_an_address_where_no_ray_is_is_told_at_once(address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=rf"actors.address={address}: Ray is not there"):
+        connect(Ray(address=address))
