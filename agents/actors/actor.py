@@ -48,6 +48,12 @@ class Actor:
         note = functools.partial(add_sums, self._info)
         return self._trainer.collector(self._number, self._count, note)
 
+    @functools.cached_property
+    def _variables(self) -> list[Any]:
+        """The variables that are sent, in the order of their names."""
+        named = variable_names.named_variables(self._trainer.model)
+        return [variable for _, variable in sorted(named.items())]
+
     def open(self, state: Mapping[str, Any] | None, iteration: int) -> list[str]:
         """Open the environments: as they were saved, as at the run's beginning, or, at an iteration
         past that, in the place of lost ones. Return a sentence for each that could not be put back.
@@ -65,8 +71,7 @@ class Actor:
         """Collect the rollout of an iteration with the weights of the learner's variables."""
         if not self._opened:
             self.open(None, iteration)
-        named = sorted(variable_names.named_variables(self._trainer.model).items())
-        for (_, variable), value in zip(named, weights, strict=True):
+        for variable, value in zip(self._variables, weights, strict=True):
             variable.assign(value)
         self._info.clear()
         rollout = self._collector.collect(iteration * self._collector.source.rollout_steps)
