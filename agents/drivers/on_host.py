@@ -3,7 +3,7 @@ iteration.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +31,15 @@ class HostRollout(NamedTuple):
         return Rollout(
             self.observation, self.action, reward, over, cut, opened, self.extras, self.memory
         )
+
+
+def add_sums(
+    totals: MutableMapping[str, tuple[float, float]], values: Mapping[str, tuple[float, float]]
+) -> None:
+    """Add sums and weights, by tag, to `totals`."""
+    for tag, (value, weight) in values.items():
+        before = totals.get(tag, (0.0, 0.0))
+        totals[tag] = (before[0] + value, before[1] + weight)
 
 
 class Collector:
@@ -125,7 +134,7 @@ class Collector:
         """Put the environments back; one sentence for each that could not be."""
         if snapshot.get("pending"):
             raise UserError(
-                "The checkpoint holds rollouts that actors were ahead: resume with actors=reverb."
+                "The checkpoint holds rollouts that actors were ahead: resume with actors=ray."
             )
         if self._vector is None:
             self._vector = self.source.vector()

@@ -8,17 +8,16 @@ from typing import Any
 import tensorflow as tf
 
 from sparring import nested
-from sparring.agents.actors import actor
-from sparring.agents.actors.learner import ACTORS, ActorsDriver
-from sparring.agents.actors.slots import Reverb
+from sparring.agents.actors.driver import ACTORS, ActorsDriver
+from sparring.agents.actors.settings import Ray
 from sparring.agents.drivers.on_device import CompiledDriver
-from sparring.agents.drivers.on_host import Collector, HostDriver, HostRollout
+from sparring.agents.drivers.on_host import Collector, HostDriver, HostRollout, add_sums
 from sparring.agents.networks import recurrent
 from sparring.agents.training import policy_export
 from sparring.agents.training.evaluation import EvaluationSettings, Evaluator
 from sparring.agents.training.rollout import EpisodeStatistics, Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
-from sparring.errors import UserError, warn_once
+from sparring.errors import UserError
 from sparring.export.signatures import Export
 from sparring.training.batch_trainer import BatchTrainer
 from sparring.training.trainer import Evaluation
@@ -52,13 +51,10 @@ class AgentTrainer(BatchTrainer):
         total_steps: int,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
-        actors: Reverb | None = None,
+        actors: Ray | None = None,
     ) -> None:
         if actors is not None:
             actors.check(environment, num_envs)
-            if environment.info:
-                warn_once("env.info: actors do not send it: it is of evaluations alone.")
-            _check_forgetful(agent)
         super().__init__()
         # Environments of one replica
         self.share = self.replicas.share(num_envs, "trainer.num_envs")
@@ -189,7 +185,7 @@ class AgentTrainer(BatchTrainer):
     def scalars(self) -> dict[str, float]:
         values = self.peek()
         self.means.reset()
-        self._noted = {}
+        self._noted.clear()
         return values
 
     def peek(self) -> dict[str, float]:
@@ -213,7 +209,10 @@ class AgentTrainer(BatchTrainer):
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         complaints = super().load_host_state(state)
-        self._noted = {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
+        self._noted.clear()
+        self._noted.update(
+            {tag: (pair[0], pair[1]) for tag, pair in state.get("noted", {}).items()}
+        )
         if state["environments"] is not None:
             return [*complaints, *self.driver.restore(state["environments"])]
         if self._done > 0:
@@ -248,11 +247,12 @@ class AgentTrainer(BatchTrainer):
         """Driver of environments on the host: here, or of actors."""
         self._learning_state()  # created before a program is traced that uses it
         learn = self.replicas.function(self._learn_once, self.mode, CachedCall)
-        if self.actors is not None:
-            return ActorsDriver(self.source, learn, self.model, self._note, self.actors)
+        note = functools.partial(add_sums, self._noted)
         known = self.agent.start(self.num_envs)
+        if self.actors is not None:
+            return ActorsDriver(self.source, learn, self.model, known, note, self.actors)
         act = CachedCall(self._act, self.mode)
-        return HostDriver(self.source, act, learn, known, self._note)
+        return HostDriver(self.source, act, learn, known, note)
 
     def program(self) -> Callable[..., Any]:
         if not self.environment.compiled:
@@ -288,27 +288,13 @@ class AgentTrainer(BatchTrainer):
     def _iterate_on_host(self, count: tf.Tensor) -> None:
         self.host_driver.iterate(self._done, int(count))
 
-    def play(self, address: str, place: tuple[int, int] | None = None) -> None:
-        """Be an actor of the learner at `address`, until it ends; `place` is the actor's number and
-        generation.
-        """
-        assert self.actors is not None, "a config without actors"
-        actor.play(address, place, self._collector, self.model)
-
-    def _collector(self, number: int) -> Collector:
-        """Return the collector of actor `number`'s share of a rollout."""
-        assert self.actors is not None
-        share = self.source.share(number, self.actors.count)
+    def collector(
+        self, number: int, count: int, note: Callable[[dict[str, tuple[float, float]]], None]
+    ) -> Collector:
+        """Return the collector of actor `number` of `count`, with its share of a rollout."""
+        share = self.source.share(number, count)
         act = CachedCall(functools.partial(self._act, first=number * share.num_envs), self.mode)
-        return Collector(share, act)
-
-    def _note(self, values: Mapping[str, tuple[float, float]]) -> None:
-        """Add sums and weights to what is logged; beside the means, for runs with and without
-        actors to share those.
-        """
-        for tag, pair in values.items():
-            before = self._noted.get(tag, (0.0, 0.0))
-            self._noted[tag] = (before[0] + pair[0], before[1] + pair[1])
+        return Collector(share, act, self.agent.start(share.num_envs), note)
 
     def _act(
         self,
@@ -355,14 +341,3 @@ class AgentTrainer(BatchTrainer):
     def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
         progress = self.progress(tf.constant(step))
         return self.evaluator(step, progress, episodes, media, self._evaluations)
-
-
-def _check_forgetful(agent: Any) -> None:
-    """UserError for an agent that remembers: what it knows would have to travel with the
-    rollouts.
-    """
-    if tf.nest.flatten(agent.start(1)):
-        raise UserError(
-            "actors=reverb: actors cannot step environments for an agent with a memory; leave one "
-            "of the two out."
-        )

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sparring.agents.actors.slots import Reverb
+from sparring.agents.actors.settings import Ray
 from sparring.agents.agent import OffPolicyAgent, require
 from sparring.agents.replay import Ring, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
@@ -49,7 +49,7 @@ class OffPolicyTrainer(AgentTrainer):
         n_step: int = 3,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
-        actors: Reverb | None = None,
+        actors: Ray | None = None,
         replay: Callable[..., Ring] = Ring,
     ) -> None:
         if capacity < num_envs * (rollout_steps + n_step):

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sparring.agents.actors.slots import Reverb
+from sparring.agents.actors.settings import Ray
 from sparring.agents.agent import OnPolicyAgent, require
 from sparring.agents.networks.normalizers import RewardNormalizer
 from sparring.agents.replay import row_bytes
@@ -48,7 +48,7 @@ class OnPolicyTrainer(AgentTrainer):
         normalize_rewards: bool = True,
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
-        actors: Reverb | None = None,
+        actors: Ray | None = None,
     ) -> None:
         each = row_bytes(environment.observation_space, environment.action_space)
         resources.require_memory(

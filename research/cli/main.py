@@ -74,10 +74,6 @@ COMMANDS = {
     "keys": Command(
         "sparring.cli.keys:main", "who may ask a server: sparring keys keys.json add alice"
     ),
-    "actor": Command(
-        "sparring.cli.actor:main",
-        "step environments for a run elsewhere: sparring actor runs/my_run",
-    ),
     "benchmark": Command(
         "sparring.cli.benchmark:main", "measure speed: sparring benchmark --repeats 5"
     ),

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 # (group, old option) -> new option. `env=memory` read like the group `memory`, an agent's.
-OPTIONS = {("env", "memory"): "recall"}
+# Actors were on Reverb before they were on Ray.
+OPTIONS = {("env", "memory"): "recall", ("actors", "reverb"): "ray"}
 
 
 def renamed(overrides: Sequence[str]) -> list[str]:

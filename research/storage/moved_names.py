@@ -12,14 +12,14 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 
 import sparring
+from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")
 _said: set[str] = set()
 
 PACKAGES = ("research", "agents", "envs", "gans")
 MODULES = {
-    "agents.actor": "sparring.agents.actors.actor",
-    "agents.actors": "sparring.agents.actors.learner",
+    "agents.actors": "sparring.agents.actors.driver",
     "agents.anatomy": "sparring.agents.training.time_breakdown",
     "agents.compiled": "sparring.agents.drivers.on_device",
     "agents.distributions": "sparring.agents.networks.distributions",
@@ -32,13 +32,11 @@ MODULES = {
     "agents.normalizers": "sparring.agents.networks.normalizers",
     "agents.off_policy": "sparring.agents.training.off_policy",
     "agents.on_policy": "sparring.agents.training.on_policy",
-    "agents.places": "sparring.agents.actors.slots",
     "agents.ppo": "sparring.agents.ppo",
     "agents.replay": "sparring.agents.replay",
     "agents.rollout": "sparring.agents.training.rollout",
     "agents.specs": "sparring.agents.networks.specs",
     "agents.trainer": "sparring.agents.training.base",
-    "agents.wire": "sparring.agents.actors.transport",
     "envs.acrobot": "sparring.envs.compiled.acrobot",
     "envs.bridge": "sparring.envs.gymnasium_bridge.bridge",
     "envs.check": "sparring.envs.testing.check",
@@ -95,7 +93,6 @@ MODULES = {
     "gans.spectral": "sparring.gans.networks.spectral_norm",
     "gans.stacked": "sparring.gans.data.stacked_digits",
     "gans.trainer": "sparring.gans.trainer",
-    "research.actor": "sparring.cli.actor",
     "research.anatomy": "sparring.benchmark.time_breakdown",
     "research.benchmark": "sparring.benchmark.cases",
     "research.charts": "sparring.supervised.plots",
@@ -214,9 +211,8 @@ NAMES = {  # names that moved apart from their module, or were changed
     "agents.evaluation.episodes": "sparring.agents.training.episodes.play",
     "agents.evaluation.video": "sparring.agents.training.film.video",
     "agents.host.Packed": "sparring.agents.drivers.on_host.HostRollout",
-    "agents.places.Place": "sparring.agents.actors.slots.ActorSlot",
+    "agents.places.Reverb": "sparring.agents.actors.settings.Ray",
     "agents.rollout.Source": "sparring.agents.training.rollout.RolloutSpec",
-    "agents.wire.likeness": "sparring.agents.actors.transport.compatibility_key",
     "gans.game.Game": "sparring.gans.adversarial_step.AdversarialStep",
     "gans.metrics.plain.SlicedWasserstein": (
         "sparring.gans.metrics.sliced_wasserstein.SlicedWasserstein"
@@ -286,7 +282,28 @@ NAMES = {  # names that moved apart from their module, or were changed
     "research.transfer.hold": "sparring.training.warm_start.freeze_weights",
     "research.transfer.learned": "sparring.supervised.pretraining.pretrained_torso",
     "research.workers.wanted": "sparring.distribute.cluster.workers_to_start",
+    "sparring.agents.actors.slots.Reverb": "sparring.agents.actors.settings.Ray",
 }
+
+# Arguments that what was once called so took, and that say nothing to what stands for it now
+DROPPED = dict.fromkeys(
+    ("agents.places.Reverb", "sparring.agents.actors.slots.Reverb"),
+    ("here", "port", "seconds", "start_seconds"),
+)
+# Modules of which nothing is left
+_REVERB = "actors are processes of Ray's now, with nothing of that name: say actors=ray"
+GONE = dict.fromkeys(
+    (
+        "agents.actor",
+        "agents.places",
+        "agents.wire",
+        "research.actor",
+        "sparring.agents.actors.learner",
+        "sparring.agents.actors.slots",
+        "sparring.agents.actors.transport",
+    ),
+    _REVERB,
+)
 
 # Settings that configs of earlier versions do not have, with the value that changes nothing
 ADDED: dict[str, Any] = {
@@ -304,13 +321,19 @@ ADDED: dict[str, Any] = {
 
 
 def current(target: str) -> str:
-    """Return the present path of `target`, a dotted path as a config names it."""
+    """Return the present path of `target`, a dotted path as a config names it.
+
+    Raises:
+        UserError: nothing is left of what it named.
+    """
     package = target.partition(".")[0]
-    if package not in PACKAGES or _is_a_users_package(package):
+    if package != "sparring" and (package not in PACKAGES or _is_a_users_package(package)):
         return target
     if target in NAMES:
         return NAMES[target]
     module, _, rest = target.rpartition(".")
+    if module in GONE:
+        raise UserError(f"_target_={target}: {GONE[module]}.")
     while module and module not in MODULES:
         module, _, inner = module.rpartition(".")
         rest = f"{inner}.{rest}"
@@ -328,6 +351,8 @@ def update(node: Any) -> Any:
         updated = {key: update(child) for key, child in node.items()}
         if isinstance(node.get("_target_"), str):
             updated["_target_"] = _announced(node["_target_"])
+            for key in DROPPED.get(node["_target_"], ()):
+                updated.pop(key, None)
         return updated
     if isinstance(node, list):
         return [update(child) for child in node]
@@ -348,11 +373,13 @@ def _update_node(node: Any) -> None:
         return
     keys = list(node.keys()) if isinstance(node, DictConfig) else list(range(len(node)))
     for key in keys:
-        child = node._get_node(key)
+        child = node._get_node(key)  # None of one that was dropped meanwhile
         if isinstance(child, DictConfig | ListConfig):
             _update_node(child)
         elif key == "_target_" and isinstance(child._value(), str):
             new = _announced(child._value())
+            for dropped in DROPPED.get(child._value(), ()):
+                node.pop(dropped, None)
             if new != child._value():
                 child._set_value(new)
 

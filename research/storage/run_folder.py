@@ -23,7 +23,6 @@ CONFIG = "config.yaml"
 RESULT = "result.json"
 LOG = "run.log"
 TRAINER = "trainer.json"
-LEARNER = "actors.json"  # the address at which a run's learner awaits actors
 SWEEP = "sweep.json"  # at the root of a sweep: which jobs it has
 _log = logging.getLogger("sparring")
 # Parts of the config that may differ when a run is resumed.

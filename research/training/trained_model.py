@@ -35,6 +35,9 @@ def restored(folder: Path, cfg: DictConfig, checkpoint: str) -> Iterator[tuple[A
     """
     from sparring.config import validation
 
+    if cfg.get("actors") is not None:  # who evaluates a model needs nobody to collect
+        cfg = copy.deepcopy(cfg)
+        cfg.actors = None
     validation.check_composed(cfg)
 
     from sparring.training import experiment

@@ -38,7 +38,7 @@ AGENTS = {
     ],
 }
 ITERATION = {"ppo": 256, "dqn": 32}  # steps of the first call, which compiles and is not counted
-ACTORS = {f"{n} actors": (["actors=reverb", f"actors.count={n}"], n) for n in (1, 2, 4, 8)}
+ACTORS = {f"{n} actors": (["actors=ray", f"actors.count={n}"], n) for n in (1, 2, 4, 8)}
 WAYS = {  # how -> what is typed, and how many environments at once
     "one process": ([], 1),
     "one process, `env.vectorization=async`": (["env.vectorization=async"], 8),
@@ -65,13 +65,19 @@ def rate(agent: str, arguments: list[str], steps: int) -> float:
 
 
 def main(repeats: int = 3, *agents: str) -> None:
-    """Print a row for each way, the median of so many runs, and their least and most."""
+    """Print a row for each way, the median of so many runs, and their least and most.
+
+    The rows are run in turn, so that what else the machine does falls on all of them.
+    """
     for agent in agents or AGENTS:
-        for way, (arguments, at_once) in WAYS.items():
-            rates = sorted(rate(agent, arguments, 1536 * at_once) for _ in range(repeats))
+        rates: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in range(repeats):
+            for way, (arguments, at_once) in WAYS.items():
+                rates[way].append(rate(agent, arguments, 1536 * at_once))
+        for way, found in rates.items():
             print(
-                f"| {agent} | {way} | {statistics.median(rates):.0f} | {rates[0]:.0f} to "
-                f"{rates[-1]:.0f} |",
+                f"| {agent} | {way} | {statistics.median(found):.0f} | {min(found):.0f} to "
+                f"{max(found):.0f} |",
                 flush=True,
             )
 
