@@ -97,7 +97,7 @@ peers: .venv-peers/.ready
 
 # The locks are for Linux on x86-64. Versions stay as they are unless asked: make lock ARGS=--upgrade
 lock: .venv-lock/.ready
-	@echo 'tensorflow==2.15.1' | $(compile) requirements.lock --extra actors
+	@echo 'tensorflow==2.15.1' | $(compile) requirements.lock
 	@echo 'tensorflow==2.21.*' | $(compile) requirements-tf221.lock
 
 compile = .venv-lock/bin/uv pip compile pyproject.toml - --quiet --extra dev --generate-hashes --no-annotate \
