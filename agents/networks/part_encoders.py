@@ -35,6 +35,12 @@ class PartEncoders(tf.keras.layers.Layer):
         self.joined = None if joined is None else joined()
 
     def build(self, input_shape: Mapping[str, tf.TensorShape]) -> None:
+        if not isinstance(input_shape, Mapping):
+            raise UserError(
+                f"network: {type(self).__name__} joins the parts of an observation, and is given "
+                f"one of {list(input_shape)[1:]}: choose another, such as network=mlp. Of an agent "
+                "with a memory, the memory's encoder sees the parts."
+            )
         unknown = sorted(set(self._named) - set(input_shape))
         if unknown:
             raise UserError(

@@ -278,3 +278,39 @@ class Slow(gym.Wrapper):
     def step(self, action: Any):
         time.sleep(self.seconds)
         return self.env.step(action)
+
+
+class Gates(gym.Env):
+    """A picture and two numbers; of three actions the last is never allowed, the second every other
+    step, and one that is not allowed ends the episode with -100. `masked`: the mask is in the info.
+    """
+
+    def __init__(self, masked: bool = True):
+        self.masked = masked
+        self.observation_space = spaces.Dict(
+            camera=spaces.Box(0, 255, (4, 4, 1), np.uint8),
+            place=spaces.Box(-10.0, 10.0, (2,), np.float32),
+        )
+        self.action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.taken = 0
+        self.noise = self.np_random.integers(0, 255, (4, 4, 1)).astype(np.uint8)
+        return self._see(), self._info()
+
+    def step(self, action: int):
+        wrong = not self._allowed()[action]
+        self.taken += 1
+        reward = -100.0 if wrong else float(action)
+        return self._see(), reward, wrong or self.taken == 7, False, self._info()
+
+    def _allowed(self) -> np.ndarray:
+        return np.array([1, self.taken % 2, 0], np.int8)
+
+    def _see(self) -> dict[str, np.ndarray]:
+        place = np.array([self.taken, -self.taken], np.float32)
+        return {"camera": self.noise, "place": place}
+
+    def _info(self) -> dict[str, Any]:
+        return {"action_mask": self._allowed()} if self.masked else {}

@@ -84,6 +84,11 @@ def test_agents_keep_their_contract_with_parts_and_a_mask(kind: type) -> None:
     )
 
 
+def test_parts_are_refused_where_there_is_one_observation() -> None:
+    with pytest.raises(UserError, match=r"is given one of \[3\]: choose another"):
+        parts()(tf.zeros([1, 3]))
+
+
 def test_a_network_of_one_observation_is_refused() -> None:
     with pytest.raises(UserError, match=r"camera \[4, 4, 1\], .* MLP does not join.*network=parts"):
         PPO(SPACE, spaces.Discrete(2))

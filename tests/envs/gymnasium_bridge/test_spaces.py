@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 from gymnasium.vector.utils import concatenate, create_empty_array
 
+from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.gymnasium_bridge.spaces import (
     BoundAction,
     View,
@@ -340,3 +341,58 @@ def test_choices_too_many_for_one_hot_are_refused_before_they_are_allocated(spac
 def test_actions_too_many_for_a_network_are_refused():
     with pytest.raises(UserError, match=r"takes Discrete\(1000000000\) actions"):
         adapt_actions(spaces.Discrete(10**9), "toy")
+
+
+PARTS = spaces.Dict(
+    eye=spaces.Box(0, 255, (6, 6, 3), np.uint8),
+    arm=spaces.Dict(joint=spaces.Box(-1.0, 1.0, (2,), np.float32), grip=spaces.Discrete(3)),
+)
+
+
+def test_parts_stay_apart_under_the_path_to_them():
+    agent, to_agent = adapt_observations(PARTS, "P", View(parts="keep"))
+    assert {name: box.shape for name, box in agent.spaces.items()} == {
+        "arm.grip": (3,),
+        "arm.joint": (2,),
+        "eye": (6, 6, 3),
+    }
+    samples = [PARTS.sample() for _ in range(2)]
+    samples[1]["arm"]["grip"] = np.int64(2)
+    seen = to_agent(batch_of(PARTS, samples))
+    np.testing.assert_array_equal(seen["eye"], [s["eye"] for s in samples])
+    np.testing.assert_array_equal(seen["arm.grip"][1], [0.0, 0.0, 1.0])
+    assert (seen["eye"].dtype, seen["arm.joint"].dtype) == (np.uint8, np.float32)
+
+
+def test_parts_are_kept_by_themselves_where_there_is_a_picture_among_them():
+    auto = View(parts="auto")
+    assert isinstance(adapt_observations(PARTS, "P", auto).space, spaces.Dict)
+    assert adapt_observations(PARTS["arm"], "P", auto).space.shape == (5,)
+    assert adapt_observations(spaces.Dict(eye=PARTS["eye"]), "P", auto).space.shape == (6, 6, 3)
+    assert adapt_observations(PARTS, "P").space.shape == (6 * 6 * 3 + 5,)
+
+
+def test_a_mask_of_actions_stays_beside_what_is_one_vector():
+    space = spaces.Dict(
+        a=spaces.Box(-1.0, 1.0, (2,)), b=spaces.Discrete(2), action_mask=spaces.MultiBinary(4)
+    )
+    agent, to_agent = adapt_observations(space, "P", View(parts="auto"))
+    assert {name: box.shape for name, box in agent.spaces.items()} == {
+        "action_mask": (4,),
+        "observation": (4,),
+    }
+    one = {"a": np.float32([0.5, -0.5]), "b": np.int64(1), "action_mask": np.int8([1, 0, 1, 1])}
+    seen = to_agent(batch_of(space, [one]))
+    np.testing.assert_array_equal(seen["observation"], [[0.5, -0.5, 0.0, 1.0]])
+    np.testing.assert_array_equal(seen["action_mask"], [[1, 0, 1, 1]])
+    # As it was before there were masks
+    assert adapt_observations(space, "P").space.shape == (8,)
+
+
+def test_an_info_without_the_mask_that_was_announced_is_one_line():
+    with pytest.raises(UserError, match="a step's info has no action_mask; it has nothing"):
+        Gymnasium("tests.helpers.toy_envs:Gates", {"masked": False}, action_mask=True)
+    with pytest.raises(UserError, match="the actions are Box"):
+        Gymnasium("Pendulum-v1", action_mask=True)
+    with pytest.raises(UserError, match=r"env.parts=apart: choose one of auto, flat, keep"):
+        Gymnasium("CartPole-v1", parts="apart")
