@@ -39,7 +39,7 @@ COMMANDS = {
         *("trainer.capacity=1000", "trainer.learning_starts=100"),
         # defaults of that time
         *("agent.target_period=1000", "trainer.updates=1", "trainer.batch_size=32"),
-        *("trainer.n_step=1", "optimizer.learning_rate=1e-4"),
+        *("trainer.n_step=1", "optimizer.learning_rate=1e-4", "agent.normalize_observations=false"),
     ],
     "gan": [
         *("gan", "data=ring", "loss=hinge", "penalty=r1", "run.log_every=1600"),
