@@ -475,8 +475,9 @@ def _tell_reach(space: gymnasium.Space, log_std: float) -> None:
     warn_once(
         f"Actions go from {space.low.min():g} to {space.high.max():g}, and the policy begins "
         f"around 0 with a standard deviation of {np.exp(log_std):.3g}: it hardly reaches most of "
-        "them. Rescale them: env.wrappers=[{_target_: gymnasium.wrappers.RescaleAction, _partial_: "
-        "true, min_action: -1, max_action: 1}], or raise agent.log_std."
+        "them. Rescale them, by env.rescale_actions=true of env=gymnasium and in "
+        "sparring.envs.compiled.rescaled.Rescaled of a compiled environment; or raise "
+        "agent.log_std."
     )
 
 

@@ -29,7 +29,7 @@ from sparring.envs.gymnasium_bridge import rendering
 from sparring.envs.gymnasium_bridge.action_mask import ActionMask, sample
 from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
 from sparring.envs.gymnasium_bridge.episode_replay import FAULT, Replayable, close_quietly
-from sparring.envs.gymnasium_bridge.spaces import View, adapt_actions, adapt_observations
+from sparring.envs.gymnasium_bridge.spaces import View, adapt_actions, adapt_observations, rescaled
 from sparring.envs.gymnasium_bridge.vector import HostVector, Step
 from sparring.envs.gymnasium_bridge.workers import EnvironmentFault, Workers
 from sparring.errors import UserError
@@ -121,6 +121,7 @@ class Gymnasium:
         parts: what becomes of a Dict's parts: "flat" joins them to one vector, "keep" gives them to
             the network as they are, "auto" keeps them if there is a picture among several.
         action_mask: whether `action_mask` in a step's info says which actions are allowed.
+        rescale_actions: whether agents act in a Box from -1 to 1, stretched to the environment's.
 
     Attributes:
         id: as given.
@@ -156,6 +157,7 @@ class Gymnasium:
         info: Sequence[str] = (),
         parts: str = "flat",
         action_mask: bool = False,
+        rescale_actions: bool = False,
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
         if parts not in PARTS:
@@ -163,6 +165,8 @@ class Gymnasium:
         self.id = id
         module, spec = self._find(id)
         plain = tuple(_plain(wrapper) for wrapper in wrappers)
+        if rescale_actions:
+            plain = (*plain, rescaled)
         if action_mask:
             plain = (*plain, ActionMask)
         self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)

@@ -48,6 +48,23 @@ class BoundAction(gym.ActionWrapper):
         return action
 
 
+def rescaled(env: gym.Env) -> gym.Env:
+    """Return an environment whose Box actions go from -1 to 1, stretched to its own bounds.
+
+    Raises:
+        UserError: its actions are no Box of floats with finite bounds.
+    """
+    space = env.action_space
+    floats = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
+    if not floats or not space.is_bounded():
+        raise UserError(
+            f"env.rescale_actions: the actions are {space}; those of a Box of floats with finite "
+            "bounds can be rescaled."
+        )
+    one = np.ones(space.shape, space.dtype)
+    return gym.wrappers.RescaleAction(env, -one, one)
+
+
 class Actions(NamedTuple):
     """Action space for agents, and the translation of a batch [B, ...] to the environment.
 

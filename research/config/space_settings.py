@@ -9,9 +9,11 @@ environment, is left alone. The settings are those of RL Zoo for environments of
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 from omegaconf import DictConfig, OmegaConf
 
+from sparring import nested
 from sparring.config.composer import Composer
 
 _CELLS = 3  # sides of the smallest that network=cnn can look at
@@ -28,6 +30,7 @@ _PICTURES: dict[str, list[dict[str, Any]]] = {
         {"trainer.updates": 1, "trainer.rollout_steps": 4, "trainer.batch_size": 32},
     ],
 }
+_WIDE = 4.0  # half of a Box's width, at which its actions are rescaled
 _CHOICES = {"agent.entropy_coefficient": 0.01}  # of PPO on pictures, where actions are choices
 
 
@@ -50,7 +53,10 @@ def chosen(
     if cfg.agent.get("_target_") != plain.agent.get("_target_"):
         return {}
     found: dict[str, Any] = {}
-    for bundle in _wanted(agent, environment):
+    wanted = _wanted(agent, environment)
+    if cfg.agent.get("memory") is not None:  # whose encoder sees the observation
+        wanted = [bundle for bundle in wanted if "network" not in bundle]
+    for bundle in wanted:
         if all(_is_free(key, cfg, plain, typed) for key in bundle):
             found |= bundle
     return {key: value for key, value in found.items() if OmegaConf.select(plain, key) != value}
@@ -59,14 +65,29 @@ def chosen(
 def _wanted(agent: str, environment: Any) -> list[dict[str, Any]]:
     """Return settings for an agent in an environment, in groups that go together."""
     kind = "dqn" if agent.endswith("dqn") else agent
-    shape = environment.observation_space.shape or ()  # of several parts there is none
-    side = min(shape[:2]) if len(shape) == 3 else 0
+    actions = environment.action_space
+    rescaled = [{"env.rescale_actions": True}] if _is_far_from_one(actions) else []
+    seen = nested.without_mask(environment.observation_space)
+    if isinstance(seen, Mapping):
+        return [{"network": "parts"}, *rescaled]
+    side = min(seen.shape[:2]) if len(seen.shape) == 3 else 0
     if side < _NATURE:
-        return [{"network": "cnn"}] if side >= _CELLS else []
-    wanted: list[dict[str, Any]] = [{"network": "nature_cnn"}, *_PICTURES.get(kind, [])]
-    if kind == "ppo" and not isinstance(environment.action_space, spaces.Box):
+        return [*([{"network": "cnn"}] if side >= _CELLS else []), *rescaled]
+    wanted: list[dict[str, Any]] = [{"network": "nature_cnn"}, *_PICTURES.get(kind, []), *rescaled]
+    if kind == "ppo" and not isinstance(actions, spaces.Box):
         wanted.append(_CHOICES)
     return wanted
+
+
+def _is_far_from_one(actions: Any) -> bool:
+    """Return whether a policy that begins as a standard normal misses most of a Box of actions, or
+    has most of its actions clipped.
+    """
+    if not isinstance(actions, spaces.Box):
+        return False
+    span = (actions.high - actions.low) / 2.0
+    centre = (actions.high + actions.low) / 2.0
+    return bool(np.any((span > _WIDE) | (span < 1.0 / _WIDE) | (np.abs(centre) > span / 2.0)))
 
 
 def _is_free(key: str, cfg: DictConfig, plain: DictConfig, typed: Sequence[str]) -> bool:
@@ -74,6 +95,8 @@ def _is_free(key: str, cfg: DictConfig, plain: DictConfig, typed: Sequence[str])
     for other in (name for name in typed if name != "agent"):
         if other == key or other.startswith(f"{key}.") or key.startswith(f"{other}."):
             return False
+    if key == "env.rescale_actions":
+        return OmegaConf.select(cfg, key) is False
     if key == "network":
         return bool(cfg.hydra.runtime.choices.network == plain.hydra.runtime.choices.network)
     return bool(OmegaConf.select(cfg, key) == OmegaConf.select(plain, key))

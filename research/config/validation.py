@@ -79,9 +79,15 @@ class Command:
         self.jobs = math.prod(map(len, values)) if listed_out else 0
         self._mended: dict[str, str] = {}
         jobs = [self._check_job(parsed, chosen) for chosen in _looked_at(parsed, values)]
-        self.by_spaces = self._fitted(parsed, jobs, _build_first(jobs))
+        built = _build_first(jobs)
+        self.by_spaces = self._fitted(parsed, jobs, built)
         self._mend(values)
-        self.cfg = self._with_fitted(parsed, values) if self.by_spaces else jobs[0]
+        if self.by_spaces:
+            jobs = self._with_fitted(parsed, values)
+        for cfg, parts in zip(jobs, built, strict=True):
+            if cfg.get("check_fit") is not None:
+                targets.instantiate(cfg.check_fit)(cfg, parts)
+        self.cfg = jobs[0]
         if self.multirun and any(map(composer.is_group, self.swept)):
             self._leave_to_jobs(parsed[: len(self.overrides)])
 
@@ -97,13 +103,13 @@ class Command:
         ]
         return space_settings.common(found) if found else []
 
-    def _with_fitted(self, parsed: list[Override], values: list[list[str]]) -> DictConfig:
-        """Add what the spaces chose to the overrides; return the first job's config with it."""
+    def _with_fitted(self, parsed: list[Override], values: list[list[str]]) -> list[DictConfig]:
+        """Add what the spaces chose to the overrides; return the jobs' configs with it."""
         end = len(self.overrides)  # a sweep's own, in its config, come after
         self.overrides += self.by_spaces
         parsed[end:end] = self.composer.parse(self.by_spaces)
         values[end:end] = [[text] for text in self.by_spaces]
-        return self._check_job(parsed, next(_looked_at(parsed, values)))
+        return [self._check_job(parsed, chosen) for chosen in _looked_at(parsed, values)]
 
     def _mend(self, values: list[list[str]]) -> None:
         """Write the integers that were typed as floats as integers."""
@@ -306,7 +312,7 @@ def _check_run(run: DictConfig) -> None:
 
 
 def _build_first(configs: Sequence[DictConfig]) -> list[dict[str, Any]]:
-    """Build what `check_first` names, once for each different config of it, and check its fit.
+    """Build what `check_first` names, once for each different config of it.
 
     Returns what was built of each config, by its key.
     """
@@ -324,8 +330,6 @@ def _build_first(configs: Sequence[DictConfig]) -> list[dict[str, Any]]:
                 found = [targets.instantiate(node)]
                 built.append((node, found[0]))
             parts[key] = found[0]
-        if cfg.get("check_fit") is not None:
-            targets.instantiate(cfg.check_fit)(cfg, parts)
         of_each.append(parts)
     return of_each
 

@@ -312,6 +312,7 @@ ADDED: dict[str, Any] = {
     "env.channels": "auto",
     "env.action_mask": False,
     "env.info": [],
+    "env.rescale_actions": False,
     "env.parts": "auto",  # of a picture among others it is flat, which a refusal says
     "trainer.replay._partial_": True,
     "trainer.replay._target_": "sparring.agents.replay.Ring",

@@ -62,6 +62,37 @@ def test_settings_are_chosen_by_observations_and_actions(shape, actions, overrid
     assert chosen(shape, actions, overrides) == wanted
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "far"),
+    [
+        (-1.0, 1.0, False),
+        (-2.0, 2.0, False),
+        (-0.4, 0.4, False),
+        (-5.0, 5.0, True),  # a standard normal stays within a fifth
+        (-0.1, 0.1, True),  # nine of ten of its actions are clipped
+        (0.0, 1.0, True),  # half are
+    ],
+)
+def test_actions_far_from_one_are_rescaled(low, high, far):
+    box = spaces.Box(low, high, (2,), np.float32)
+    assert chosen((8,), box) == ({"env.rescale_actions": True} if far else {})
+    assert chosen((8,), box, ["env.rescale_actions=false"]) == {}
+
+
+def test_parts_are_joined_and_a_mask_beside_one_observation_is_not_a_part():
+    def wanted(**parts):
+        composer = Composer("rl")
+        cfg = composer.compose(["env=gymnasium", "env.id=X"])
+        space = spaces.Dict(parts)
+        made = SimpleNamespace(observation_space=space, action_space=CHOICES, compiled=False)
+        return space_settings.chosen(composer, cfg, made, ["env"])
+
+    eye = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+    mask = spaces.Box(0, 1, (3,), np.uint8)
+    assert wanted(eye=eye, arm=FORCES, action_mask=mask) == {"network": "parts"}
+    assert wanted(observation=eye, action_mask=mask) == {"network": "cnn"}
+
+
 def without(*keys):
     return {key: value for key, value in WITH_CHOICES.items() if key not in keys}
 
@@ -78,7 +109,8 @@ def without(*keys):
         ("agent=ppo", WITH_CHOICES),
         ("trainer.epochs=3", without("trainer.epochs", "trainer.minibatches")),  # go together
         ("trainer.num_envs=8", without("trainer.epochs", "trainer.minibatches")),
-        ("memory=lstm", without("trainer.epochs", "trainer.minibatches")),  # has its own
+        # It has minibatches of its own, and the network behind it sees no picture
+        ("memory=lstm", without("network", "trainer.epochs", "trainer.minibatches")),
         ("experiment=gym_ppo_cartpole", {}),
         ("agent._target_=my_lab.agents.Mine", {}),  # whose settings may be others
     ],
