@@ -27,6 +27,7 @@ SWEEP = (
     "run.name=six",
     "trainer.num_envs=2",
     "trainer.rollout_steps=16",
+    "optimizer.learning_rate=1e-3",  # DQN's own is a schedule, in columns of its own
 )
 
 
