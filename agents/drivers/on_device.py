@@ -110,9 +110,9 @@ class CompiledDriver:
         self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
     ) -> tuple[Rollout, Any]:
         state, _, row = self._step(state, observation, vector_step)
-        first, *others = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
+        first, *others, info = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
         seen = nested.map_parts(lambda x, y: tf.stack([x, y[0]]), observation, first)
-        return Rollout(seen, *others), state
+        return Rollout(seen, *others, info=info), state
 
     def _step(
         self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
@@ -131,6 +131,7 @@ class CompiledDriver:
             step.truncated,
             step.first,
             extras,
+            self.environment.measure(environments.state),
         )
         return (environments, recurrent.restarted(known, step.first)), step.observation, row
 
@@ -155,11 +156,11 @@ class CompiledDriver:
         _, state, _, arrays = tf.while_loop(
             lambda t, *_: t < steps, body, (0, state, observation, arrays), maximum_iterations=steps
         )
-        observations, *others = tf.nest.pack_sequence_as(shapes, [a.stack() for a in arrays])
+        observations, *others, info = tf.nest.pack_sequence_as(shapes, [a.stack() for a in arrays])
         seen = nested.map_parts(
             lambda x, y: tf.concat([x[tf.newaxis], y], axis=0), observation, observations
         )
-        return Rollout(seen, *others), state
+        return Rollout(seen, *others, info=info), state
 
     def _row_specs(self, *arguments: Any) -> Any:
         """Shapes and dtypes of what one step leaves, by tracing it aside."""

@@ -131,7 +131,7 @@ class AgentTrainer(BatchTrainer):
             "eval": ("greedy evaluation", self.evaluator.environment.info),
         }
         return {
-            f"{part}/{name}": f"`{name}` in the info of the last steps of {kind} episodes, mean."
+            f"{part}/{name}": f"`{name}` at the last steps of {kind} episodes, mean."
             for part, (kind, names) in named.items()
             for name in names
         }
@@ -180,7 +180,10 @@ class AgentTrainer(BatchTrainer):
         return [self.episodes.shard]
 
     def _scalar_names(self) -> list[str]:
-        return [*self.agent.descriptions, *EpisodeStatistics.descriptions]
+        # Of environments on the host they are noted beside the means
+        info = self.environment.info if self.environment.compiled else ()
+        measured = [f"rollout/{name}" for name in info]
+        return [*self.agent.descriptions, *EpisodeStatistics.descriptions, *measured]
 
     def scalars(self) -> dict[str, float]:
         values = self.peek()

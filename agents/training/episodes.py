@@ -189,7 +189,8 @@ class CompiledEpisodes:
             # The first of these calls compiles, too, and is followed by a short one for that
             pace = min(steps / (time.perf_counter() - started), 10.0 * pace)
         returns, lengths = carry.sums.numpy()
-        return _episodes(returns, lengths, self.limit)
+        info = {name: said.numpy().astype(np.float64) for name, said in carry.said.items()}
+        return _episodes(returns, lengths, self.limit)._replace(info=info)
 
     def _opened(self, count: int, seed: tf.Tensor, until: tf.Tensor, *arguments: Any) -> "_Playing":
         state = self.environment.open(seed, count)
@@ -200,6 +201,7 @@ class CompiledEpisodes:
             self.environment.observe(state.state),
             tf.ones([count], tf.bool),
             tf.zeros([2, count]),
+            self.environment.measure(state.state),
         )
         return self._advanced(count, seed, until, carry, *arguments)
 
@@ -211,11 +213,12 @@ class CompiledEpisodes:
         stream = environment.stream(seed)
 
         def body(*values: Any) -> tuple[Any, ...]:
-            t, state, known, observation, playing, sums = values
+            t, state, known, observation, playing, sums, said = values
             action, known = self.act(observation, known, t, *arguments)
             state, step = environment.step_at(state, action, stream, t)
             gained = tf.stack([step.reward, tf.ones([count])])
             playing_on = playing & ~(step.terminated | step.truncated)
+            measured = environment.measure(state.state)
             return (
                 t + 1,
                 state,
@@ -223,11 +226,12 @@ class CompiledEpisodes:
                 step.observation,
                 playing_on,
                 sums + gained * tf.cast(playing, tf.float32),
+                {name: tf.where(playing, measured[name], said[name]) for name in said},
             )
 
         return _Playing(
             *tf.while_loop(
-                lambda t, s, k, o, playing, _: tf.reduce_any(playing) & (t < until),
+                lambda t, s, k, o, playing, *_: tf.reduce_any(playing) & (t < until),
                 body,
                 tuple(carry),
             )
@@ -243,3 +247,4 @@ class _Playing(NamedTuple):
     observation: tf.Tensor  # [count, ...]
     playing: tf.Tensor  # [count] bool
     sums: tf.Tensor  # [2, count] float32: returns and lengths so far
+    said: dict[str, tf.Tensor]  # [count] each: what was measured of the last states

@@ -17,7 +17,7 @@ class Rollout(NamedTuple):
     is zero, nothing is learned from it. `extras` holds what the policy said on the way (log
     probabilities, values), each [T, B]. `memory` [2, B, S] is what an agent that remembers knew
     before the first step and after the last (see sparring.agents.networks.recurrent); of others it
-    is ().
+    is (). `info` holds what compiled environments measure of the states reached, each [T, B].
     """
 
     observation: Any  # of one part or several, see sparring.nested
@@ -28,6 +28,7 @@ class Rollout(NamedTuple):
     first: tf.Tensor
     extras: dict[str, tf.Tensor]
     memory: Any = ()
+    info: dict[str, tf.Tensor] = {}  # noqa: RUF012 (nothing is ever written to it)
 
     @property
     def ended(self) -> tf.Tensor:
@@ -84,8 +85,8 @@ class EpisodeStatistics(tf.Module):
         self.running = self.shard.whole  # return and length so far
 
     def update(self, rollout: Rollout) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Sums and counts of `rollout/episode_return` and `rollout/episode_length` over the
-        episodes that ended.
+        """Sums and counts of `rollout/episode_return`, `rollout/episode_length` and of what was
+        measured of last states, over the episodes that ended.
         """
         steps = rollout.reward.shape[0]
         # [T, B]; zero also where an episode was broken off
@@ -105,11 +106,15 @@ class EpisodeStatistics(tf.Module):
             lambda t, *_: t < steps, body, start, maximum_iterations=steps
         )
         mine.assign(running)
-        count, gained = replicas.all_reduce_sum([tf.reduce_sum(ended), tf.reduce_sum(sums, axis=1)])
+        measured = {name: tf.reduce_sum(x * ended) for name, x in rollout.info.items()}
+        count, gained, measured = replicas.all_reduce_sum(
+            [tf.reduce_sum(ended), tf.reduce_sum(sums, axis=1), measured]
+        )
         total_return, total_length = tf.unstack(gained)
         return {
             "rollout/episode_return": (total_return, count),
             "rollout/episode_length": (total_length, count),
+            **{f"rollout/{name}": (total, count) for name, total in measured.items()},
         }
 
     descriptions = {  # noqa: RUF012

@@ -50,11 +50,12 @@ class CompiledEnvironment(abc.ABC):
         action_space: Discrete or MultiDiscrete counting from 0, or Box in float32 with finite
             bounds.
         max_episode_steps: steps after which an episode is truncated, or None.
+        info: names of the numbers that `measure` returns.
     """
 
     compiled = True
     reward_wrappers: tuple[str, ...] = ()  # there are none here; see gymnasium_bridge
-    info: tuple[str, ...] = ()  # likewise
+    info: tuple[str, ...] = ()
     name: str
     observation_space: spaces.Box | spaces.Dict
     action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
@@ -111,6 +112,14 @@ class CompiledEnvironment(abc.ABC):
         `action` is int32 [B] (Discrete) or [B, n] (MultiDiscrete), or float32 [B, ...] clipped into
         the Box. Randomness is drawn from `keys`, uint32 [B, 2]: member i's from keys[i] alone.
         """
+
+    def measure(self, state: Any) -> dict[str, tf.Tensor]:
+        """Return numbers float32 [B] by the names in `info`, such as whether a goal is reached.
+
+        Their means over the last states of episodes are logged, in training and in evaluation.
+        """
+        del state
+        return {}
 
     def render(self, state: Any) -> np.ndarray | None:
         """Return one member's state, given as numpy arrays, as an image uint8 [H, W, 3].

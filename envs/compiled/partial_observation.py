@@ -33,6 +33,7 @@ class Masked(CompiledEnvironment):
                 f"{space}."
             )
         self.environment = environment
+        self.info = environment.info
         self.keep = list(keep)
         self.name = f"{environment.name}, masked"
         self.observation_space = spaces.Box(
@@ -50,6 +51,9 @@ class Masked(CompiledEnvironment):
         self, state: Any, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[Any, tf.Tensor, tf.Tensor]:
         return self.environment.transition(state, action, keys)
+
+    def measure(self, state: Any) -> dict[str, tf.Tensor]:
+        return self.environment.measure(state)
 
     def render(self, state: Any) -> np.ndarray | None:
         return self.environment.render(state)

@@ -26,6 +26,7 @@ class Rescaled(CompiledEnvironment):
                 "can be rescaled."
             )
         self.environment = environment
+        self.info = environment.info
         self.name = f"{environment.name}, rescaled"
         self.observation_space = environment.observation_space
         self.action_space = spaces.Box(-1.0, 1.0, space.shape, np.float32)
@@ -42,6 +43,9 @@ class Rescaled(CompiledEnvironment):
         self, state: Any, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[Any, tf.Tensor, tf.Tensor]:
         return self.environment.transition(state, self._low + self._half * (action + 1.0), keys)
+
+    def measure(self, state: Any) -> dict[str, tf.Tensor]:
+        return self.environment.measure(state)
 
     def render(self, state: Any) -> np.ndarray | None:
         return self.environment.render(state)

@@ -144,8 +144,22 @@ def _check_operations(env: CompiledEnvironment, graph: Program) -> None:
             "tf.while_loop."
         ) from error
     require_observation(env, opening.structured_outputs, BATCH)
+    _check_measured(env, keys)
     for one in (opening.graph, *steps):
         _check_pure(env, one)
+
+
+def _check_measured(env: CompiledEnvironment, keys: tf.TensorSpec) -> None:
+    """Check that `measure` returns float32 [B] under each name in `info`."""
+    measured = (
+        tf.function(lambda k: env.measure(env.initial(k)), autograph=False)
+        .get_concrete_function(keys)
+        .structured_outputs
+    )
+    found = {name: (x.shape.as_list(), x.dtype) for name, x in measured.items()}
+    told = f"{env.name}.measure returns {found}, and its info is {env.info}"
+    wanted = dict.fromkeys(env.info, ([BATCH], tf.float32))
+    _require(found == wanted, f"{told}: return float32 [B] under each of these names.")
 
 
 def _check_pure(env: CompiledEnvironment, graph: Any) -> None:

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 
+from sparring.agents.ppo import PPO
+from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.agents.training.rollout import EpisodeStatistics, Rollout
+from sparring.envs.compiled.base import CompiledEnvironment
 
 
 def rollout(reward, terminated, truncated, first) -> Rollout:
@@ -88,3 +93,63 @@ def test_nothing_ended_is_nothing_counted():
 
 def test_every_scalar_is_described():
     assert set(EpisodeStatistics(2).update(FIRST)) == set(EpisodeStatistics.descriptions)
+
+
+class Walk(CompiledEnvironment):
+    """A walk to the right by the action, whose episodes end at the fourth step or beyond place 3;
+    it measures the place, and whether that is beyond 3.
+    """
+
+    name = "Walk"
+    observation_space = spaces.Box(0.0, 10.0, (1,), np.float32)
+    action_space = spaces.Discrete(3)
+    max_episode_steps = 4
+    info = ("place", "is_success")
+
+    def initial(self, keys: tf.Tensor) -> tf.Tensor:
+        return tf.zeros(keys.shape[:1], tf.int32)
+
+    def observe(self, state: tf.Tensor) -> tf.Tensor:
+        return tf.cast(state, tf.float32)[:, tf.newaxis]
+
+    def transition(self, state: tf.Tensor, action: tf.Tensor, keys: tf.Tensor):
+        state = tf.minimum(state + action, 9)
+        return state, tf.ones(state.shape), state > 3
+
+    def measure(self, state: tf.Tensor) -> dict[str, tf.Tensor]:
+        place = tf.cast(state, tf.float32)
+        return {"place": place, "is_success": tf.cast(state > 3, tf.float32)}
+
+
+@pytest.mark.parametrize("rollout_steps", [1, 5])
+def test_what_an_environment_measures_is_logged_from_the_ends_of_episodes(rollout_steps) -> None:
+    """Ten steps that always go by 2: 2, 4 and the end, and a reset; by 1: 1, 2, 3, 4, and so on."""
+
+    class Steady(PPO):
+        going = 2
+
+        def act(self, observation, keys):
+            action, kept = super().act(observation, keys)
+            return tf.fill(action.shape, self.going), kept
+
+        def act_greedy(self, observation):
+            return tf.fill(observation.shape[:1], 1)
+
+    trainer = OnPolicyTrainer(
+        Steady,
+        Walk(),
+        num_envs=2,
+        rollout_steps=rollout_steps,
+        minibatches=1,
+        total_steps=20,
+        compile="graph",
+        evaluation=EvaluationSettings(episodes=3, sampled=False, video_every=0),
+    )
+    trainer.train(20)
+    found = trainer.scalars()
+    assert (found["rollout/place"], found["rollout/is_success"]) == (4.0, 1.0)
+    assert found["rollout/episode_length"] == 2.0
+    # Greedily by 1: at the fourth step at 4, beyond 3 and at the limit
+    evaluated = trainer.evaluate(media=False).scalars
+    assert (evaluated["eval/place"], evaluated["eval/is_success"]) == (4.0, 1.0)
+    assert "rollout/place" in trainer.descriptions

@@ -127,6 +127,14 @@ def test_what_keeps_its_promises_passes(env):
             "first observation is nan",
         ),
         (
+            {"info": ("place",)},
+            r"measure returns \{\}, and its info is \('place',\): return float32 \[B\] under each",
+        ),
+        (
+            {"observe": lambda self, state: {"place": state.place[:, tf.newaxis]}},
+            r"observe returns .*'place'.*, its observation_space is Box",
+        ),
+        (
             {"render": lambda self, state: np.zeros((4, 4, 3))},
             r"float64 \[4, 4, 3\].* uint8 \[H, W, 3\]",
         ),
