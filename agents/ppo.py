@@ -10,7 +10,7 @@ GAE on, value targets from GAE, no KL penalty.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from sparring import nested
+from sparring.agents.advantages import Minibatch, normalize_advantages, reverse_sum
 from sparring.agents.agent import Estimate, Scalars
 from sparring.agents.networks import distributions, headed, masks, specs
 from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
@@ -31,41 +32,6 @@ from sparring.errors import warn_once
 from sparring.networks.mlp import MLP
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.schedules import Schedule, as_schedule
-
-
-class Minibatch(NamedTuple):
-    """Steps of a rollout, in any order: all [M, ...]. `mask` is one where the step counts.
-
-    Of an agent that remembers they are whole sequences, T steps of each of N environments,
-    time-major: [T * N, ...]. `first` says which steps opened an episode, and `state` [N, S] is what
-    the agent knew before the first steps.
-    """
-
-    observation: Any
-    action: tf.Tensor
-    log_prob: tf.Tensor
-    value: tf.Tensor
-    returns: tf.Tensor
-    advantage: tf.Tensor
-    mask: tf.Tensor
-    first: Any = ()
-    state: State = ()
-
-
-def normalize_advantages(
-    advantages: tf.Tensor, mask: tf.Tensor, epsilon: float = 1e-8
-) -> tf.Tensor:
-    """Advantages [M] to mean 0 and standard deviation 1 over the entries whose mask [M] is one;
-    zero elsewhere.
-
-    The mean and the deviation are those of all replicas' entries.
-    """
-    count, summed = replicas.all_reduce_sum([tf.reduce_sum(mask), tf.reduce_sum(advantages * mask)])
-    count = tf.maximum(count, 1.0)
-    centred = (advantages - summed / count) * mask
-    return centred / tf.sqrt(
-        replicas.all_reduce_sum(tf.reduce_sum(tf.square(centred))) / count + epsilon
-    )
 
 
 class PPO(ppo_clip_agent.PPOClipAgent):
@@ -291,7 +257,7 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         discount = self._discount_factor * next_time_steps.discount  # [B, T]
         delta = next_time_steps.reward + discount * value_preds[:, 1:] - value_preds[:, :-1]
         trace = discount * self._lambda * tf.cast(~next_time_steps.is_last(), tf.float32)
-        advantages = _reverse_sum(delta, trace)
+        advantages = reverse_sum(delta, trace)
         return advantages + value_preds[:, :-1], advantages
 
     def policy_gradient_loss(
@@ -479,26 +445,3 @@ def _tell_reach(space: gymnasium.Space, log_std: float) -> None:
         "sparring.envs.compiled.rescaled.Rescaled of a compiled environment; or raise "
         "agent.log_std."
     )
-
-
-def _reverse_sum(values: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
-    """y[:, t] = values[:, t] + decay[:, t] * y[:, t + 1], y[:, T] = 0; both [B, T] with
-    static T.
-    """
-    steps = values.shape[1]
-    columns = tf.TensorArray(values.dtype, steps, element_shape=values.shape[:1])
-
-    def body(
-        i: tf.Tensor, total: tf.Tensor, columns: tf.TensorArray
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        t = steps - 1 - i
-        total = values[:, t] + decay[:, t] * total
-        return i + 1, total, columns.write(t, total)
-
-    _, _, columns = tf.while_loop(
-        lambda i, *_: i < steps,
-        body,
-        (0, tf.zeros_like(values[:, 0]), columns),
-        maximum_iterations=steps,
-    )
-    return tf.transpose(columns.stack())  # [T, B] -> [B, T]

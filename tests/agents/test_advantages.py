@@ -7,7 +7,8 @@ from gymnasium import spaces
 from tf_agents.agents.ppo import ppo_agent, ppo_clip_agent
 from tf_agents.trajectories import time_step as ts
 
-from sparring.agents.ppo import PPO, normalize_advantages
+from sparring.agents.advantages import normalize_advantages
+from sparring.agents.ppo import PPO
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled
 

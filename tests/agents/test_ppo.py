@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
+from sparring.agents.advantages import Minibatch
 from sparring.agents.networks import distributions
-from sparring.agents.ppo import PPO, Minibatch
+from sparring.agents.ppo import PPO
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparring.agents.advantages import Minibatch
 from sparring.agents.networks.recurrent import Memories, Memory, restarted
-from sparring.agents.ppo import PPO, Minibatch
+from sparring.agents.ppo import PPO
 from sparring.agents.training import episodes
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings

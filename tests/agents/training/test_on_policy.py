@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparring.agents.ppo import PPO, Minibatch
+from sparring.agents.advantages import Minibatch
+from sparring.agents.ppo import PPO
 from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.agents.training.rollout import Rollout
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
