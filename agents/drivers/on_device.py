@@ -112,7 +112,7 @@ class CompiledDriver:
         state, _, row = self._step(state, observation, vector_step)
         first, *others, info = tf.nest.map_structure(lambda x: x[tf.newaxis], row)
         seen = nested.map_parts(lambda x, y: tf.stack([x, y[0]]), observation, first)
-        return Rollout(seen, *others, info=info), state
+        return Rollout(seen, *others)._replace(info=info), state
 
     def _step(
         self, state: Any, observation: tf.Tensor, vector_step: tf.Tensor
@@ -160,7 +160,7 @@ class CompiledDriver:
         seen = nested.map_parts(
             lambda x, y: tf.concat([x[tf.newaxis], y], axis=0), observation, observations
         )
-        return Rollout(seen, *others, info=info), state
+        return Rollout(seen, *others)._replace(info=info), state
 
     def _row_specs(self, *arguments: Any) -> Any:
         """Shapes and dtypes of what one step leaves, by tracing it aside."""

@@ -39,7 +39,7 @@ def require(observation_space: gymnasium.Space, action_space: gymnasium.Space) -
 def choices(action_space: Any) -> list[int]:
     """Return how many values each choice of a Discrete or MultiDiscrete action has."""
     if isinstance(action_space, gymnasium.spaces.Discrete):
-        return [int(action_space.n)]
+        return [int(action_space.n)]  # type: ignore[arg-type]
     return [int(n) for n in action_space.nvec]
 
 

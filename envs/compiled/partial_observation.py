@@ -27,7 +27,12 @@ class Masked(CompiledEnvironment):
             environment.max_episode_steps if max_episode_steps is None else max_episode_steps
         )
         space = environment.observation_space
-        if len(space.shape) != 1 or not keep or not all(0 <= i < space.shape[0] for i in keep):
+        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+            raise UserError(
+                f"env.environment: {environment.name} observes {space}; numbers of a vector can be "
+                "left out."
+            )
+        if not keep or not all(0 <= i < space.shape[0] for i in keep):
             raise UserError(
                 f"env.keep={list(keep)}: give indices of numbers that {environment.name} observes: "
                 f"{space}."

@@ -37,9 +37,9 @@ class ActionMask(gym.Wrapper):
         super().__init__(env)
         actions: Any = env.action_space
         if isinstance(actions, spaces.Discrete):
-            self._count = int(actions.n)
+            self._count = int(actions.n)  # type: ignore[arg-type]
         elif isinstance(actions, spaces.MultiDiscrete):
-            self._count = int(actions.nvec.sum())
+            self._count = int(np.sum(actions.nvec))
         else:
             raise UserError(
                 f"env.action_mask: the actions are {actions}, and masks are of Discrete and "

@@ -54,7 +54,7 @@ def rescaled(env: gym.Env) -> gym.Env:
     Raises:
         UserError: its actions are no Box of floats with finite bounds.
     """
-    space = env.action_space
+    space: Any = env.action_space
     floats = isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating)
     if not floats or not space.is_bounded():
         raise UserError(
