@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparring.config import hints, space_settings, targets
+from sparring.config import hints, targets
 from sparring.config.bounds import check_limits, is_limit
 from sparring.config.composer import CONF, Composer, is_offered
 from sparring.errors import UserError, listed, near
@@ -95,6 +95,9 @@ class Command:
         self, parsed: list[Override], jobs: list[DictConfig], built: list[dict[str, Any]]
     ) -> list[str]:
         """Return overrides that fit all jobs to the spaces of their environments."""
+        # Here, as it imports gymnasium, which a command that asks for help has no need of
+        from sparring.config import space_settings
+
         typed = [o.key_or_group for o in parsed]
         found = [
             space_settings.chosen(self.composer, cfg, parts["env"], typed)

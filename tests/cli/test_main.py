@@ -159,7 +159,8 @@ def test_the_config_is_shown_as_it_is_composed():
     cfg = OmegaConf.create(ask("rl", "agent=dqn", "run.steps=5", "--cfg", "job")[0])
     assert cfg.agent._target_ == "sparring.agents.dqn.DQN"
     assert cfg.run.steps == 5
-    assert cfg.optimizer.learning_rate == 5e-4  # the agent's own, over the optimizer's
+    # The agent's own, over the optimizer's
+    assert (cfg.optimizer.learning_rate.start, cfg.optimizer.learning_rate.end) == (7.5e-4, 0.0)
 
 
 COMPLETION = """
