@@ -149,7 +149,7 @@ def test_columns_of_every_job_are_declared_beside_the_runs(sweep):
     (metric,) = experiment.metric_infos
     assert metric.name.tag == "final/episode_return"
     names = {info.name for info in experiment.hparam_infos}
-    assert {"agent.target_period", "trainer.batch_size", "optimizer.learning_rate"} <= names
+    assert {"agent.target_period", "trainer.batch_size", "optimizer.learning_rate.start"} <= names
     (environment,) = [info for info in experiment.hparam_infos if info.name == "env"]
     assert set(environment.domain_discrete) == {"Pendulum-v1", "CartPole-v1", "parts:FallingApart"}
     (agent,) = [info for info in experiment.hparam_infos if info.name == "agent"]
