@@ -4,6 +4,7 @@ import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 
 from sparring.envs.compiled.classic_control import CartPole, Pendulum
 from sparring.envs.compiled.rescaled import Rescaled
@@ -13,15 +14,21 @@ from sparring.errors import UserError
 from sparring.xla import random
 
 
+class Pushed(Pendulum):
+    """A pendulum whose actions go from -2 to 4."""
+
+    action_space = spaces.Box(-2.0, 4.0, (1,), np.float32)
+
+
 def test_a_compiled_step_is_that_of_the_stretched_action() -> None:
-    """Pendulum's go from -2 to 2: half is 1."""
-    inner = Pendulum()
+    """From -2 to 4, 0 is 1 and each half is 3 wide."""
+    inner = Pushed()
     outer = Rescaled(inner)
     assert (outer.action_space.low[0], outer.action_space.high[0]) == (-1.0, 1.0)
     keys = random.members(random.stream(0, "environment"), 3)
     state = inner.initial(keys)
     given = outer.transition(state, tf.constant([[0.5], [-1.0], [0.0]]), keys)
-    wanted = inner.transition(state, tf.constant([[1.0], [-2.0], [0.0]]), keys)
+    wanted = inner.transition(state, tf.constant([[2.5], [-2.0], [1.0]]), keys)
     np.testing.assert_array_equal(given[1], wanted[1])
     check_environment(outer, steps=30)
 

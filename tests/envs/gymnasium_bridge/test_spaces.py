@@ -385,6 +385,13 @@ def test_a_mask_of_actions_stays_beside_what_is_one_vector():
     seen = to_agent(batch_of(space, [one]))
     np.testing.assert_array_equal(seen["observation"], [[0.5, -0.5, 0.0, 1.0]])
     np.testing.assert_array_equal(seen["action_mask"], [[1, 0, 1, 1]])
+    # A picture alone beside a mask is no part among others
+    alone = spaces.Dict(eye=PARTS["eye"], action_mask=spaces.MultiBinary(4))
+    shapes = adapt_observations(alone, "P", View(parts="auto")).space.spaces
+    assert {name: box.shape for name, box in shapes.items()} == {
+        "action_mask": (4,),
+        "observation": (6, 6, 3),
+    }
     # As it was before there were masks
     assert adapt_observations(space, "P").space.shape == (8,)
 
