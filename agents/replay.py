@@ -4,8 +4,9 @@ A trainer chooses rows, gathers their transitions, learns, and says how far each
 of your own subclasses `Ring` and overrides `choose` and `learned`.
 
 TF-Agents' TFUniformReplayBuffer guards itself with a mutex, which no XLA program may contain; this
-is scatter and gather on variables, each observation once, in its own dtype. Time runs in slots of B
-environments each; a transition's next observation is the following slot.
+is scatter and gather on variables, each observation once, in its own dtype, and of a stack of
+frames each frame once. Time runs in slots of B environments each; a transition's next observation
+is the following slot.
 """
 
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ import gymnasium
 import numpy as np
 import tensorflow as tf
 
-from sparring import nested
+from sparring import frame_stacks, nested
 from sparring.distribute import replicas
+from sparring.frame_stacks import FrameStack
 from sparring.xla import random
 
 _DRAWS = 32  # for each row, until it is the first of a transition
@@ -37,10 +39,13 @@ class Transitions(NamedTuple):
 
 
 def row_bytes(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> int:
-    """Return the bytes that one transition takes: observation, action, reward and two flags."""
+    """Return the bytes that a replayed transition takes: observation, action, reward and two flags.
+
+    Of a stack of frames it is the newest frame.
+    """
     seen = sum(
         int(np.prod(box.shape, dtype=np.int64)) * np.dtype(box.dtype).itemsize
-        for box in nested.leaves(observation_space)
+        for box in map(_kept, nested.leaves(observation_space))
     )
     acted = int(np.prod(action_space.shape or (), dtype=np.int64)) * 4
     return seen + acted + 4 + 2
@@ -59,6 +64,9 @@ class Ring(tf.Module):
     """The newest `capacity` transitions of `num_envs` environments (rounded up to whole slots, plus
     one open slot), drawn uniformly.
 
+    Of a space of stacks (see sparring.frame_stacks) it keeps the newest frames, and stacks them
+    again when they are drawn; frames of slots just before the oldest transition are kept beside.
+
     Of several replicas, each has a ring of its own, and these numbers are one replica's.
     """
 
@@ -71,7 +79,10 @@ class Ring(tf.Module):
     ) -> None:
         super().__init__(name="replay")
         self.num_envs = num_envs
-        self.slots = -(-capacity // num_envs) + 1
+        stacks = [b.frames for b in nested.leaves(observation_space) if isinstance(b, FrameStack)]
+        self.behind = max(stacks, default=1) - 1  # slots that only stacks look back to
+        self.slots = -(-capacity // num_envs) + 1 + self.behind
+        self.space = observation_space
         rows = self.slots * num_envs
         action_dtype = np.int32 if np.issubdtype(action_space.dtype, np.integer) else np.float32
 
@@ -79,7 +90,7 @@ class Ring(tf.Module):
             return replicas.replicated(tf.zeros([rows, *shape], dtype))
 
         self.observation = nested.map_parts(
-            lambda box: zeros(box.shape, box.dtype), observation_space
+            lambda box: zeros(_kept(box).shape, box.dtype), observation_space
         )
         self.action = zeros(tuple(action_space.shape or ()), action_dtype)
         self.reward = zeros((), np.float32)
@@ -116,7 +127,16 @@ class Ring(tf.Module):
         _scatter(self.action, here, actions)
         _scatter(self.reward, here, rewards)
         seen = self._rows(self.written, steps + 1)
-        nested.map_parts(lambda v, x: _scatter(v, seen, x), self.observation, observations)
+        frames = frame_stacks.newest(self.space, observations)
+        left = self._rows(self.written, 1)
+
+        def store(variable: tf.Variable, values: tf.Tensor) -> None:
+            # A restart does not know what the episodes that it breaks off have come to
+            stays = tf.reshape(first[0], [-1] + [1] * (len(values.shape) - 2))
+            before = tf.where(stays, _gather(variable, left), tf.cast(values[0], variable.dtype))
+            _scatter(variable, seen, tf.concat([before[tf.newaxis], values[1:]], axis=0))
+
+        nested.map_parts(store, self.observation, frames)
         _scatter(self.last, there, terminated | truncated)
         _scatter(self.last, here, first)
         _scatter(self.terminal, there, terminated)
@@ -131,7 +151,7 @@ class Ring(tf.Module):
         begins with one is drawn again, up to 32 times.
         """
         del progress
-        oldest = tf.maximum(self.written - (self.slots - 1), 0)
+        oldest = self.oldest()
         choices = (self.written - steps + 1 - oldest) * self.num_envs
 
         def draw(key: tf.Tensor) -> Rows:
@@ -175,13 +195,42 @@ class Ring(tf.Module):
         start = self._row(rows)
         end = self._row(rows, length)
         return Transitions(
-            observation=nested.map_parts(lambda v: _gather(v, start), self.observation),
+            observation=self._observed(rows),
             action=_gather(self.action, start),
             reward=reward,
             discount=tf.where(_gather(self.terminal, end), 0.0, scale),
-            next_observation=nested.map_parts(lambda v: _gather(v, end), self.observation),
+            next_observation=self._observed(Rows(rows.slot + length, rows.env)),
             mask=tf.cast(~_gather(self.last, start), tf.float32),
         )
+
+    def oldest(self) -> tf.Tensor:
+        """Return the number of the first slot at which a transition may begin, int64 [].
+
+        A stack may look back beyond it, but at the beginning of the run.
+        """
+        kept = tf.maximum(self.written - (self.slots - 1), 0)
+        return tf.where(kept > 0, kept + self.behind, 0)
+
+    def _observed(self, rows: Rows) -> Any:
+        """The observations [M, ...] at `rows`, stacked again where they are stacks.
+
+        Going back from its newest frame, a stack stops at the first frame of its episode.
+        """
+        places = [self._row(rows)]
+        slot = rows.slot
+        for _ in range(self.behind):
+            before = Rows(slot - 1, rows.env)
+            begins = (slot == 0) | _gather(self.last, self._row(before))
+            slot = tf.where(begins, slot, slot - 1)
+            places.append(self._row(Rows(slot, rows.env)))
+
+        def of_part(box: gymnasium.spaces.Box, variable: tf.Variable) -> tf.Tensor:
+            if not isinstance(box, FrameStack):
+                return _gather(variable, places[0])
+            frames = [_gather(variable, place) for place in reversed(places[: box.frames])]
+            return tf.concat(frames, axis=-1)
+
+        return nested.map_parts(of_part, self.space, self.observation)
 
     def learned(self, rows: Rows, errors: tf.Tensor, progress: tf.Tensor) -> None:
         """Take note of how far the values at `rows` were off, float32 [M], when learned from.
@@ -205,6 +254,11 @@ class Ring(tf.Module):
         return tf.reshape(
             slots[:, tf.newaxis] * self.num_envs + tf.range(self.num_envs, dtype=tf.int64), [-1]
         )
+
+
+def _kept(box: gymnasium.spaces.Box) -> gymnasium.spaces.Box:
+    """Return the space of what is stored of an observation's part."""
+    return box.frame if isinstance(box, FrameStack) else box
 
 
 def _gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:

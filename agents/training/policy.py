@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from sparring import nested
+from sparring import frame_stacks, nested
 from sparring.agents.training.policy_export import inputs_of
 from sparring.export.signatures import Function, on_arrays
 from sparring.training.trained_model import restore_model, restored
@@ -16,7 +16,8 @@ class Policy:
     """An agent's policy, for observations as an environment gives them.
 
     Observations and actions are those of the original Gymnasium environment: what the bridge
-    translates for agents is translated here too.
+    translates for agents is translated here too. With `env.frame_stack` it is given one observation
+    at a time, and stacks them itself.
 
     Args:
       trainer: an `sparring.agents.training.base.AgentTrainer`, whose weights are used as they are.
@@ -31,23 +32,25 @@ class Policy:
         self._next_seed = seed
 
     def predict(
-        self, observation: Any, state: np.ndarray | None = None, deterministic: bool = True
-    ) -> tuple[Any, np.ndarray | None]:
+        self, observation: Any, state: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
         """Return the action for an observation, or the actions for a batch, and the next state.
 
-        The state is that of a recurrent policy: None at the beginning of an episode, and of a
-        policy that has no memory always. `deterministic=False` samples as in training.
+        The state is None at the beginning of an episode. It is that of a recurrent policy, and the
+        stack of one that sees several frames; of both it is a pair, and of other policies None.
+        `deterministic=False` samples as in training.
         """
+        memory, stack = self._parts_of(state)
         space = self.environment.original_observation_space
         batched = _is_batch(space, observation)
         if not batched:
             observation = _as_batch(space, observation)
-        seen = self.environment.to_agent(observation)
+        seen = self._stacked(self.environment.to_agent(observation), stack)
         inputs: dict[str, np.ndarray] = inputs_of(seen)
         if "initial_state" in self._signatures:
             inputs["state"] = self._call("initial_state", inputs)["state"]
-            if state is not None:
-                inputs["state"] = state
+            if memory is not None:
+                inputs["state"] = memory
         if deterministic:
             outputs = self._call("greedy", inputs)
         else:
@@ -55,7 +58,30 @@ class Policy:
                 "sampled", {**inputs, "seed": self._seeds(nested.batch_size(seen))}
             )
         actions = self.environment.to_environment(outputs["action"])
-        return actions if batched else actions[0], outputs.get("state")
+        after = outputs.get("state")
+        if self._stacks:
+            after = seen if after is None else (after, seen)
+        return actions if batched else actions[0], after
+
+    @property
+    def _stacks(self) -> bool:
+        parts = nested.leaves(self.environment.observation_space)
+        return any(isinstance(part, frame_stacks.FrameStack) for part in parts)
+
+    def _parts_of(self, state: Any) -> tuple[Any, Any]:
+        """Return the memory and the stack in a state; None for each that it has not."""
+        if not self._stacks:
+            return state, None
+        if "initial_state" not in self._signatures:
+            return None, state
+        return (None, None) if state is None else state
+
+    def _stacked(self, frame: Any, stack: Any) -> Any:
+        """Return what an agent sees at a frame [B, ...], after a stack or at the beginning."""
+        space = self.environment.observation_space
+        if stack is None:
+            return frame_stacks.opened(space, frame)
+        return frame_stacks.pushed(space, stack, frame, np.zeros(nested.batch_size(frame), bool))
 
     def _call(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if name not in self._functions:

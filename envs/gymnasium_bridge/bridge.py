@@ -122,6 +122,8 @@ class Gymnasium:
             the network as they are, "auto" keeps them if there is a picture among several.
         action_mask: whether `action_mask` in a step's info says which actions are allowed.
         rescale_actions: whether agents act in a Box from -1 to 1, stretched to the environment's.
+        frame_stack: how many of the newest observations an agent sees at once (see
+            sparring.frame_stacks).
 
     Attributes:
         id: as given.
@@ -129,7 +131,8 @@ class Gymnasium:
             sparring.envs.gymnasium_bridge.spaces).
         action_space: Discrete or MultiDiscrete from 0, or Box in float32 with finite bounds.
         original_observation_space: that of the environment itself.
-        to_agent: translation of a batch of its observations [B, ...] to the agent's.
+        to_agent: translation of a batch of its observations [B, ...] to the agent's, of which it is
+            the newest frame if they are stacks.
         to_environment: translation of a batch of the agent's actions [B, ...] to its own.
         max_episode_steps: steps after which an episode is truncated, or None.
         renders: whether `vector(..., render=True)` can give images.
@@ -158,6 +161,7 @@ class Gymnasium:
         parts: str = "flat",
         action_mask: bool = False,
         rescale_actions: bool = False,
+        frame_stack: int = 1,
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
         if parts not in PARTS:
@@ -172,7 +176,7 @@ class Gymnasium:
         self._recipe = _Recipe(module, spec, dict(kwargs or {}), plain, max_episode_steps)
         self._mode = vectorization
         self._replay_limit = replay_limit
-        self._view = View(channels, parts, action_mask)
+        self._view = View(channels, parts, action_mask, frame_stack)
         self.info = _names(info)
         self._draws = False  # whether that has been tried
         self.name = spec.id.rpartition("/")[2]

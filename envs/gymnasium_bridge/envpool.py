@@ -106,6 +106,8 @@ class EnvPool(Gymnasium):
             and rewards are clipped to -1 and 1.
         max_episode_steps: truncate there instead of where EnvPool does.
         info: names of numbers in a step's info whose values at the end of an episode are logged.
+        frame_stack: how many of the newest observations an agent sees at once; EnvPool's games give
+            stacks of 4 unless the setting `stack_num` is 1.
 
     Raises:
         UserError: no such environment or setting, or EnvPool is not installed.
@@ -118,6 +120,7 @@ class EnvPool(Gymnasium):
         whole_games: bool = False,
         max_episode_steps: int | None = None,
         info: Sequence[str] = (),
+        frame_stack: int = 1,
     ) -> None:
         super().__init__(
             id,
@@ -126,6 +129,7 @@ class EnvPool(Gymnasium):
             max_episode_steps=max_episode_steps,
             channels="first",
             info=info,
+            frame_stack=frame_stack,
         )
 
     def _find(self, id: str) -> tuple[str | None, EnvSpec]:

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sparring import nested
+from sparring import frame_stacks, nested
 from sparring.envs.gymnasium_bridge import pictures
 from sparring.errors import UserError, warn_once
 
@@ -76,7 +76,11 @@ class Actions(NamedTuple):
 
 
 class Observations(NamedTuple):
-    """Observation space for agents, and the translation of Gymnasium's batch to fresh arrays."""
+    """Observation space for agents, and the translation of Gymnasium's batch to fresh arrays.
+
+    Where the space is of stacks (see sparring.frame_stacks), the translation gives the newest
+    frame.
+    """
 
     space: spaces.Box | spaces.Dict
     to_agent: Callable[[Any], Any]
@@ -88,6 +92,7 @@ class View(NamedTuple):
     channels: str = "auto"
     parts: str = "flat"
     masked: bool = False
+    frame_stack: int = 1
 
 
 AS_ONE = View()
@@ -175,12 +180,18 @@ def adapt_observations(space: gym.Space, name: str, view: View = AS_ONE) -> Obse
     float32 vector laid out as gymnasium.spaces.utils.flatten does: Discrete and MultiDiscrete
     one-hot, MultiBinary as it is, bytes divided by the highest they can be, Dict and Tuple
     concatenated in the space's order. A Dict or Tuple of one Box is that Box. With `view.parts` a
-    Dict or Tuple stays a Dict, of such a Box for each of its leaves, named by the path to it.
+    Dict or Tuple stays a Dict, of such a Box for each of its leaves, named by the path to it. With
+    `view.frame_stack` the space is of stacks.
 
     Raises:
         UserError: the space holds Text, Graph, Sequence or another kind with no fixed size, or has
             too many choices to be one-hot.
     """
+    seen = _adapt_observations(space, name, view)
+    return seen._replace(space=frame_stacks.stacked(seen.space, view.frame_stack))
+
+
+def _adapt_observations(space: gym.Space, name: str, view: View) -> Observations:
     if isinstance(space, spaces.Box):
         return _adapt_box_observations(space, name, view.channels)
     parts = list(_parts(space, (), name))
@@ -264,7 +275,7 @@ def _beside_mask(mask: "_Part", space: gym.Space, name: str, view: View) -> Obse
     """Return a Dict of the mask and of all else, as it is without a mask."""
     assert isinstance(space, spaces.Dict)
     others = {key: child for key, child in space.spaces.items() if key != nested.MASK}
-    seen = adapt_observations(spaces.Dict(others), name, view)
+    seen = _adapt_observations(spaces.Dict(others), name, view)
     allowed = _mask(mask)
 
     def to_agent(raw: Any) -> dict[str, Any]:

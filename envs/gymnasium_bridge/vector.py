@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from sparring import nested
+from sparring import frame_stacks, nested
 from sparring.envs.gymnasium_bridge.episode_replay import (
     FAULT,
     INFO,
@@ -104,8 +104,9 @@ class HostVector:
         self._raise_fault(infos)
         self._note_starts(infos)
         self._done = np.zeros(self.num_envs, bool)
-        self._observation = self._to_agent(raw)
-        self._check_finite(self._observation)
+        frame = self._to_agent(raw)
+        self._check_finite(frame)
+        self._observation = frame_stacks.opened(self.observation_space, frame)
         return self.observation
 
     def step(self, actions: np.ndarray) -> Step:
@@ -132,8 +133,9 @@ class HostVector:
                 self._note_starts(infos)
         first = self._done
         self._done = np.logical_or(terminated, truncated)
-        observation = self._to_agent(raw)
-        self._check_finite(observation)
+        frame = self._to_agent(raw)
+        self._check_finite(frame)
+        observation = frame_stacks.pushed(self.observation_space, self._observation, frame, first)
         # The caller may change its own
         self._observation = nested.map_parts(np.copy, observation)
         self._steps += 1
@@ -300,6 +302,7 @@ class HostVector:
         nothing = empty(space)
         rows = [nothing if one.observation is None else one.observation for one in replayed]
         now = self._to_agent(concatenate(space, rows, create_empty_array(space, self.num_envs)))
+        then = frame_stacks.newest(self.observation_space, observation)
         problems: list[str | None] = []
         for index, (episode, one) in enumerate(zip(past, replayed, strict=True)):
             problem = (
@@ -307,7 +310,7 @@ class HostVector:
                 if episode
                 else "its episode's beginning is unknown, or too long ago to be kept"
             )
-            if not problem and _bytes_of(now, index) != _bytes_of(observation, index):
+            if not problem and _bytes_of(now, index) != _bytes_of(then, index):
                 problem = "its actions led to another observation: it is not deterministic"
             problems.append(problem)
         return problems

@@ -311,6 +311,7 @@ ADDED: dict[str, Any] = {
     "agent.normalize_observations": False,
     "env.channels": "auto",
     "env.action_mask": False,
+    "env.frame_stack": 1,
     "env.info": [],
     "env.rescale_actions": False,
     "env.parts": "auto",  # of a picture among others it is flat, which a refusal says

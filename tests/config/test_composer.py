@@ -144,5 +144,5 @@ def test_the_atari_preset_chooses_its_network_and_evaluates_whole_games(agent: s
     judged = cfg.trainer.evaluation.environment
     assert (judged.id, judged.kwargs) == ("ALE/Pong-v5", cfg.env.kwargs)
     names = [wrapper._target_.rpartition(".")[2] for wrapper in judged.wrappers]
-    assert names == ["AtariPreprocessing", "FrameStackObservation"]
+    assert (names, judged.frame_stack) == (["AtariPreprocessing"], 4)
     assert "terminal_on_life_loss" not in judged.wrappers[0]

@@ -1,5 +1,5 @@
-"""Observations of several parts with a mask of actions, from the environment to the checkpoint, on
-the host and compiled.
+"""Observations of several parts, each a stack of frames, with a mask of actions, from the
+environment to the checkpoint, on the host and compiled.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from sparring.agents.training.off_policy import OffPolicyTrainer
 from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.agents.training.policy import Policy
 from sparring.envs.compiled.base import CompiledEnvironment
+from sparring.envs.compiled.frame_stack import Stacked
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.testing.check import check_environment
 from sparring.networks.mlp import MLP
@@ -73,6 +74,14 @@ def on_host(**settings: Any) -> Gymnasium:
     return Gymnasium(gates, parts="auto", action_mask=True, **settings)
 
 
+def stacked_on_host() -> Gymnasium:
+    return on_host(frame_stack=2)
+
+
+def stacked_compiled() -> Stacked:
+    return Stacked(CompiledGates(), 2)
+
+
 def network() -> PartEncoders:
     return PartEncoders(picture=lambda: MLP([8]), vector=lambda: MLP([8]))
 
@@ -121,7 +130,7 @@ def weights(trainer: Any) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("make", [ppo, ppo_remembers, dqn])
-@pytest.mark.parametrize("environment", [on_host, CompiledGates])
+@pytest.mark.parametrize("environment", [stacked_on_host, stacked_compiled])
 def test_what_is_not_allowed_is_never_done_and_a_resumed_run_is_the_same(
     make: Callable[[Any], Any], environment: Callable[[], Any], tmp_path: Path
 ) -> None:
@@ -150,7 +159,7 @@ def test_what_is_not_allowed_is_never_done_and_a_resumed_run_is_the_same(
 
 
 def test_a_compiled_environment_of_parts_keeps_the_rules() -> None:
-    check_environment(CompiledGates(), steps=30)
+    check_environment(stacked_compiled(), steps=30)
 
 
 def test_a_policy_is_asked_by_the_names_of_the_parts() -> None:
@@ -174,3 +183,19 @@ def test_a_policy_is_asked_by_the_names_of_the_parts() -> None:
     np.testing.assert_array_equal(sampled, [1, 2])
     one, _ = policy.predict({name: part[1] for name, part in observation.items()})
     assert one == 2
+
+
+@pytest.mark.parametrize("environment", [stacked_on_host, stacked_compiled])
+def test_a_policy_stacks_what_it_is_shown_one_at_a_time(environment: Callable[[], Any]) -> None:
+    """Places 1, 2, 3: an agent sees 1 1, 1 2 and 2 3, as Policy does, from its state."""
+    trainer = dqn(environment())
+    policy = Policy(trainer)
+    camera = np.zeros((4, 4, 1), np.uint8)
+    state = None
+    for place, seen in ((1.0, [1, 1, 1, 1]), (2.0, [1, 1, 2, 2]), (3.0, [2, 2, 3, 3])):
+        shown = {"camera": camera, "place": np.float32([place, place]), "action_mask": [1, 1, 1]}
+        action, state = policy.predict(shown, state)
+        np.testing.assert_array_equal(state["place"], [seen])
+        same = {name: tf.constant(part) for name, part in state.items()}
+        assert action == trainer.agent.act_greedy(same).numpy()[0]
+    trainer.close()

@@ -1,0 +1,79 @@
+"""Stacks of an environment's newest observations, for agents that cannot tell motion from one.
+
+A stack [B, ..., frames * C] has its frames along the last axis, the oldest first. In the first
+steps of an episode, the episode's first frame stands for those before it. The observation space
+says that it is a stack, so that a replay need store each frame only once. Numpy arrays, or tensors:
+TensorFlow is not imported here.
+"""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sparring import nested
+from sparring.errors import UserError
+
+
+class FrameStack(spaces.Box):
+    """Box of the `frames` newest observations of the Box `frame`."""
+
+    def __init__(self, frame: spaces.Box, frames: int) -> None:
+        low = np.concatenate([frame.low] * frames, axis=-1)
+        high = np.concatenate([frame.high] * frames, axis=-1)
+        super().__init__(low, high, dtype=frame.dtype.type)
+        self.frame = frame
+        self.frames = frames
+
+
+def stacked(space: spaces.Box | spaces.Dict, frames: int) -> Any:
+    """Return the space of stacks of `frames` observations, of each part but a mask of actions.
+
+    Raises:
+        UserError: a stack has one frame at least.
+    """
+    if frames < 1:
+        raise UserError(f"env.frame_stack={frames}: it is at least 1, which stacks none.")
+    if frames == 1:
+        return space
+    if not isinstance(space, spaces.Dict):
+        return FrameStack(space, frames)
+    return spaces.Dict(
+        {
+            name: part if name == nested.MASK else FrameStack(part, frames)  # type: ignore[arg-type]
+            for name, part in space.spaces.items()
+        }
+    )
+
+
+def newest(space: Any, observation: Any) -> Any:
+    """Return the newest frame [B, ..., C] of observations of a space, whether stacks or not."""
+
+    def of_part(box: spaces.Box, part: Any) -> Any:
+        return part[..., -box.frame.shape[-1] :] if isinstance(box, FrameStack) else part
+
+    return nested.map_parts(of_part, space, observation)
+
+
+def opened(space: Any, frame: Any) -> Any:
+    """Return the stacks at the beginning of episodes, of numpy arrays [B, ..., C]."""
+
+    def of_part(box: spaces.Box, part: np.ndarray) -> np.ndarray:
+        if not isinstance(box, FrameStack):
+            return part
+        return np.concatenate([part] * box.frames, axis=-1)
+
+    return nested.map_parts(of_part, space, frame)
+
+
+def pushed(space: Any, observation: Any, frame: Any, first: np.ndarray) -> Any:
+    """Return the stacks after a step, of numpy arrays: those of `first` [B] begin an episode."""
+
+    def of_part(box: spaces.Box, before: np.ndarray, part: np.ndarray) -> np.ndarray:
+        if not isinstance(box, FrameStack):
+            return part
+        after = np.concatenate([before[..., box.frame.shape[-1] :], part], axis=-1)
+        after[first] = opened(box, part[first])
+        return after
+
+    return nested.map_parts(of_part, space, observation, frame)
