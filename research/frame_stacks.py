@@ -21,7 +21,7 @@ class FrameStack(spaces.Box):
     def __init__(self, frame: spaces.Box, frames: int) -> None:
         low = np.concatenate([frame.low] * frames, axis=-1)
         high = np.concatenate([frame.high] * frames, axis=-1)
-        super().__init__(low, high, dtype=frame.dtype.type)
+        super().__init__(low, high, dtype=low.dtype.type)
         self.frame = frame
         self.frames = frames
 

@@ -25,6 +25,7 @@ APART = ("agents", "gans", "envs")
 LEVELS = (  # from the lowest to the highest
     "errors",
     "nested",
+    "frame_stacks",
     "xla",
     "storage",
     "tensorboard",

@@ -82,8 +82,9 @@ class CompiledDriver:
     def open(self, done: int) -> None:
         """Open the first episodes, before iteration `done`, if that is the run's first."""
         if not self._opened and done == 0:
-            state = self.environment.open(self.source.seed, self.source.num_envs)
-            self.carry.open(((state, self._known), self.environment.observe(state.state)))
+            environment = self.environment.at(0.0)
+            state = environment.open(self.source.seed, self.source.num_envs)
+            self.carry.open(((state, self._known), environment.observe(state.state)))
         self._opened = True
 
     def advance(self, carry: Any, iteration: tf.Tensor) -> tuple[Rollout, Any]:
@@ -120,7 +121,9 @@ class CompiledDriver:
         environments, known = state
         action, extras, known = self.act(observation, known, vector_step)
         first = replicas.replica_index() * nested.batch_size(observation)
-        environments, step = self.environment.step_at(
+        share = tf.cast(vector_step, tf.float32) / float(self.source.vector_steps)
+        environment = self.environment.at(tf.minimum(share, 1.0))
+        environments, step = environment.step_at(
             environments, action, self._stream, vector_step, first
         )
         row = (

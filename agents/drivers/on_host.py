@@ -67,6 +67,7 @@ class Collector:
 
     def collect(self, vector_step: int) -> HostRollout:
         """T vector steps, from number `vector_step` of the run on."""
+        self._follow(vector_step)
         observations = [self._observation]
         actions = []
         outcomes = []
@@ -95,6 +96,10 @@ class Collector:
             tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
         )
 
+    def _follow(self, vector_step: int) -> None:
+        if self.source.environment.curriculum:
+            self._vector.follow(min(vector_step / self.source.vector_steps, 1.0))
+
     def _note_info(self, step: Any) -> None:
         ended = step.terminated | step.truncated
         for name, values in self._vector.info.items():
@@ -111,6 +116,7 @@ class Collector:
         """Open the environments, if they are not."""
         if self._vector is None:
             self._vector = self.source.vector()
+            self._follow(0)
             self._observation = self._vector.reset()
 
     def snapshot(self) -> Any:

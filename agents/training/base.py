@@ -70,7 +70,11 @@ class AgentTrainer(BatchTrainer):
         self.num_envs = num_envs
         self.rollout_steps = rollout_steps
         self.source = RolloutSpec(
-            environment, num_envs, rollout_steps, environment.first_seed(seed)
+            environment,
+            num_envs,
+            rollout_steps,
+            environment.first_seed(seed),
+            max(total_steps // num_envs, 1),
         )
         self.seed = seed
         mode = compilation.resolve(compile, agent.trainable)
@@ -116,6 +120,10 @@ class AgentTrainer(BatchTrainer):
             **EpisodeStatistics.descriptions,
             **({} if self.actors is None else ACTORS),
             **self._descriptions_of_info(),
+            **{
+                f"schedule/env_{name}": f"`{name}` of the environment, for episodes that begin now."
+                for name in self.environment.curriculum
+            },
             "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, "
             "mean.",
             "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
@@ -192,9 +200,13 @@ class AgentTrainer(BatchTrainer):
         return values
 
     def peek(self) -> dict[str, float]:
-        return self.means.read() | {
-            tag: total / weight for tag, (total, weight) in self._noted.items()
+        noted = {tag: total / weight for tag, (total, weight) in self._noted.items()}
+        progress = min(self.step / self.total_steps, 1.0)
+        parameters = {
+            f"schedule/env_{name}": float(course(progress))
+            for name, course in self.environment.curriculum.items()
         }
+        return self.means.read() | noted | parameters
 
     def timings(self) -> dict[str, float]:
         if self.environment.compiled:

@@ -58,7 +58,7 @@ class Policy:
                 "sampled", {**inputs, "seed": self._seeds(nested.batch_size(seen))}
             )
         actions = self.environment.to_environment(outputs["action"])
-        after = outputs.get("state")
+        after: Any = outputs.get("state")
         if self._stacks:
             after = seen if after is None else (after, seen)
         return actions if batched else actions[0], after

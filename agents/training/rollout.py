@@ -58,13 +58,14 @@ class Rollout(NamedTuple):
 class RolloutSpec:
     """Specification of rollouts: `rollout_steps` steps of each of `num_envs` environments.
 
-    Their seeds count from `seed` on.
+    Their seeds count from `seed` on. The run takes `vector_steps` steps of them all.
     """
 
     environment: Any
     num_envs: int
     rollout_steps: int
     seed: int
+    vector_steps: int = 1
 
     def share(self, number: int, count: int) -> "RolloutSpec":
         """Return the share of collector `number` of `count` that collect a rollout together."""

@@ -37,12 +37,6 @@ class Acrobot(CompiledEnvironment):
 
     The reward is -1 per step until they are up.
 
-    The reward is -1 per step until they are up.
-
-    The reward is -1 per step until they are up.
-
-    -1 per step until they are up.
-
     500 steps at most; good policies take 60 to 100. Sutton 1996, "Generalization in reinforcement
     learning", with the book's equations and one Runge-Kutta step of 0.2 s, as in Gymnasium.
     """

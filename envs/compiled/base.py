@@ -14,6 +14,7 @@ cosine, which also round differently for the last few members of a batch than fo
 import abc
 import copy
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ class CompiledEnvironment(abc.ABC):
     compiled = True
     reward_wrappers: tuple[str, ...] = ()  # there are none here; see gymnasium_bridge
     info: tuple[str, ...] = ()
+    # Parameters that follow a run's progress, see sparring.envs.compiled.curriculum
+    curriculum: Mapping[str, Callable[[Any], Any]] = {}
     name: str
     observation_space: spaces.Box | spaces.Dict
     action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
@@ -226,6 +229,11 @@ class CompiledEnvironment(abc.ABC):
         `error` was raised on compiling a program with this environment inside.
         """
         return uncompilable(self, error, alone=False)
+
+    def at(self, progress: tf.Tensor | float) -> "CompiledEnvironment":
+        """Return the environment as it is at a share `progress` [] of the run: always the same."""
+        del progress
+        return self
 
     def first_seed(self, seed: int) -> int:
         """Return the run's seed itself, of which each environment's key is a hash."""

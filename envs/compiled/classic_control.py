@@ -43,12 +43,6 @@ class CartPole(CompiledEnvironment):
 
     The reward is 1 per step, the best return 500.
 
-    The reward is 1 per step, the best return 500.
-
-    The reward is 1 per step, the best return 500.
-
-    1 per step; best return 500.
-
     Barto, Sutton and Anderson 1983, "Neuronlike adaptive elements", with Gymnasium's explicit Euler
     steps.
     """
@@ -56,6 +50,8 @@ class CartPole(CompiledEnvironment):
     name = "CartPole-v1"
     action_space = spaces.Discrete(2)
     max_episode_steps = 500
+    gravity = 9.8
+    force_mag = 10.0
     X_LIMIT = 2.4
     THETA_LIMIT = 12 * 2 * math.pi / 360
     observation_space = _box([2 * X_LIMIT, math.inf, 2 * THETA_LIMIT, math.inf])
@@ -70,12 +66,13 @@ class CartPole(CompiledEnvironment):
         self, state: CartPoleState, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[CartPoleState, tf.Tensor, tf.Tensor]:
         x, x_dot, theta, theta_dot = state
-        force = tf.where(action == 1, 10.0, -10.0)
+        force = tf.where(action == 1, self.force_mag, -self.force_mag)
         cos = tf.cos(theta)
         sin = tf.sin(theta)
         # The total mass is 1.1, the pole's mass times half its length 0.05.
         push = (force + 0.05 * tf.square(theta_dot) * sin) / 1.1
-        theta_acc = (9.8 * sin - cos * push) / (0.5 * (4.0 / 3.0 - 0.1 * tf.square(cos) / 1.1))
+        torque = self.gravity * sin - cos * push
+        theta_acc = torque / (0.5 * (4.0 / 3.0 - 0.1 * tf.square(cos) / 1.1))
         x_acc = push - 0.05 * theta_acc * cos / 1.1
         new = CartPoleState(
             x + 0.02 * x_dot,
@@ -153,12 +150,6 @@ class MountainCar(_Valley):
 
     The reward is -1 per step.
 
-    The reward is -1 per step.
-
-    The reward is -1 per step.
-
-    -1 per step.
-
     200 steps at most; good policies take about 100. Moore 1990, "Efficient memory-based learning
     for robot control", as in Gymnasium.
     """
@@ -179,12 +170,6 @@ class MountainCarContinuous(_Valley):
     """MountainCarContinuous-v0: push the weak car uphill with a force from -1 to 1.
 
     The reward is 100 at the goal, minus 0.1 force^2 per step.
-
-    The reward is 100 at the goal, minus 0.1 force^2 per step.
-
-    The reward is 100 at the goal, minus 0.1 force^2 per step.
-
-    100 at the goal, minus 0.1 force^2 per step.
 
     999 steps at most. As in Gymnasium, except that the reward counts the force as it acts, clipped.
     """
@@ -214,12 +199,6 @@ class Pendulum(CompiledEnvironment):
 
     It never terminates; episodes have 200 steps.
 
-    It never terminates; episodes have 200 steps.
-
-    It never terminates; episodes have 200 steps.
-
-    It never terminates; 200 steps.
-
     Its reward, -(angle^2 + 0.1 speed^2 + 0.001 torque^2), is that of the state the torque was
     applied in. As in Gymnasium.
     """
@@ -228,6 +207,7 @@ class Pendulum(CompiledEnvironment):
     observation_space = _box([1.0, 1.0, 8.0])
     action_space = _box([2.0])
     max_episode_steps = 200
+    g = 10.0  # gravity
 
     def initial(self, keys: tf.Tensor) -> PendulumState:
         angle, speed = (2.0 * u - 1.0 for u in uniforms(keys, 2))
@@ -243,7 +223,7 @@ class Pendulum(CompiledEnvironment):
         theta, theta_dot = state
         torque = action[:, 0]
         cost = tf.square(wrapped(theta)) + 0.1 * tf.square(theta_dot) + 0.001 * tf.square(torque)
-        acceleration = 15.0 * tf.sin(theta) + 3.0 * torque
+        acceleration = 1.5 * self.g * tf.sin(theta) + 3.0 * torque
         theta_dot = tf.clip_by_value(theta_dot + 0.05 * acceleration, -8.0, 8.0)
         return (
             PendulumState(theta + 0.05 * theta_dot, theta_dot),

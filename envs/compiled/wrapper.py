@@ -1,5 +1,6 @@
 """Base of compiled environments that change another one."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class Wrapper(CompiledEnvironment):
         self.environment = environment
         self.name = name
         self.info = environment.info
+        self.curriculum = environment.curriculum
         self.observation_space = environment.observation_space
         self.action_space = environment.action_space
 
@@ -33,6 +35,12 @@ class Wrapper(CompiledEnvironment):
     def renders(self) -> bool:
         """Whether `render` returns images."""
         return self.environment.renders
+
+    def at(self, progress: tf.Tensor | float) -> CompiledEnvironment:
+        """Return this with the environment inside as it is at a share `progress` [] of the run."""
+        other = copy.copy(self)
+        other.environment = self.environment.at(progress)
+        return other
 
     def initial(self, keys: tf.Tensor) -> Any:
         return self.environment.initial(keys)

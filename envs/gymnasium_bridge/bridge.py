@@ -25,6 +25,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from sparring.envs.gymnasium_bridge import curriculum as course
 from sparring.envs.gymnasium_bridge import rendering
 from sparring.envs.gymnasium_bridge.action_mask import ActionMask, sample
 from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
@@ -124,6 +125,10 @@ class Gymnasium:
         rescale_actions: whether agents act in a Box from -1 to 1, stretched to the environment's.
         frame_stack: how many of the newest observations an agent sees at once (see
             sparring.frame_stacks).
+        curriculum: parameters of the environment that follow the run's progress (see
+            sparring.envs.gymnasium_bridge.curriculum), by the name of its attribute: a number, a
+            function of the progress, or a mapping of start, end and fraction. Evaluations are made
+            at the end of all.
 
     Attributes:
         id: as given.
@@ -162,6 +167,7 @@ class Gymnasium:
         action_mask: bool = False,
         rescale_actions: bool = False,
         frame_stack: int = 1,
+        curriculum: Mapping[str, Any] | None = None,
     ):
         _check_arguments(vectorization, wrappers, max_episode_steps)
         if parts not in PARTS:
@@ -178,6 +184,7 @@ class Gymnasium:
         self._replay_limit = replay_limit
         self._view = View(channels, parts, action_mask, frame_stack)
         self.info = _names(info)
+        self.curriculum = course.courses(curriculum)
         self._draws = False  # whether that has been tried
         self.name = spec.id.rpartition("/")[2]
         if vectorization == "vector_entry_point":
@@ -195,6 +202,7 @@ class Gymnasium:
             env = self._recipe.build(checked=True)
         try:
             self._look_at_wrappers(env)
+            course.require(env, self.curriculum)
             self._adapt(env.observation_space, env.action_space)
             with _explained(self._recipe):
                 self._try(Replayable(env, 0))
@@ -238,6 +246,11 @@ class Gymnasium:
             raise UserError(
                 f"{spec.id} has no vectorised version of its own: use env.vectorization=sync or "
                 "async."
+            )
+        if self.curriculum:
+            raise UserError(
+                f"env.curriculum sets attributes of single environments, which {spec.id}'s own "
+                "vectorised version has not."
             )
         if self._recipe.wrappers:
             raise UserError(
@@ -331,7 +344,8 @@ class Gymnasium:
             ]
             vector = Workers(seats) if self._mode == "async" else SyncVectorEnv(seats, copy=False)
         limit = self._replay_limit
-        return HostVector(vector, self.name, seed, limit, self._view, self.info)
+        more = self._view, self.info, self.curriculum
+        return HostVector(vector, self.name, seed, limit, *more)
 
 
 class _TrialError(Exception):

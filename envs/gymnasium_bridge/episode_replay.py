@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import batch_space, create_empty_array, iterate
 
-from sparring.envs.gymnasium_bridge import answers
+from sparring.envs.gymnasium_bridge import answers, curriculum
 
 _log = logging.getLogger("sparring")
 # Keys of `info`, on their way from a worker to the parent
@@ -31,11 +31,13 @@ INFO = "sparring_info_"  # and the name of a number
 class Start(NamedTuple):
     """Beginning of an episode: reset(seed=seed), or a reset from a generator's state.
 
-    Both are None if it is unknown.
+    Both are None if it is unknown. `parameters` were set before it (see
+    sparring.envs.gymnasium_bridge.curriculum).
     """
 
     seed: int | None
     generator: dict[str, Any] | None
+    parameters: Mapping[str, float] = {}
 
 
 class Episode(NamedTuple):
@@ -50,13 +52,15 @@ class Episode(NamedTuple):
     actions: np.ndarray
     rewards: np.ndarray
     ended: bool
+    parameters: Mapping[str, float] = {}
 
     @classmethod
     def of(cls, saved: Mapping[str, Any], ended: bool) -> "Episode | None":
         """Return the episode saved by History.snapshot, or None if it kept no record of one."""
         if saved["actions"] is None:
             return None
-        return cls(saved["seed"], saved["generator"], saved["actions"], saved["rewards"], ended)
+        kept = (saved["seed"], saved["generator"], saved["actions"], saved["rewards"], ended)
+        return cls(*kept, saved.get("parameters", {}))
 
 
 class Replayed(NamedTuple):
@@ -81,6 +85,7 @@ class Replayable(gym.Wrapper):
         self.index = index
         self.info = info
         self.past: Episode | None = None  # set by the parent before `replay`
+        self.parameters: Mapping[str, float] = {}  # likewise, before a reset
         # Arguments of a reset that the next step performs instead
         self.due: dict[str, Any] | None = None
 
@@ -89,8 +94,10 @@ class Replayable(gym.Wrapper):
     ) -> tuple[Any, dict[str, Any]]:
         """Reset, and report in `info` how the episode began."""
         self.due = None
-        start = Start(seed, None if seed is not None else self._generator_state())
+        generator = None if seed is not None else self._generator_state()
+        start = Start(seed, generator, self.parameters)
         try:
+            curriculum.assign(self.env, self.parameters)
             observation = answers.of_reset(
                 self.env.reset(seed=seed, options=options), self.observation_space
             )
@@ -138,6 +145,7 @@ class Replayable(gym.Wrapper):
     def _replay(self, past: Episode, deadline: float) -> Replayed:
         # Every replay begins with the seeded reset: some keep more from it than np_random
         space = self.observation_space
+        curriculum.assign(self.env, past.parameters)
         observation = answers.of_reset(self.env.reset(seed=past.seed), space)
         if past.generator is not None:
             self.env.unwrapped.np_random.bit_generator.state = past.generator
@@ -270,6 +278,7 @@ class History:
             "seed": self._seeds[index],
             "generator": copy.deepcopy(start.generator),
             "episodes": self._episodes[index],
+            "parameters": dict(start.parameters),
             "actions": None if lost else self._actions[rows, index].copy(),
             "rewards": None if lost else self._rewards[rows, index].copy(),
         }
@@ -288,7 +297,9 @@ class History:
             self._seeds[index] = saved["seed"]
             self._episodes[index] = saved["episodes"]
             self._starts[index] = Start(
-                saved["seed"] if saved["generator"] is None else None, saved["generator"]
+                saved["seed"] if saved["generator"] is None else None,
+                saved["generator"],
+                saved.get("parameters", {}),
             )
             self._first[index] = longest - len(saved["actions"]) if good else None
             if good:

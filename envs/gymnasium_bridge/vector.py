@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from sparring import frame_stacks, nested
+from sparring.envs.gymnasium_bridge import curriculum as course
 from sparring.envs.gymnasium_bridge.episode_replay import (
     FAULT,
     INFO,
@@ -60,6 +61,7 @@ class HostVector:
         replay_limit: float | None,
         view: View = AS_ONE,
         info: Sequence[str] = (),
+        curriculum: Mapping[str, course.Course] | None = None,
     ):
         self.num_envs = vector.num_envs
         self.name = name
@@ -80,8 +82,18 @@ class HostVector:
         self._done = np.zeros(self.num_envs, bool)
         self._steps = 0
         self.info = dict.fromkeys(info, np.full(self.num_envs, np.nan))
+        self._curriculum = curriculum or {}
+        self._parameters: dict[str, float] = {}
         # Replaces the next step, if not None
         self._instead: Callable[[], Step] | None = None
+        self.follow(1.0)
+
+    def follow(self, progress: float) -> None:
+        """Have the episodes that begin from now on be those of a share `progress` of the run."""
+        parameters = course.values(self._curriculum, progress)
+        if parameters != self._parameters:
+            self._parameters = parameters
+            self._asked(self._vector.set_attr, "parameters", [parameters] * self.num_envs)
 
     @property
     def observation(self) -> Any:

@@ -251,6 +251,8 @@ class Composer:
                 if name != self.name and key in Composer(name).compose([]).hydra.runtime.choices:
                     return f"`sparring {name}` has it. "
             return ""
+        if "hydra" not in cfg:  # no options were composed
+            return ""
         offers = cfg.get("offers") or {}
         first = key.partition(".")[0]
         groups = [str(group) for group in cfg.hydra.runtime.choices if group in _HAVE_KEYS]
@@ -281,10 +283,10 @@ class Composer:
 def _takes_any_key(cfg: DictConfig, key: str) -> bool:
     """Return whether a key that is added beside those of `cfg` would be read.
 
-    Only mappings of arguments such as env.kwargs take any key.
+    Only mappings of arguments such as env.kwargs, and of an environment's parameters, take any key.
     """
     parent, _, _ = key.rpartition(".")
-    is_arguments = parent.rpartition(".")[2] == "kwargs"
+    is_arguments = parent.rpartition(".")[2] in ("kwargs", "curriculum")
     return is_arguments and isinstance(OmegaConf.select(cfg, parent), DictConfig)
 
 

@@ -311,6 +311,7 @@ ADDED: dict[str, Any] = {
     "agent.normalize_observations": False,
     "env.channels": "auto",
     "env.action_mask": False,
+    "env.curriculum": {},
     "env.frame_stack": 1,
     "env.info": [],
     "env.rescale_actions": False,

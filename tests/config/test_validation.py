@@ -43,6 +43,14 @@ EARLY = {
         r"agent.discont: no such key. Did you mean agent.discount\?",
     ),
     "key of another part": (["agent.num_envs=2"], r"Did you mean trainer.num_envs\?"),
+    "key of a mapping in an option's place": (
+        ["env={environment: {}}"],
+        r"^env.environment: no such key. `--cfg job` lists them all.$",
+    ),
+    "parameter without a plus": (
+        ["env=gymnasium", "env.id=CartPole-v1", "env.curriculum.gravity=3"],
+        r"env.curriculum.gravity: no such key. .*; \+env.curriculum.gravity=... adds one.",
+    ),
     "mistyped group": (["agnt=ppo"], r"agnt: no such key. Did you mean agent\?"),
     "actions the agent does not take": (
         ["-m", "agent=ppo,double_dqn", "env=gymnasium", "env.id=Pendulum-v1"],
