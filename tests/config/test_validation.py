@@ -45,7 +45,7 @@ EARLY = {
     "key of another part": (["agent.num_envs=2"], r"Did you mean trainer.num_envs\?"),
     "key of a mapping in an option's place": (
         ["env={environment: {}}"],
-        r"^env.environment: no such key. `--cfg job` lists them all.$",
+        r": env.environment: no such key. `--cfg job` lists them all.$",
     ),
     "parameter without a plus": (
         ["env=gymnasium", "env.id=CartPole-v1", "env.curriculum.gravity=3"],
