@@ -18,6 +18,7 @@ from sparring.agents.networks.recurrent import State
 from sparring.agents.replay import Transitions
 from sparring.agents.training.rollout import Rollout
 from sparring.errors import UserError
+from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.optimizer import Scheduled
 
 Scalars = dict[str, tf.Tensor]  # by their tags, each []
@@ -38,11 +39,12 @@ class Estimate(NamedTuple):
 class Agent(Protocol):
     """Protocol of every agent.
 
-    `Memoryless` implements `start` and `see` of one without a memory.
+    `Memoryless` implements `start` and `see` of one without a memory, `OneOptimizer` the optimizers
+    of one that calls its own `scheduled`.
     """
 
     trainable: list[tf.Variable]  # all weights that are learned
-    scheduled: Scheduled  # the optimizer
+    optimizers: Mapping[str, Scheduled]  # by name; one alone is called "optimizer"
     discount: float
     descriptions: Mapping[str, str]  # tag -> what it measures, of every scalar that it returns
 
@@ -122,6 +124,25 @@ class Memoryless:
     def see(self, observation: Any, state: State) -> tuple[Any, State]:
         """Return the observation as it is."""
         return observation, state
+
+
+class OneOptimizer:
+    """Mixin of agents with one optimizer for all that they learn."""
+
+    scheduled: Scheduled
+
+    @property
+    def optimizers(self) -> dict[str, Scheduled]:
+        """The optimizer, by the name of one alone."""
+        return {"optimizer": self.scheduled}
+
+
+def learning_rates(agent: Agent, progress: tf.Tensor) -> Scalars:
+    """Return the learning rate of each optimizer at a share `progress` [] of a run, by its tag."""
+    return {
+        optim_optimizer.tag("schedule/learning_rate", name): each.learning_rate(progress)
+        for name, each in agent.optimizers.items()
+    }
 
 
 def require(agent: Any, protocol: type) -> None:

@@ -43,6 +43,7 @@ def check_agent(
         trial.act()
         found[mode] = trial.learn_from_rollout() if on_policy else trial.learn_from_transitions()
         _check_parts(agent)
+        _check_optimizers(agent)
     for name, value in found["eager"].items():
         compiled = found["xla"][name]
         assert np.allclose(value, compiled, rtol=1e-3, atol=1e-4), (
@@ -201,6 +202,15 @@ def _check_parts(agent: Agent) -> None:
     held = {id(variable) for variable in saved.values()}
     lost = [weight.name for weight in agent.trainable if id(weight) not in held]
     assert not lost, f"parts() lacks weights that are learned: {lost}"
+
+
+def _check_optimizers(agent: Agent) -> None:
+    """Fail unless every weight that is learned is one optimizer's, and no other is."""
+    built = [id(v) for each in agent.optimizers.values() for v in each.variables]
+    learned = {id(weight): weight.name for weight in agent.trainable}
+    lost = [name for key, name in learned.items() if built.count(key) != 1]
+    assert not lost, f"weights in `trainable` that are not one optimizer's: {lost}"
+    assert set(built) <= set(learned), "optimizers have weights that `trainable` lacks"
 
 
 def _drawn(

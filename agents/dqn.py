@@ -23,7 +23,7 @@ from tf_agents.utils import common
 
 from sparring import nested
 from sparring.agents import requirements
-from sparring.agents.agent import Estimate, Memoryless, Scalars
+from sparring.agents.agent import Estimate, Memoryless, OneOptimizer, Scalars
 from sparring.agents.networks import headed, masks, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.networks.normalizers import observation_normalizer
@@ -39,7 +39,7 @@ from sparring.xla import random
 LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wise_squared_loss}
 
 
-class DQN(Memoryless, dqn_agent.DqnAgent):
+class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
     Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 5e-4

@@ -21,7 +21,7 @@ from tf_agents.utils import common
 
 from sparring import nested
 from sparring.agents.advantages import Minibatch, normalize_advantages, reverse_sum
-from sparring.agents.agent import Estimate, Scalars
+from sparring.agents.agent import Estimate, OneOptimizer, Scalars
 from sparring.agents.networks import distributions, headed, masks, specs
 from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
 from sparring.agents.networks.normalizers import observation_normalizer
@@ -34,7 +34,7 @@ from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.schedules import Schedule, as_schedule
 
 
-class PPO(ppo_clip_agent.PPOClipAgent):
+class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
     """PPO with a clipped surrogate objective for Discrete, MultiDiscrete and Box actions.
 
     Without a `network`, actor and critic are two layers of 64 tanh units each; without an
@@ -45,7 +45,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
     (None: never). `head` makes the policy's last layer from the action space (None: that of
     sparring.agents.networks.distributions, whose Normal begins at `log_std`). With a `memory`,
     actor and critic each have one of their own in front of their network (see
-    sparring.agents.networks.recurrent).
+    sparring.agents.networks.recurrent). With `share_network` they have one network, and one memory,
+    between them, which learns from both losses in the same step of the optimizer.
     """
 
     def __init__(
@@ -66,9 +67,12 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         log_std: float = 0.0,
         head: Callable[[gymnasium.Space], tf.keras.layers.Layer] | None = None,
         memory: Callable[[], Memory] | None = None,
+        share_network: bool = False,
     ) -> None:
         if network is None:
             network = MLP
+        if share_network:
+            network = functools.cache(network)
         if optimizer is None:
             optimizer = optim_optimizer.adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
         self.scheduled = optimizer
@@ -91,7 +95,10 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         make = functools.partial(self._network, time_step_spec.observation, network)
         if memory is not None:
             self.memories = Memories(
-                memory, 2, time_step_spec.observation, self.observation_normalizer
+                memory,
+                1 if share_network else 2,
+                time_step_spec.observation,
+                self.observation_normalizer,
             )
             time_step_spec = specs.time_step_spec(self.memories.space)
             make = functools.partial(self._network_behind, time_step_spec.observation, network)
@@ -140,7 +147,8 @@ class PPO(ppo_clip_agent.PPOClipAgent):
         """A network behind its memory, which has normalised what it was shown."""
         assert self.memories is not None
         width = self.memories.width
-        return HeadedNetwork(spec, lambda: Part(torso, number, width), head, name=_NAMES[number])
+        mine = number % len(self.memories.each)  # of those in what is seen
+        return HeadedNetwork(spec, lambda: Part(torso, mine, width), head, name=_NAMES[number])
 
     # ---- remembering -----------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ class AgentTrainer(BatchTrainer):
                 "length": ["eval/episode_length$", "rollout/episode_length$"],
             },
             # Equal for all agents, as TensorBoard shows a chart for each that differs
-            "Learning": {"losses": ["loss/.*"], "norms": ["gradient/norm", "gradient/update_norm"]},
+            "Learning": {"losses": ["loss/.*"], "norms": ["gradient/.*norm"]},
         }
 
     @functools.cached_property
@@ -167,7 +167,10 @@ class AgentTrainer(BatchTrainer):
         return tf.train.Checkpoint(
             model=self.model,
             agent=self.agent,
-            optimizer=self.agent.scheduled.keras,
+            **{
+                name if name == "optimizer" else f"{name}_optimizer": each.keras
+                for name, each in self.agent.optimizers.items()
+            },
             iterations=self.iterations,
             episodes=self.episodes,
             means=self.means,

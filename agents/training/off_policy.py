@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from sparring.agents.actors.settings import Ray
-from sparring.agents.agent import OffPolicyAgent, require
+from sparring.agents.agent import OffPolicyAgent, learning_rates, require
 from sparring.agents.replay import Ring, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
@@ -158,8 +158,7 @@ class OffPolicyTrainer(AgentTrainer):
         drawing = random.fold(replicas.replica_key(self._drawing), iteration)
         values, errors = self.agent.update(batch, random.fold(drawing, i), progress)
         self.replay.learned(rows, errors, progress)
-        values["schedule/learning_rate"] = self.agent.scheduled.learning_rate(progress)
-        return self.means.add(total, values)
+        return self.means.add(total, values | learning_rates(self.agent, progress))
 
     def sample(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor) -> tuple[Any, Transitions]:
         """A replica's share of the batch of an iteration's update number `i`, and its rows in the

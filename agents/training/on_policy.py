@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from sparring.agents.actors.settings import Ray
-from sparring.agents.agent import OnPolicyAgent, require
+from sparring.agents.agent import OnPolicyAgent, learning_rates, require
 from sparring.agents.networks.normalizers import RewardNormalizer
 from sparring.agents.replay import row_bytes
 from sparring.agents.training import time_breakdown
@@ -221,9 +221,8 @@ class OnPolicyTrainer(AgentTrainer):
         values = self.agent.finish(steps, progress) | {
             "rollout/reset_share": 1.0 - distribute_replicas.all_reduce_mean(valid),
             "policy/updates_per_iteration": updates,
-            "schedule/learning_rate": self.agent.scheduled.learning_rate(progress),
         }
-        return self.means.add(total, values)
+        return self.means.add(total, values | learning_rates(self.agent, progress))
 
 
 _DESCRIPTIONS = {

@@ -48,9 +48,10 @@ def optimizing(trainer: Any, updates: int) -> Part:
         del i
 
         def body(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            gradients = [1e-3 * v for v in trainer.agent.trainable]
-            norms = trainer.agent.scheduled.step(gradients, tf.constant(0.5))
-            return k + 1, total + norms["gradient/norm"]
+            for each in trainer.agent.optimizers.values():
+                norms = each.step([1e-3 * v for v in each.variables], tf.constant(0.5))
+                total += norms["gradient/norm"]
+            return k + 1, total
 
         return tf.while_loop(
             lambda k, _: k < updates, body, (0, total), maximum_iterations=updates

@@ -1,6 +1,7 @@
 """Keras optimizer with a learning rate that follows the run's progress."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -59,17 +60,29 @@ class Scheduled:
         self.variables = list(variables)
         self.keras.build(self.variables)
 
-    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> dict[str, tf.Tensor]:
+    def another(self) -> "Scheduled":
+        """Return an optimizer of the same settings and schedule, for other variables."""
+        other = copy.copy(self)
+        other.keras = another(self.keras)
+        other.variables = []
+        return other
+
+    def step(
+        self, gradients: Sequence[tf.Tensor], progress: tf.Tensor, name: str = "optimizer"
+    ) -> dict[str, tf.Tensor]:
         """Apply gradients (one per built variable); return global norms of gradient and change.
 
         With several replicas, each gives the gradient of its share of the loss. Frozen variables
-        count in neither norm and do not change.
+        count in neither norm and do not change. Of several optimizers, `name` tells their norms
+        apart (see `tag`).
         """
+        norm = tag("gradient/norm", name)
+        update_norm = tag("gradient/update_norm", name)
         gradients = replicas.all_reduce_sum(list(gradients))
         self.keras.learning_rate.assign(self.learning_rate(progress))
         pairs = [(g, v) for g, v in zip(gradients, self.variables, strict=True) if not is_frozen(v)]
         if not pairs:
-            return {"gradient/norm": tf.zeros([]), "gradient/update_norm": tf.zeros([])}
+            return {norm: tf.zeros([]), update_norm: tf.zeros([])}
         before = [tf.identity(v) for _, v in pairs]
         self.keras.apply_gradients(pairs, skip_gradients_aggregation=True)
         if self.prune is not None:
@@ -79,8 +92,8 @@ class Scheduled:
                 )
         change = [v - b for (_, v), b in zip(pairs, before, strict=True)]
         return {
-            "gradient/norm": tf.linalg.global_norm([g for g, _ in pairs]),
-            "gradient/update_norm": tf.linalg.global_norm(change),
+            norm: tf.linalg.global_norm([g for g, _ in pairs]),
+            update_norm: tf.linalg.global_norm(change),
         }
 
 
@@ -100,3 +113,21 @@ DESCRIPTIONS = {
     "updates.",
     "schedule/learning_rate": "Learning rate, mean over updates.",
 }
+
+
+def tag(tag: str, name: str) -> str:
+    """Return a tag as the optimizer called `name` has it, such as "gradient/actor_norm".
+
+    One alone is called "optimizer", and has it as it is.
+    """
+    group, _, quantity = tag.partition("/")
+    return tag if name == "optimizer" else f"{group}/{name}_{quantity}"
+
+
+def descriptions(names: Iterable[str]) -> dict[str, str]:
+    """Return what the scalars of the optimizers called `names` measure, by tag."""
+    return {
+        tag(key, name): f"{name.capitalize()}: {text[0].lower()}{text[1:]}"
+        for name in names
+        for key, text in DESCRIPTIONS.items()
+    }

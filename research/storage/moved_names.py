@@ -309,6 +309,7 @@ GONE = dict.fromkeys(
 ADDED: dict[str, Any] = {
     "agent.head": None,
     "agent.normalize_observations": False,
+    "agent.share_network": False,
     "env.channels": "auto",
     "env.action_mask": False,
     "env.curriculum": {},

@@ -404,15 +404,22 @@ class Wide(tf.keras.layers.Layer):
         return self.dense(features)
 
 
-def test_a_layer_that_actor_and_critic_share_is_stepped_once():
-    shared = tf.keras.layers.Dense(4)
+def test_a_network_that_actor_and_critic_share_is_stepped_once():
+    made = []
+
+    def network() -> tf.keras.layers.Layer:
+        made.append(tf.keras.layers.Dense(4))
+        return made[-1]
+
     agent = PPO(
         OBSERVATIONS,
         spaces.Discrete(3),
-        lambda: shared,
+        network,
         Scheduled(tf.keras.optimizers.SGD(), 1.0),
         normalize_advantage=False,
+        share_network=True,
     )
+    (shared,) = made
     assert [v.ref() for v in agent.trainable].count(shared.kernel.ref()) == 1
     batch = batch_of(agent, 3, advantage=[1.0, -1.0, 2.0], returns=1.0)
     before = shared.kernel.numpy()

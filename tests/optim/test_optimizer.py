@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparring.optim.optimizer import Scheduled
+from sparring.optim.optimizer import Scheduled, descriptions
 from sparring.optim.schedules import Linear
 
 HALF = tf.constant(0.5)
@@ -93,3 +93,20 @@ def test_the_update_norm_is_of_the_change_itself():
     norms = scheduled.step(g, HALF)
     np.testing.assert_allclose(norms["gradient/update_norm"], 0.75, rtol=1e-5)
     np.testing.assert_allclose(norms["gradient/norm"], 5.0, rtol=1e-6)
+
+
+def test_another_has_its_own_slots_and_tags_and_the_same_schedule() -> None:
+    """Two of momentum 0.5 at rate 0.1: the first steps twice, by 0.1 and 0.15, the other once."""
+    a = tf.Variable(1.0)
+    b = tf.Variable(1.0)
+    one = built(tf.keras.optimizers.SGD(momentum=0.5), Linear(0.2, 0.0), [a])
+    other = one.another()
+    other.build([b])
+    for _ in range(2):
+        norms = one.step([tf.constant(1.0)], HALF)
+    theirs = other.step([tf.constant(1.0)], HALF, "critics")
+    np.testing.assert_allclose([a, b], [1.0 - 0.1 - 0.15, 0.9], rtol=1e-6)
+    assert list(norms) == ["gradient/norm", "gradient/update_norm"]
+    assert list(theirs) == ["gradient/critics_norm", "gradient/critics_update_norm"]
+    told = descriptions(["critics"])
+    assert told["schedule/critics_learning_rate"] == "Critics: learning rate, mean over updates."

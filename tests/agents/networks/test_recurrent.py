@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium import spaces
 
 from sparring.agents.advantages import Minibatch
 from sparring.agents.networks.recurrent import Memories, Memory, restarted
@@ -98,6 +99,23 @@ def test_a_sequence_has_the_values_and_gradients_of_its_steps_written_out(
     for ours, expected in zip(found, with_gradients(unrolled), strict=True):
         assert np.abs(expected).max() > 1e-3
         np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_one_memory_is_before_a_network_that_is_shared() -> None:
+    """A GRU of 3 units on 3 numbers has 9 + 9 rows and biases of 2 x 9; then 3 x 4 + 4."""
+    counts = {}
+    for shared in (True, False):
+        agent = PPO(
+            spaces.Box(-1.0, 1.0, (3,)),
+            spaces.Discrete(2),
+            functools.partial(MLP, (4,)),
+            memory=functools.partial(Memory, "gru", (3,)),
+            share_network=shared,
+        )
+        counts[shared] = sum(int(tf.size(weight)) for weight in agent.trainable)
+    memory = (3 + 3) * 9 + 2 * 9
+    heads = (4 * 2 + 2) + (4 + 1)
+    assert counts == {True: memory + 16 + heads, False: 2 * (memory + 16) + heads}
 
 
 def test_each_network_has_a_memory_of_its_own() -> None:
