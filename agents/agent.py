@@ -12,6 +12,7 @@ alone. Everything is traced into compiled programs: nothing may depend on values
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium
 import tensorflow as tf
 
 from sparring.agents.networks.recurrent import State
@@ -47,6 +48,9 @@ class Agent(Protocol):
     optimizers: Mapping[str, Scheduled]  # by name; one alone is called "optimizer"
     discount: float
     descriptions: Mapping[str, str]  # tag -> what it measures, of every scalar that it returns
+    # What is kept of each step beside its action, by name: numbers that the environment gives under
+    # a name of its `info`, or what an off-policy agent's `keep` returns
+    extra: Mapping[str, gymnasium.spaces.Box]
 
     def parts(self) -> dict[str, tf.Module]:
         """Return the modules that were learned: enough to act, and to go on learning from."""
@@ -102,6 +106,9 @@ class OffPolicyAgent(Agent, Protocol):
     def act_random(self, seen: Any, keys: tf.Tensor) -> tf.Tensor:
         """Return actions [B, ...] of the first steps, before anything is learned."""
 
+    def keep(self, seen: Any, action: tf.Tensor, progress: tf.Tensor) -> Scalars:
+        """Return what of `extra` is the agent's own to say of a step, each [B, ...]."""
+
     def update(
         self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
     ) -> tuple[Scalars, tf.Tensor]:
@@ -114,7 +121,9 @@ class OffPolicyAgent(Agent, Protocol):
 
 
 class Memoryless:
-    """Mixin of agents that remember nothing."""
+    """Mixin of agents that remember nothing, and keep nothing of a step beside its action."""
+
+    extra: Mapping[str, gymnasium.spaces.Box] = {}
 
     def start(self, batch: int) -> State:
         """Return the state before the first step: there is none."""
@@ -124,6 +133,11 @@ class Memoryless:
     def see(self, observation: Any, state: State) -> tuple[Any, State]:
         """Return the observation as it is."""
         return observation, state
+
+    def keep(self, seen: Any, action: tf.Tensor, progress: tf.Tensor) -> Scalars:
+        """Return what is kept of a step: nothing."""
+        del seen, action, progress
+        return {}
 
 
 class OneOptimizer:

@@ -153,9 +153,12 @@ class _Trial:
         keys = [random.fold(self.keys, t) for t in range(_STEPS)]
         actions = [self.run(agent.act_random, seen, key) for key in keys]
         self._check_action("act_random", actions[0])
-        ring = Ring(_STEPS * _ENVS, _ENVS, *self.spaces)
+        self._check_kept(seen, actions[0])
+        ring = Ring(_STEPS * _ENVS, _ENVS, *self.spaces, agent.extra)
         flags = self.terminated, self.truncated, self.first
-        ring.write(self.observation, tf.stack(actions), self.reward, *flags)
+        rng = np.random.default_rng(1)
+        extra = {n: tf.constant(_drawn(b, (_STEPS, _ENVS), rng)) for n, b in agent.extra.items()}
+        ring.write(self.observation, tf.stack(actions), self.reward, *flags, extra)
         batch = ring.sample(self.keys[0], _TRANSITIONS, 2, agent.discount)
         with _Learning(agent):
             scalars, errors = self.run(agent.update, batch, self.keys[0], _HALF)
@@ -164,6 +167,12 @@ class _Trial:
         )
         assert np.all(np.asarray(errors) >= 0.0), "update returns errors that are not above zero"
         return _checked(scalars, agent.descriptions) | {"errors": np.asarray(errors)}
+
+    def _check_kept(self, seen: Any, action: tf.Tensor) -> None:
+        for name, value in self.run(self.agent.keep, seen, action, _HALF).items():
+            wanted = self.agent.extra.get(name)
+            shape = None if wanted is None else (_ENVS, *wanted.shape)
+            assert value.shape == shape, f"keep: {name} is {value.shape}, and extra says {shape}"
 
     def _check_action(self, name: str, action: tf.Tensor) -> None:
         shape = (_ENVS, *(self.spaces[1].shape or ()))

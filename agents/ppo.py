@@ -9,7 +9,7 @@ GAE on, value targets from GAE, no KL penalty.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -48,6 +48,8 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
     sparring.agents.networks.recurrent). With `share_network` they have one network, and one memory,
     between them, which learns from both losses in the same step of the optimizer.
     """
+
+    extra: Mapping[str, gymnasium.Space] = {}
 
     def __init__(
         self,

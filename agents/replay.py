@@ -9,6 +9,7 @@ frames each frame once. Time runs in slots of B environments each; a transition'
 is the following slot.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -27,7 +28,8 @@ class Transitions(NamedTuple):
     """A batch of (n-step) transitions, all [M, ...].
 
     `reward` is the discounted sum along the way; `discount` multiplies gamma times the next value:
-    0 after a termination. `mask` is one, or zero where no transition was found.
+    0 after a termination. `mask` is one, or zero where no transition was found. `extra` is what the
+    agent asked to have kept of the first step, by name.
     """
 
     observation: Any
@@ -36,16 +38,21 @@ class Transitions(NamedTuple):
     discount: tf.Tensor
     next_observation: Any
     mask: tf.Tensor
+    extra: Mapping[str, tf.Tensor] = {}
 
 
-def row_bytes(observation_space: gymnasium.Space, action_space: gymnasium.Space) -> int:
+def row_bytes(
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    extra: Mapping[str, gymnasium.spaces.Box] | None = None,
+) -> int:
     """Return the bytes that a replayed transition takes: observation, action, reward and two flags.
 
-    Of a stack of frames it is the newest frame.
+    Of a stack of frames it is the newest frame. What is kept beside, `extra`, is counted too.
     """
+    boxes = [*map(_kept, nested.leaves(observation_space)), *(extra or {}).values()]
     seen = sum(
-        int(np.prod(box.shape, dtype=np.int64)) * np.dtype(box.dtype).itemsize
-        for box in map(_kept, nested.leaves(observation_space))
+        int(np.prod(box.shape, dtype=np.int64)) * np.dtype(box.dtype).itemsize for box in boxes
     )
     acted = int(np.prod(action_space.shape or (), dtype=np.int64)) * 4
     return seen + acted + 4 + 2
@@ -76,6 +83,7 @@ class Ring(tf.Module):
         num_envs: int,
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
+        extra: Mapping[str, gymnasium.spaces.Box] | None = None,
     ) -> None:
         super().__init__(name="replay")
         self.num_envs = num_envs
@@ -93,6 +101,7 @@ class Ring(tf.Module):
             lambda box: zeros(_kept(box).shape, box.dtype), observation_space
         )
         self.action = zeros(tuple(action_space.shape or ()), action_dtype)
+        self.extra = {name: zeros(box.shape, box.dtype) for name, box in (extra or {}).items()}
         self.reward = zeros((), np.float32)
         self.last = zeros((), np.bool_)  # the slot's observation ended an episode
         self.terminal = zeros((), np.bool_)  # ... by termination
@@ -100,9 +109,9 @@ class Ring(tf.Module):
 
     @property
     def bytes_per_transition(self) -> int:
-        """Bytes one transition takes: its observation, action, reward and two flags."""
+        """Bytes one transition takes: observation, action, reward, two flags and what is extra."""
         seen = nested.leaves(self.observation)
-        columns = (*seen, self.action, self.reward, self.last, self.terminal)
+        columns = (*seen, *self.extra.values(), self.action, self.reward, self.last, self.terminal)
         return sum(int(np.prod(c.shape[1:])) * c.dtype.size for c in columns)
 
     def write(
@@ -113,9 +122,10 @@ class Ring(tf.Module):
         terminated: tf.Tensor,
         truncated: tf.Tensor,
         first: tf.Tensor,
+        extra: Mapping[str, tf.Tensor] | None = None,
     ) -> None:
         """Append T slots: observations [T + 1, B, ...] with the state reached; the rest [T, B] of
-        the steps between.
+        the steps between, and of `extra` what there is room for.
 
         A step that is `first` leads out of an episode that ended, or, after a restart, was broken
         off: in both cases nothing leads across it, and what came before bootstraps from the
@@ -126,6 +136,8 @@ class Ring(tf.Module):
         there = self._rows(self.written + 1, steps)
         _scatter(self.action, here, actions)
         _scatter(self.reward, here, rewards)
+        for name, column in self.extra.items():
+            _scatter(column, here, (extra or {})[name])
         seen = self._rows(self.written, steps + 1)
         frames = frame_stacks.newest(self.space, observations)
         left = self._rows(self.written, 1)
@@ -201,6 +213,7 @@ class Ring(tf.Module):
             discount=tf.where(_gather(self.terminal, end), 0.0, scale),
             next_observation=self._observed(Rows(rows.slot + length, rows.env)),
             mask=tf.cast(~_gather(self.last, start), tf.float32),
+            extra={name: _gather(column, start) for name, column in self.extra.items()},
         )
 
     def oldest(self) -> tf.Tensor:

@@ -86,15 +86,20 @@ class Collector:
             outcomes.append(
                 np.array([step.reward, step.terminated, step.truncated, step.first], np.float32)
             )
-            said.append(extras)
+            said.append({name: value.numpy() for name, value in extras.items()} | self._recorded())
         self._observation = observations[-1]
         return HostRollout(
             nested.map_parts(lambda *rows: np.array(rows), *observations),
             np.array(actions),
             np.array(outcomes),
-            {name: np.array([extras[name].numpy() for extras in said]) for name in said[0]},
+            {name: np.array([extras[name] for extras in said]) for name in said[0]},
             tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
         )
+
+    def _recorded(self) -> dict[str, np.ndarray]:
+        """What is to be kept of the last step's info, each [B] float32, zero where it said none."""
+        info = self._vector.info
+        return {name: np.nan_to_num(info[name]).astype(np.float32) for name in self.source.record}
 
     def _follow(self, vector_step: int) -> None:
         if self.source.environment.curriculum:

@@ -75,6 +75,7 @@ class AgentTrainer(BatchTrainer):
             rollout_steps,
             environment.first_seed(seed),
             max(total_steps // num_envs, 1),
+            tuple(name for name in agent.extra if name in environment.info),
         )
         self.seed = seed
         mode = compilation.resolve(compile, agent.trainable)

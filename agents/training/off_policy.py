@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sparring import nested
 from sparring.agents.actors.settings import Ray
 from sparring.agents.agent import OffPolicyAgent, learning_rates, require
 from sparring.agents.replay import Ring, Transitions, row_bytes
@@ -27,7 +28,8 @@ class OffPolicyTrainer(AgentTrainer):
     `agent` is a factory of a `sparring.agents.agent.OffPolicyAgent`, called with
     (observation_space, action_space, network=, optimizer=); for a network or an optimizer of None
     it takes its own. `replay` is a factory of a `sparring.agents.replay.Ring`, called with
-    (capacity, num_envs, observation_space, action_space). `total_steps` is the length of the run,
+    (capacity, num_envs, observation_space, action_space, extra), the last being what the agent asks
+    to have kept of each step. `total_steps` is the length of the run,
     which schedules stretch over. The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988).
     """
@@ -74,6 +76,7 @@ class OffPolicyTrainer(AgentTrainer):
             optimizer=optimizer,
         )
         require(built, OffPolicyAgent)
+        _check_extra(built, environment)
         super().__init__(
             built,
             environment,
@@ -97,7 +100,7 @@ class OffPolicyTrainer(AgentTrainer):
         """Made at its first use: an actor, which only acts, has no need of so much memory."""
         with self.replicas.scope():
             spaces = self.environment.observation_space, self.environment.action_space
-            return self._make_replay(self._capacity, self.share, *spaces)
+            return self._make_replay(self._capacity, self.share, *spaces, self.agent.extra)
 
     def _learning_state(self) -> dict[str, tf.Module]:
         return self._replays.parts
@@ -115,7 +118,8 @@ class OffPolicyTrainer(AgentTrainer):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         action = self.agent.act_sampled(observation, random.fold(keys, 0), self.progress(step))
         unguided = self.agent.act_random(observation, random.fold(keys, 1))
-        return tf.where(step < self.learning_starts, unguided, action), {}
+        action = tf.where(step < self.learning_starts, unguided, action)
+        return action, self.agent.keep(observation, action, self.progress(step))
 
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         run = self.replicas.run
@@ -141,7 +145,10 @@ class OffPolicyTrainer(AgentTrainer):
 
     def _store(self, rollout: Rollout) -> None:
         r = rollout
-        self.replay.write(r.observation, r.action, r.reward, r.terminated, r.truncated, r.first)
+        said = {**r.extras, **r.info}
+        extra = {name: said[name] for name in self.agent.extra}
+        ends = r.terminated, r.truncated, r.first
+        self.replay.write(r.observation, r.action, r.reward, *ends, extra)
 
     def _key(self, iteration: tf.Tensor) -> tf.Tensor:
         return random.fold(replicas.replica_key(self._sampling), iteration)
@@ -177,13 +184,30 @@ class OffPolicyTrainer(AgentTrainer):
                 key = random.fold(random.fold(self._sampling, i), k)
                 rows = self.replay.choose(key, self.batch_size, self.n_step, tf.constant(0.5))
                 batch = self.replay.gather(rows, self.n_step, self.agent.discount)
-                total += sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in batch)
+                columns = tf.nest.flatten(batch)
+                total += sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in columns)
             return total
 
         parts = {"collect": time_breakdown.collecting(self), "sample": sample}
         return time_breakdown.shares(
             self, parts | {"optimizer": time_breakdown.optimizing(self, self.updates)}, seconds
         )
+
+
+def _check_extra(agent: Any, environment: Any) -> None:
+    """Refuse an agent that wants something kept which neither it nor the environment says."""
+    observation = nested.map_parts(
+        lambda box: tf.zeros([1, *box.shape], box.dtype), environment.observation_space
+    )
+    seen, _ = agent.see(observation, agent.start(1))
+    own = agent.keep(seen, agent.act_greedy(seen), tf.constant(0.0)) if agent.extra else {}
+    for name in agent.extra:
+        if name not in own and name not in environment.info:
+            raise UserError(
+                f"agent: it wants `{name}` kept of each step, which its `keep` does not return and "
+                f"{environment.name} does not say: env.info=[{name}] has it taken from a step's "
+                "info, if it is there."
+            )
 
 
 def _check_memory(environment: Any, capacity: int) -> None:

@@ -58,7 +58,8 @@ class Rollout(NamedTuple):
 class RolloutSpec:
     """Specification of rollouts: `rollout_steps` steps of each of `num_envs` environments.
 
-    Their seeds count from `seed` on. The run takes `vector_steps` steps of them all.
+    Their seeds count from `seed` on. The run takes `vector_steps` steps of them all. Of
+    environments on the host, the numbers that `record` names are taken from every step's info.
     """
 
     environment: Any
@@ -66,6 +67,7 @@ class RolloutSpec:
     rollout_steps: int
     seed: int
     vector_steps: int = 1
+    record: tuple[str, ...] = ()
 
     def share(self, number: int, count: int) -> "RolloutSpec":
         """Return the share of collector `number` of `count` that collect a rollout together."""
@@ -74,7 +76,8 @@ class RolloutSpec:
 
     def vector(self) -> Any:
         """Open its environments on the host (see sparring.envs.gymnasium_bridge.vector)."""
-        return self.environment.vector(self.num_envs, self.seed)
+        more = {"record": self.record} if self.record else {}
+        return self.environment.vector(self.num_envs, self.seed, **more)
 
 
 class EpisodeStatistics(tf.Module):

@@ -88,6 +88,7 @@ class _Seat:
     home: int  # id of the process that made the factory
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the environment
     info: tuple[str, ...] = ()
+    record: tuple[str, ...] = ()
 
     def __call__(self) -> gym.Env:
         if os.getpid() != self.home:
@@ -99,7 +100,8 @@ class _Seat:
                 warnings.simplefilter("ignore")
             if self.recipe.module:
                 importlib.import_module(self.recipe.module)
-        return Replayable(self.recipe.build(render=self.render), self.index, self.info)
+        environment = self.recipe.build(render=self.render)
+        return Replayable(environment, self.index, self.info, self.record)
 
 
 class Gymnasium:
@@ -318,10 +320,13 @@ class Gymnasium:
         other.max_episode_steps = max_episode_steps
         return other
 
-    def vector(self, num_envs: int, seed: int, render: bool = False) -> HostVector:
+    def vector(
+        self, num_envs: int, seed: int, render: bool = False, record: tuple[str, ...] = ()
+    ) -> HostVector:
         """Return `num_envs` environments, the i-th seeded with seed + i.
 
-        With `render`, the first one can be drawn.
+        With `render`, the first one can be drawn. The numbers that `record` names are told of every
+        step, the others in `info` of the last ones of episodes.
         """
         if num_envs < 1:
             raise UserError(
@@ -339,7 +344,7 @@ class Gymnasium:
                 own = self._recipe.build_vector(num_envs, render)
                 return HostVector(own, self.name, seed, None, self._view, self.info)
             seats = [
-                _Seat(self._recipe, i, render and i == 0, seed, os.getpid(), info=self.info)
+                _Seat(self._recipe, i, render and i == 0, seed, os.getpid(), {}, self.info, record)
                 for i in range(num_envs)
             ]
             vector = Workers(seats) if self._mode == "async" else SyncVectorEnv(seats, copy=False)

@@ -77,13 +77,16 @@ class Replayable(gym.Wrapper):
     environment's exception as text (Gymnasium's own way waits for ever on an exception that cannot
     be pickled), and replays an episode on request. The environment's own `info` stays behind, as
     Gymnasium merges those of a vector by rules that not every `info` keeps, but for the numbers
-    under the names in `info` at the end of an episode.
+    under the names in `info` at the end of an episode, and those in `record` at every step.
     """
 
-    def __init__(self, env: gym.Env, index: int, info: Sequence[str] = ()):
+    def __init__(
+        self, env: gym.Env, index: int, info: Sequence[str] = (), record: Sequence[str] = ()
+    ):
         super().__init__(env)
         self.index = index
         self.info = info
+        self.record = record
         self.past: Episode | None = None  # set by the parent before `replay`
         self.parameters: Mapping[str, float] = {}  # likewise, before a reset
         # Arguments of a reset that the next step performs instead
@@ -118,15 +121,15 @@ class Replayable(gym.Wrapper):
         try:
             answer = self.env.step(action)
             plain = answers.of_step(answer, self.observation_space)
-            ended = plain[2] or plain[3]
-            return *plain, self._numbers(answer[4]) if ended and self.info else {}
+            names = self.info if plain[2] or plain[3] else self.record
+            return *plain, self._numbers(answer[4], names) if names else {}
         except Exception as error:
             return empty(self.observation_space), 0.0, False, False, {FAULT: _told(error)}
 
-    def _numbers(self, info: Mapping[str, Any]) -> dict[str, float]:
+    def _numbers(self, info: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
         """Return what an info says under the names that are asked for, where it is a number."""
         numbers = {}
-        for name in self.info:
+        for name in names:
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 numbers[INFO + name] = float(info[name])
         return numbers
