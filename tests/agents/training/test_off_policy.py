@@ -34,7 +34,7 @@ class Watched(DQN):
         self.batches: list[Transitions] = []
 
     def update(self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor) -> Any:
-        self.batches.append(Transitions(*(x.numpy() for x in batch)))
+        self.batches.append(tf.nest.map_structure(lambda x: x.numpy(), batch))
         return super().update(batch, key, progress)
 
 
