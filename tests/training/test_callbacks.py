@@ -55,8 +55,12 @@ def test_every_point_is_heard_in_its_order_and_scalars_are_logged(tmp_path: Path
         ("checkpoint", 80, "step_000000000080"),
         ("end", 80, "finished"),
     ]
-    # The first call compiles one batch of 4; calls then end at 40, 60 and 80
-    assert [step for kind, step, *_ in mine.heard if kind == "call"] == [4, 40, 60, 80]
+    # The first call compiles one batch of 4; calls then end at 40, 60 and 80, and between them
+    # where a slow machine has taken a second
+    calls = [step for kind, step, *_ in mine.heard if kind == "call"]
+    assert calls[0] == 4
+    assert {40, 60, 80} <= set(calls)
+    assert calls == sorted(set(calls))
     logged = runs.scalars(tmp_path / "a")
     assert logged["mine/twice"] == {s: 2.0 * v for s, v in logged["loss/squared"].items()}
 
