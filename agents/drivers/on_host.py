@@ -97,7 +97,7 @@ class Collector:
         )
 
     def _recorded(self) -> dict[str, np.ndarray]:
-        """What is to be kept of the last step's info, each [B] float32, zero where it said none."""
+        """Numbers to keep of the last step's info, each [B] float32, zero where it said none."""
         info = self._vector.info
         return {name: np.nan_to_num(info[name]).astype(np.float32) for name in self.source.record}
 

@@ -1,5 +1,5 @@
-"""What an agent asks to have kept of each step beside its action, from the environment to the batch
-it learns from, on the host and compiled.
+"""Numbers kept of each step beside its action, from the environment to the batch that an agent
+learns from, on the host and compiled.
 """
 
 from collections.abc import Mapping
