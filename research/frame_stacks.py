@@ -16,9 +16,17 @@ from sparring.errors import UserError
 
 
 class FrameStack(spaces.Box):
-    """Box of the `frames` newest observations of the Box `frame`."""
+    """Box of the `frames` newest observations of the Box `frame`.
+
+    Raises:
+        UserError: an observation is a single number, without a shape.
+    """
 
     def __init__(self, frame: spaces.Box, frames: int) -> None:
+        if not frame.shape:
+            raise UserError(
+                "env.frame_stack: a stack is of vectors or pictures, not of one number."
+            )
         low = np.concatenate([frame.low] * frames, axis=-1)
         high = np.concatenate([frame.high] * frames, axis=-1)
         super().__init__(low, high, dtype=low.dtype.type)
@@ -38,12 +46,16 @@ def stacked(space: spaces.Box | spaces.Dict, frames: int) -> Any:
         return space
     if not isinstance(space, spaces.Dict):
         return FrameStack(space, frames)
-    return spaces.Dict(
-        {
-            name: part if name == nested.MASK else FrameStack(part, frames)  # type: ignore[arg-type]
-            for name, part in space.spaces.items()
-        }
-    )
+    parts: dict[str, Any] = dict(space.spaces)
+    stacks = {n: FrameStack(part, frames) for n, part in parts.items() if n != nested.MASK}
+    return spaces.Dict(parts | stacks)
+
+
+def one_frame(space: Any) -> Any:
+    """Return the space of the newest frame of a space, whether of stacks or not."""
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({name: one_frame(part) for name, part in space.spaces.items()})
+    return space.frame if isinstance(space, FrameStack) else space
 
 
 def newest(space: Any, observation: Any) -> Any:

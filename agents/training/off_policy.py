@@ -1,7 +1,7 @@
 """Training off-policy: store every transition, learn from samples of the newest ones."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -29,8 +29,8 @@ class OffPolicyTrainer(AgentTrainer):
     (observation_space, action_space, network=, optimizer=); for a network or an optimizer of None
     it takes its own. `replay` is a factory of a `sparring.agents.replay.Ring`, called with
     (capacity, num_envs, observation_space, action_space, extra), the last being what the agent asks
-    to have kept of each step. `total_steps` is the length of the run,
-    which schedules stretch over. The first `learning_starts` steps act at random and learn nothing.
+    to have kept of each step. `total_steps` is the length of the run, which schedules stretch over.
+    The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988).
     """
 
@@ -59,7 +59,6 @@ class OffPolicyTrainer(AgentTrainer):
                 f"trainer.capacity={capacity} holds less than one rollout: it must be at least "
                 f"{num_envs * (rollout_steps + n_step)} (num_envs times rollout_steps + n_step)."
             )
-        _check_memory(environment, capacity)
         if learning_starts >= total_steps:
             warn_once(
                 f"trainer.learning_starts={learning_starts} is not before the end of the run at "
@@ -77,6 +76,7 @@ class OffPolicyTrainer(AgentTrainer):
         )
         require(built, OffPolicyAgent)
         _check_extra(built, environment)
+        _check_memory(environment, capacity, built.extra)
         super().__init__(
             built,
             environment,
@@ -210,9 +210,9 @@ def _check_extra(agent: Any, environment: Any) -> None:
             )
 
 
-def _check_memory(environment: Any, capacity: int) -> None:
-    """Refuse a replay that cannot fit, before anything is allocated."""
-    each = row_bytes(environment.observation_space, environment.action_space)
+def _check_memory(environment: Any, capacity: int, extra: Mapping[str, Any]) -> None:
+    """Refuse a replay that cannot fit, before it is allocated."""
+    each = row_bytes(environment.observation_space, environment.action_space, extra)
     resources.require_memory(
         float(capacity) * each,
         f"trainer.capacity={capacity}: a replay of {each} bytes a transition",

@@ -15,13 +15,13 @@ import abc
 import copy
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 from gymnasium import spaces
 
-from sparring import nested
+from sparring import frame_stacks, nested
 from sparring.envs.compiled.host_stepper import Stepper
 from sparring.envs.compiled.state import EnvState, first_keys, step_keys, step_stream
 from sparring.envs.compiled.static_shapes import (
@@ -78,13 +78,15 @@ class CompiledEnvironment(abc.ABC):
 
     @property
     def original_observation_space(self) -> spaces.Box | spaces.Dict:
-        """Return the space the agent sees, as nothing is translated."""
-        return self.observation_space
+        """Return the space of what the agent is shown in a step: of stacks, of the newest frame."""
+        return frame_stacks.one_frame(self.observation_space)
 
     def to_agent(self, observations: Any) -> Any:
-        """Return a batch of observations [B, ...] in the agent's dtype."""
+        """Return a batch of what was shown in a step, [B, ...], in the agent's dtype."""
         return nested.map_parts(
-            lambda box, part: np.asarray(part, box.dtype), self.observation_space, observations
+            lambda box, part: np.asarray(part, box.dtype),
+            self.original_observation_space,
+            observations,
         )
 
     def to_environment(self, actions: Any) -> np.ndarray:
@@ -230,7 +232,7 @@ class CompiledEnvironment(abc.ABC):
         """
         return uncompilable(self, error, alone=False)
 
-    def at(self, progress: tf.Tensor | float) -> "CompiledEnvironment":
+    def at(self, progress: tf.Tensor | float) -> Self:
         """Return the environment as it is at a share `progress` [] of the run: always the same."""
         del progress
         return self

@@ -2,15 +2,15 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
 
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.compiled.wrapper import Wrapper
-from sparring.errors import UserError, near
-from sparring.optim.schedules import Linear, Schedule, as_schedule
+from sparring.envs.gymnasium_bridge.curriculum import absent, course, is_number
+from sparring.optim.schedules import Linear
 
 
 class Curriculum(Wrapper):
@@ -26,7 +26,7 @@ class Curriculum(Wrapper):
       max_episode_steps: truncate episodes there; None: where the environment inside does.
 
     Raises:
-      UserError: the environment has no such attribute.
+      UserError: the environment has no number of such a name.
     """
 
     def __init__(
@@ -36,18 +36,16 @@ class Curriculum(Wrapper):
         max_episode_steps: int | None = None,
     ) -> None:
         super().__init__(environment, environment.name, max_episode_steps)
-        self.curriculum = {name: _schedule(name, given) for name, given in curriculum.items()}
-        for name in self.curriculum:
-            if not isinstance(getattr(environment, name, None), int | float | np.number):
-                raise UserError(
-                    f"env.curriculum.{name}: {type(environment).__name__} has no number of that "
-                    f"name. {near(name, _numbers(environment))}".rstrip()
-                )
+        for name in curriculum:
+            if not is_number(getattr(environment, name, None)):
+                raise absent(name, environment)
+        self._schedules = {n: course(n, given, Linear) for n, given in curriculum.items()}
+        self.curriculum = {**environment.curriculum, **self._schedules}
         self._progress: tf.Tensor | float = 1.0
 
-    def at(self, progress: tf.Tensor | float) -> "Curriculum":
+    def at(self, progress: tf.Tensor | float) -> Self:
         """Return the environment as episodes begin in it at a share `progress` [] of the run."""
-        other = copy.copy(self)
+        other = super().at(progress)
         other._progress = progress
         return other
 
@@ -55,7 +53,7 @@ class Curriculum(Wrapper):
         progress = tf.convert_to_tensor(self._progress, tf.float32)
         parameters = {
             name: tf.fill(keys.shape[:1], tf.cast(schedule(progress), tf.float32))
-            for name, schedule in self.curriculum.items()
+            for name, schedule in self._schedules.items()
         }
         return self._with(parameters).initial(keys), parameters
 
@@ -84,22 +82,3 @@ class Curriculum(Wrapper):
         for name, value in parameters.items():
             setattr(other, name, value)
         return other
-
-
-def _schedule(name: str, given: Any) -> Schedule:
-    if not isinstance(given, Mapping):
-        return as_schedule(given)
-    try:
-        return Linear(**given)
-    except TypeError as error:
-        raise UserError(
-            f"env.curriculum.{name}={dict(given)}: give start and end, and fraction of the run "
-            "unless it is the whole."
-        ) from error
-
-
-def _numbers(environment: CompiledEnvironment) -> list[str]:
-    """The names of an environment's numbers, which a parameter may be."""
-    named = {n: v for kind in type(environment).__mro__ for n, v in vars(kind).items()}
-    named |= vars(environment)
-    return [n for n, v in named.items() if not n.startswith("_") and isinstance(v, int | float)]

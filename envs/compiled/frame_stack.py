@@ -24,15 +24,6 @@ class Stacked(Wrapper):
         super().__init__(environment, f"{environment.name}, {frames} frames", max_episode_steps)
         self.observation_space = frame_stacks.stacked(environment.observation_space, frames)
 
-    @property
-    def original_observation_space(self) -> Any:
-        """Return the space of one frame."""
-        return self.environment.original_observation_space
-
-    def to_agent(self, observations: Any) -> Any:
-        """Return the newest frames [B, ...] in the agent's dtype."""
-        return self.environment.to_agent(observations)
-
     def initial(self, keys: tf.Tensor) -> Any:
         state = self.environment.initial(keys)
 

@@ -1,7 +1,7 @@
 """Base of compiled environments that change another one."""
 
 import copy
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -36,7 +36,7 @@ class Wrapper(CompiledEnvironment):
         """Whether `render` returns images."""
         return self.environment.renders
 
-    def at(self, progress: tf.Tensor | float) -> CompiledEnvironment:
+    def at(self, progress: tf.Tensor | float) -> Self:
         """Return this with the environment inside as it is at a share `progress` [] of the run."""
         other = copy.copy(self)
         other.environment = self.environment.at(progress)

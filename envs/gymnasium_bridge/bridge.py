@@ -25,9 +25,9 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from sparring.envs.gymnasium_bridge import curriculum as course
 from sparring.envs.gymnasium_bridge import rendering
 from sparring.envs.gymnasium_bridge.action_mask import ActionMask, sample
+from sparring.envs.gymnasium_bridge.curriculum import courses, require_parameters
 from sparring.envs.gymnasium_bridge.env_lookup import find, missing_package
 from sparring.envs.gymnasium_bridge.episode_replay import FAULT, Replayable, close_quietly
 from sparring.envs.gymnasium_bridge.spaces import View, adapt_actions, adapt_observations, rescaled
@@ -186,7 +186,7 @@ class Gymnasium:
         self._replay_limit = replay_limit
         self._view = View(channels, parts, action_mask, frame_stack)
         self.info = _names(info)
-        self.curriculum = course.courses(curriculum)
+        self.curriculum = courses(curriculum)
         self._draws = False  # whether that has been tried
         self.name = spec.id.rpartition("/")[2]
         if vectorization == "vector_entry_point":
@@ -204,7 +204,7 @@ class Gymnasium:
             env = self._recipe.build(checked=True)
         try:
             self._look_at_wrappers(env)
-            course.require(env, self.curriculum)
+            require_parameters(env, self.curriculum)
             self._adapt(env.observation_space, env.action_space)
             with _explained(self._recipe):
                 self._try(Replayable(env, 0))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from sparring.errors import UserError, near
 
@@ -37,39 +38,54 @@ def courses(curriculum: Mapping[str, Any] | None) -> dict[str, Course]:
     Raises:
         UserError: it is none of these.
     """
-    return {str(name): _course(str(name), given) for name, given in (curriculum or {}).items()}
+    return {str(name): course(str(name), given, Ramp) for name, given in (curriculum or {}).items()}
 
 
-def _course(name: str, given: Any) -> Course:
-    if isinstance(given, Mapping):
-        try:
-            return Ramp(**given)
-        except TypeError as error:
-            raise UserError(
-                f"env.curriculum.{name}={dict(given)}: give start and end, and fraction of the run "
-                "unless it is the whole."
-            ) from error
+def course(name: str, given: Any, ramp: Callable[..., Any]) -> Any:
+    """Return what is said of the parameter `name` as a function of the run's progress.
+
+    `ramp(start, end, fraction)` makes one of a mapping, or of a number that stays.
+
+    Raises:
+        UserError: it is neither, nor a function.
+    """
     if callable(given):
         return given
-    return Ramp(given, given)
+    settings = given if isinstance(given, Mapping) else {"start": given, "end": given}
+    try:
+        return ramp(**settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"env.curriculum.{name}={given}: give a number, or numbers start and end, and fraction "
+            "of the run unless it is the whole."
+        ) from error
 
 
-def require(env: gym.Env, curriculum: Mapping[str, Course]) -> None:
+def require_parameters(env: gym.Env, curriculum: Mapping[str, Course]) -> None:
     """Raise UserError for a parameter that an environment has not, or that is no number there."""
     for name in curriculum:
-        if not env.has_wrapper_attr(name):
-            known = [n for n, value in vars(env.unwrapped).items() if _is_number(n, value)]
-            raise UserError(
-                f"env.curriculum.{name}: {type(env.unwrapped).__name__} has no such attribute. "
-                f"{near(name, known) or 'It has ' + ', '.join(sorted(known)) + '.'}"
-            )
+        value = env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
+        if not is_number(value):
+            raise absent(name, env.unwrapped)
 
 
-def _is_number(name: str, value: Any) -> bool:
-    return not name.startswith("_") and isinstance(value, int | float)
+def is_number(value: Any) -> bool:
+    """Return whether a value can be a parameter."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def values(curriculum: Mapping[str, Course], progress: float) -> dict[str, float]:
+def absent(name: str, environment: Any) -> UserError:
+    """Return the error of a parameter that is no number of an environment."""
+    owners = [*reversed(type(environment).__mro__), environment]
+    named = {n: value for owner in owners for n, value in vars(owner).items()}
+    known = sorted(n for n, value in named.items() if is_number(value) and not n.startswith("_"))
+    hint = near(name, known).strip() or f"It has {', '.join(known) or 'none'}."
+    return UserError(
+        f"env.curriculum.{name}: {type(environment).__name__} has no number of that name. {hint}"
+    )
+
+
+def parameters_at(curriculum: Mapping[str, Course], progress: float) -> dict[str, float]:
     """Return the value of each parameter at a share `progress` of the run."""
     return {name: float(course(progress)) for name, course in curriculum.items()}
 

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from sparring import frame_stacks, nested
-from sparring.envs.gymnasium_bridge import curriculum as course
+from sparring.envs.gymnasium_bridge.curriculum import Course, parameters_at
 from sparring.envs.gymnasium_bridge.episode_replay import (
     FAULT,
     INFO,
@@ -61,7 +61,7 @@ class HostVector:
         replay_limit: float | None,
         view: View = AS_ONE,
         info: Sequence[str] = (),
-        curriculum: Mapping[str, course.Course] | None = None,
+        curriculum: Mapping[str, Course] | None = None,
     ):
         self.num_envs = vector.num_envs
         self.name = name
@@ -90,7 +90,7 @@ class HostVector:
 
     def follow(self, progress: float) -> None:
         """Have the episodes that begin from now on be those of a share `progress` of the run."""
-        parameters = course.values(self._curriculum, progress)
+        parameters = parameters_at(self._curriculum, progress)
         if parameters != self._parameters:
             self._parameters = parameters
             self._asked(self._vector.set_attr, "parameters", [parameters] * self.num_envs)

@@ -11,6 +11,7 @@ from sparring.agents.replay import Ring, Rows, row_bytes
 from sparring.envs.compiled.frame_stack import Stacked
 from sparring.envs.compiled.toys import Catch
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
+from sparring.errors import UserError
 from sparring.xla import random
 
 pytestmark = pytest.mark.long
@@ -90,6 +91,8 @@ def test_a_stack_takes_the_bytes_of_one_frame():
     ring = Ring(6, 2, space, CHOICE)
     assert ring.bytes_per_transition == 84 * 84 + 10
     assert ring.slots == 3 + 1 + 3  # the transitions, the open slot, what stacks look back to
+    with pytest.raises(UserError, match=r"env.frame_stack: .* not of one number"):
+        frame_stacks.stacked(spaces.Box(0, 1, ()), 2)
 
 
 def test_a_restart_leaves_what_the_broken_episode_came_to():

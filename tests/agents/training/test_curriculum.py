@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparring.agents.dqn import DQN
-from sparring.agents.training.evaluation import EvaluationSettings
-from sparring.agents.training.off_policy import OffPolicyTrainer
 from sparring.envs.compiled.classic_control import CartPole, Pendulum
 from sparring.envs.compiled.curriculum import Curriculum
 from sparring.envs.compiled.frame_stack import Stacked
+from sparring.envs.compiled.rescaled import Rescaled
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.testing.check import check_environment
 from sparring.errors import UserError
-from sparring.networks.mlp import MLP
 from sparring.storage.checkpoints import Checkpoints
 from sparring.storage.variable_names import named_variables
 from sparring.xla import random
+from tests.helpers.small_trainers import off_policy
 
 RISE = {"start": 10.0, "end": 50.0, "fraction": 0.5}  # at a quarter of the run: 30
 
@@ -68,32 +66,15 @@ def test_an_episode_of_the_host_keeps_the_value_it_began_with_and_is_put_back_wi
     again.close()
 
 
-def dqn(environment: Any) -> OffPolicyTrainer:
-    tf.keras.utils.set_random_seed(1)
-    return OffPolicyTrainer(
-        DQN,
-        environment,
-        network=lambda: MLP([8]),
-        num_envs=2,
-        rollout_steps=4,
-        updates=1,
-        batch_size=8,
-        capacity=500,
-        learning_starts=32,
-        total_steps=512,
-        evaluation=EvaluationSettings(episodes=2, video_every=0),
-    )
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("environment", [on_host, compiled])
 def test_a_run_follows_its_schedule_and_resumes_on_it(environment: Any, tmp_path: Path) -> None:
-    whole = dqn(environment())
+    whole = off_policy(environment())
     whole.train(128)
     assert whole.scalars()["schedule/env_force_mag"] == 30.0
     Checkpoints(tmp_path).save(whole.step, whole.checkpoint, {"trainer": whole.host_state()})
     whole.train(128)
-    other = dqn(environment())
+    other = off_policy(environment())
     saved = Checkpoints(tmp_path).restore(other.checkpoint)
     assert other.load_host_state(saved.host["trainer"]) == []
     other.train(128)
@@ -112,12 +93,48 @@ def test_a_run_follows_its_schedule_and_resumes_on_it(environment: Any, tmp_path
     other.close()
 
 
-def test_what_an_environment_has_not_is_refused() -> None:
-    with pytest.raises(UserError, match=r"env.curriculum.force: CartPoleEnv has no such attribute"):
-        Gymnasium("CartPole-v1", curriculum={"force": 1.0})
-    with pytest.raises(UserError, match=r"env.curriculum.gravitas: .* Did you mean gravity\?"):
-        Curriculum(CartPole(), {"gravitas": 1.0})
-    with pytest.raises(UserError, match=r"env.curriculum.gravity=.*: give start and end"):
-        Gymnasium("CartPole-v1", curriculum={"gravity": {"from": 1.0}})
+def test_a_curriculum_in_another_follows_too() -> None:
+    """At a quarter of the run, the pendulum's gravity is 4 and what is around it has 30."""
+    inner = Rescaled(Curriculum(Pendulum(), {"g": {"start": 2.0, "end": 10.0}}))
+    inner.reach = 1.0
+    outer = Curriculum(inner, {"reach": RISE})
+    keys = random.members(random.stream(0, "environment"), 1)
+    (_, within), parameters = outer.at(0.25).initial(keys)
+    assert within["g"].numpy().tolist() == [4.0]
+    assert parameters["reach"].numpy().tolist() == [30.0]
+    assert sorted(outer.curriculum) == ["g", "reach"]
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "said"),
+    [
+        ({"force": 1.0}, r"env.curriculum.force: CartPole\w* has no number of that name. "),
+        ({"gravitas": 1.0}, r"env.curriculum.gravitas: .* Did you mean gravity\?"),
+        ({"name": 1.0}, r"env.curriculum.name: .* no number"),
+        ({"gravity": {"from": 1.0}}, r"env.curriculum.gravity=.*: give a number, or numbers start"),
+        ({"gravity": {"start": "low", "end": 1}}, r"env.curriculum.gravity=.*: give a number, or"),
+        (
+            {"gravity": "low"},
+            r"env.curriculum.gravity=low: give a number, or numbers start and end",
+        ),
+        ({"gravity": {"start": 1, "end": 2, "fraction": 0}}, "fraction=0"),
+    ],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda given: Gymnasium("CartPole-v1", curriculum=given),
+        lambda given: Curriculum(CartPole(), given),
+    ],
+    ids=["host", "compiled"],
+)
+def test_what_is_no_number_of_an_environment_or_no_course_is_refused(
+    make: Any, curriculum: Any, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        make(curriculum)
+
+
+def test_an_environment_with_a_vectorised_version_of_its_own_has_no_parameters() -> None:
     with pytest.raises(UserError, match=r"env.curriculum sets attributes of single environments"):
         Gymnasium("CartPole-v1", curriculum={"gravity": 1}, vectorization="vector_entry_point")

@@ -14,11 +14,10 @@ from gymnasium import spaces
 from sparring.agents.conformance import check_agent
 from sparring.agents.dqn import DQN
 from sparring.agents.replay import Rows, row_bytes
-from sparring.agents.training.off_policy import OffPolicyTrainer
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
-from sparring.networks.mlp import MLP
+from tests.helpers.small_trainers import off_policy
 
 pytestmark = pytest.mark.long
 
@@ -84,26 +83,10 @@ def on_host() -> Gymnasium:
     return Gymnasium(f"{__name__}:Walk", info=["cost"])
 
 
-def trainer(environment: Any, agent: Any = Frugal) -> OffPolicyTrainer:
-    return OffPolicyTrainer(
-        agent,
-        environment,
-        network=lambda: MLP([4]),
-        num_envs=2,
-        rollout_steps=3,
-        updates=1,
-        batch_size=8,
-        capacity=100,
-        learning_starts=12,
-        total_steps=90,
-        n_step=1,
-    )
-
-
 @pytest.mark.parametrize("environment", [on_host, CompiledWalk])
 def test_a_batch_has_what_was_kept_of_each_transitions_first_step(environment: Any) -> None:
     """The step from 2 to 3 costs 9, and twice what was seen before it is 4."""
-    whole = trainer(environment())
+    whole = off_policy(environment(), Frugal, rollout_steps=3, learning_starts=12, n_step=1)
     whole.train(60)
     assert 1.0 < whole.scalars()["frugal/cost"] < 25.0
     slot = tf.range(10, dtype=tf.int64)
@@ -136,4 +119,4 @@ def test_an_agent_that_keeps_something_is_held_against_what_it_says() -> None:
 
 def test_what_nobody_says_is_refused() -> None:
     with pytest.raises(UserError, match=r"wants `cost` kept .* env.info=\[cost\] has it taken"):
-        trainer(Gymnasium(f"{__name__}:Walk"))
+        off_policy(Gymnasium(f"{__name__}:Walk"), Frugal)

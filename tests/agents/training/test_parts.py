@@ -2,6 +2,7 @@
 environment to the checkpoint, on the host and compiled.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from sparring.networks.mlp import MLP
 from sparring.storage.checkpoints import Checkpoints
 from sparring.storage.variable_names import named_variables
 from sparring.xla import random
+from tests.helpers.small_trainers import off_policy
 
 WORST = -100.0  # reward of an action that is not allowed
 
@@ -107,21 +109,8 @@ def ppo_remembers(environment: Any) -> OnPolicyTrainer:
 
 
 def dqn(environment: Any) -> OffPolicyTrainer:
-    tf.keras.utils.set_random_seed(1)
-    return OffPolicyTrainer(
-        lambda *given, **more: DQN(*given, **more, normalize_observations=True),
-        environment,
-        network=network,
-        num_envs=4,
-        rollout_steps=4,
-        updates=2,
-        batch_size=16,
-        capacity=500,
-        learning_starts=32,
-        seed=1,
-        total_steps=64 * 40,
-        evaluation=EvaluationSettings(episodes=4, video_every=0),
-    )
+    normalised = functools.partial(DQN, normalize_observations=True)
+    return off_policy(environment, normalised, network=network, num_envs=4, updates=2, seed=1)
 
 
 def weights(trainer: Any) -> dict[str, np.ndarray]:
@@ -199,3 +188,22 @@ def test_a_policy_stacks_what_it_is_shown_one_at_a_time(environment: Callable[[]
         same = {name: tf.constant(part) for name, part in state.items()}
         assert action == trainer.agent.act_greedy(same).numpy()[0]
     trainer.close()
+
+
+def test_a_policy_that_remembers_keeps_its_memory_beside_its_stack() -> None:
+    """Shown the same again, it says what the agent says after two steps."""
+    trainer = ppo_remembers(stacked_compiled())
+    policy = Policy(trainer)
+    shown = {
+        "camera": np.zeros((4, 4, 1), np.uint8),
+        "place": np.float32([1.0, -1.0]),
+        "action_mask": np.uint8([1, 1, 1]),
+    }
+    _, state = policy.predict(shown)
+    _, (memory, stack) = policy.predict(shown, state)
+    agent = trainer.agent
+    wanted = agent.start(1)
+    for _ in range(2):
+        _, wanted = agent.see({n: tf.constant(part) for n, part in stack.items()}, wanted)
+    np.testing.assert_allclose(memory, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(stack["place"], [[1, -1, 1, -1]])
