@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from sparring.data.dataset import known
+from sparring.data.splits import known
 from sparring.errors import UserError
 from sparring.xla import random
 

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.data.arrays import digits
-from sparring.data.dataset import SPLITS, Arrays, Order, known, permutation
+from sparring.data.dataset import Arrays, Order
+from sparring.data.splits import SPLITS, known, permutation
 from sparring.errors import UserError
 
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sparring.data.dataset import SPLITS, Data
+from sparring.data.dataset import Data
+from sparring.data.splits import SPLITS
 from sparring.errors import UserError
 from sparring.gans.metrics import distances
 from sparring.gans.metrics.base import Sample

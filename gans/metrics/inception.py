@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from sparring.data.dataset import Data, pixels
+from sparring.data.dataset import Data
+from sparring.data.pixel_values import pixels
 from sparring.errors import UserError
 from sparring.gans.metrics.extractors import flat, in_batches
 from sparring.xla import compilation

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sparring.data.dataset import (
-    Arrays,
-    check_finite,
-    classes_of,
-    eight_bits,
-    few,
-    not_found,
-    split_off,
-)
+from sparring.data.checks import check_finite, not_found
+from sparring.data.dataset import Arrays
+from sparring.data.pixel_values import eight_bits
+from sparring.data.splits import classes_of, few, split_off
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")

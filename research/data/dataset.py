@@ -8,17 +8,24 @@ import functools
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from sparring.data.checks import (
+    check_examples,
+    check_range,
+    listed_some,
+    numbered,
+    tell_of_empty_classes,
+    whole_numbers,
+)
+from sparring.data.pixel_values import scaled, unit
+from sparring.data.splits import SPLITS, known, permutation
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")
-SPLITS = ("train", "test")
-CHANNELS = (1, 3, 4)  # of an image: grey, RGB, RGB with alpha
 
 
 class Data(Protocol):
@@ -116,16 +123,6 @@ def changes(before: Mapping[str, Any], data: Any, labelled: bool = True) -> list
 
 def _described(names: Any) -> str:
     return names if isinstance(names, str) else listed_some(names) or "none"
-
-
-def permutation(count: int, seed: int, epoch: int = 0) -> np.ndarray:
-    """Return a random order of 0 .. count - 1, int64 [count], from (seed, epoch).
-
-    The order sorts Philox's words, whose stream is fixed for good; `Generator.permutation` may
-    differ between versions of numpy.
-    """
-    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
-    return np.argsort(words, kind="stable")
 
 
 class Order:
@@ -250,7 +247,7 @@ class Arrays(Pairs):
         source: str = "data",
     ) -> None:
         for split in SPLITS:
-            _check_examples(examples[split], f"{source}: {split} split")
+            check_examples(examples[split], f"{source}: {split} split")
         if examples["train"].shape[1:] != examples["test"].shape[1:]:
             raise UserError(
                 f"{source}: the train split's examples are {examples['train'].shape[1:]}, the test "
@@ -264,216 +261,14 @@ class Arrays(Pairs):
                 for s in SPLITS
             }
             if not names:
-                targets, names = _numbered(targets, source)
+                targets, names = numbered(targets, source)
             self.classes = len(names)
             for split in SPLITS:
                 check_range(targets[split], self.classes, f"{source}: {split} split")
-            _name_empty_classes(targets["train"], names, source)
+            tell_of_empty_classes(targets["train"], names, source)
         self.names = tuple(names or ())
         super().__init__({s: _compact(examples[s]) for s in SPLITS}, targets, seed)
 
 
-def _numbered(
-    labels: Mapping[str, np.ndarray], source: str
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return labels as classes that are numbered without gaps, and the classes' names."""
-    found = np.unique(np.concatenate([labels[s] for s in SPLITS]))
-    if found[0] < 0:
-        raise UserError(
-            f"{source}: labels run from {found[0]} to {found[-1]}, and none may be negative: leave "
-            "out examples without a class."
-        )
-    if found[-1] >= len(found):
-        _log.warning(
-            "%s: its %d classes are numbered from 0 and named by their labels, which run from %d "
-            "to %d.",
-            source,
-            len(found),
-            found[0],
-            found[-1],
-        )
-    return {s: np.searchsorted(found, labels[s]) for s in SPLITS}, [str(c) for c in found]
-
-
-def _name_empty_classes(labels: np.ndarray, names: Sequence[str], source: str) -> None:
-    """Say which classes cannot be learned, as only the test split has examples of them."""
-    counts = np.bincount(labels, minlength=len(names))
-    empty = [names[i] for i in np.flatnonzero(counts == 0)]
-    if empty:
-        _log.warning(
-            "%s: %d of %d classes have no example in the train split: %s.",
-            source,
-            len(empty),
-            len(names),
-            listed_some(empty),
-        )
-
-
-def listed_some(names: Sequence[str]) -> str:
-    """Return the first five names, and how many there are more."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
-def not_found(path: str, source: str, kind: str) -> UserError:
-    """Return the error of a path at which there is no file or folder (`kind`)."""
-    relative = ""
-    if not Path(path).is_absolute():
-        relative = f" The path is relative to the working folder, {Path.cwd()}."
-    return UserError(f"{source}: there is no such {kind}.{relative}")
-
-
-def known(split: str) -> str:
-    """Return `split` if there is such a split.
-
-    Raises:
-        UserError: there is none.
-    """
-    if split not in SPLITS:
-        raise UserError(f"split={split}: there are {' and '.join(SPLITS)}.")
-    return split
-
-
-def scaled(examples: tf.Tensor) -> tf.Tensor:
-    """Return bytes as float32 in [-1, 1], floats unchanged."""
-    return (
-        tf.cast(examples, tf.float32) * np.float32(1 / 127.5) - 1.0
-        if examples.dtype == tf.uint8
-        else examples
-    )
-
-
-def unit(examples: np.ndarray) -> np.ndarray:
-    """Return what `scaled` does, computed on the host with equal results."""
-    if examples.dtype != np.uint8:
-        return examples
-    return examples.astype(np.float32) * np.float32(1 / 127.5) - np.float32(1.0)
-
-
-def eight_bits(values: np.ndarray) -> np.ndarray:
-    """Return values of 16 bits as bytes: 0 to 65535 become 0 to 255."""
-    return np.rint(np.clip(values, 0, 65535) / np.float32(257.0)).astype(np.uint8)
-
-
-def pixels(examples: np.ndarray) -> np.ndarray:
-    """Return images in [-1, 1] as bytes: the inverse of `unit`, for images."""
-    return np.clip(np.rint((examples + 1.0) * 127.5), 0, 255).astype(np.uint8)
-
-
-def split_off(
-    count: int, test_fraction: float, source: str, labels: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Return the training and the test rows of `count` examples, int64, each ascending.
-
-    They are identical in every run. With labels [count], the test split has its share of every
-    class, to within one example.
-    """
-    test = round(count * test_fraction)
-    if not 0 < test < count:
-        raise UserError(
-            f"{source}: test_fraction={test_fraction} of {count} examples leaves {count - test} "
-            "for training and "
-            f"{test} for testing: both need some."
-        )
-    shuffled = permutation(count, 0)
-    by_class = shuffled if labels is None else shuffled[np.argsort(labels[shuffled], kind="stable")]
-    chosen = np.zeros(count, bool)
-    evenly = ((np.arange(test) + 0.5) * count / test).astype(np.int64)
-    chosen[by_class[evenly]] = True
-    return {"train": np.flatnonzero(~chosen), "test": np.flatnonzero(chosen)}
-
-
-def few(labels: np.ndarray, only: Sequence[int], per_class: int | None, seed: int) -> np.ndarray:
-    """Return the rows of the classes `only`, at most `per_class` of each, int64, ascending.
-
-    The rows kept of a class are drawn by `seed`.
-    """
-    rows = np.flatnonzero(np.isin(labels, only))
-    if per_class is None:
-        return rows
-    if per_class < 1:
-        raise UserError(f"data.per_class={per_class}: 1 at least, or null for all.")
-    shuffled = rows[permutation(len(rows), seed)]
-    return np.sort(np.concatenate([shuffled[labels[shuffled] == c][:per_class] for c in only]))
-
-
-def classes_of(only: Sequence[int] | None, count: int) -> list[int]:
-    """Return the classes to keep of `count` existing ones: those in `only`, or all.
-
-    Raises:
-        UserError: `only` is not at least two different existing classes.
-    """
-    found = list(range(count)) if only is None else [int(c) for c in only]
-    if len(found) < 2 or len(set(found)) < len(found) or not set(found) <= set(range(count)):
-        raise UserError(f"data.only={found}: two classes of 0 to {count - 1} at least, each once.")
-    return found
-
-
 def _compact(examples: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(examples, np.uint8 if examples.dtype == np.uint8 else np.float32)
-
-
-def _check_examples(examples: np.ndarray, source: str) -> None:
-    if len(examples) == 0:
-        raise UserError(f"{source} is empty.")
-    if examples.ndim not in (2, 4) or not (
-        examples.dtype == np.uint8 or examples.dtype.kind == "f"
-    ):
-        raise UserError(
-            f"{source} is {examples.dtype} {list(examples.shape)}: images are uint8 or float [N, "
-            "height, width, "
-            "channels], vectors are float [N, features]."
-        )
-    if examples.ndim == 4 and examples.shape[-1] not in CHANNELS:
-        raise UserError(
-            f"{source} has images of {examples.shape[-1]} channels; 1, 3 or 4 are possible: [N, H, "
-            "W, C]."
-        )
-    if examples.dtype == np.uint8:
-        return
-    check_finite(examples, source)
-    low = float(examples.min())
-    high = float(examples.max())
-    if examples.ndim == 4 and not (low >= -1.0 and high <= 1.0):
-        raise UserError(
-            f"{source} has values from {low:g} to {high:g}: give data.low and data.high, or bytes."
-        )
-
-
-def check_finite(examples: np.ndarray, source: str) -> None:
-    """Raise UserError if some of the floats [N, ...] are not finite.
-
-    The message gives the index of the first example with one, from 0.
-    """
-    bad = np.flatnonzero(~np.isfinite(examples.reshape(len(examples), -1)).all(axis=1))
-    if len(bad):
-        raise UserError(
-            f"{source}: {len(bad)} of {len(examples)} examples hold NaN or infinity, first number "
-            f"{bad[0]}."
-        )
-
-
-def whole_numbers(labels: Any, count: int, source: str) -> np.ndarray:
-    """Return labels as int64 [count].
-
-    Raises:
-        UserError: they are not one integer for each example.
-    """
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise UserError(
-            f"{source}: labels are {labels.dtype} {list(labels.shape)}, though one whole number is "
-            "needed for each of "
-            f"{count} examples."
-        )
-    return labels.astype(np.int64)
-
-
-def check_range(labels: np.ndarray, classes: int, source: str) -> None:
-    """Raise UserError if a label is not in [0, classes)."""
-    if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(
-            f"{source}: labels run from {labels.min()} to {labels.max()}, though there are "
-            f"{classes} classes, 0 to "
-            f"{classes - 1}."
-        )

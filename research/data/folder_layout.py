@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparring.data.dataset import listed_some, not_found
+from sparring.data.checks import listed_some, not_found
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")

@@ -11,7 +11,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sparring.data import folder_layout
-from sparring.data.dataset import SPLITS, Arrays, eight_bits, split_off
+from sparring.data.dataset import Arrays
+from sparring.data.pixel_values import eight_bits
+from sparring.data.splits import SPLITS, split_off
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sparring.data.dataset import pixels
+from sparring.data.pixel_values import pixels
 
 _LETTER = 6  # width of a letter of Pillow's own font, in pixels
 _LINE = 14

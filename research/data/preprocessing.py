@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from sparring.data import dataset
+from sparring.data import pixel_values
 
 
 def same(values: Any) -> Any:
@@ -82,5 +82,5 @@ def plain(shape: Sequence[int], dtype: np.dtype) -> InputSpec:
     spec = tf.TensorSpec(shape, tf.as_dtype(dtype))
     name = "images" if len(shape) == 3 else "inputs"
     if dtype == np.uint8:
-        return InputSpec(name, spec, dataset.scaled, dataset.pixels)
+        return InputSpec(name, spec, pixel_values.scaled, pixel_values.pixels)
     return InputSpec(name, spec)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from sparring.data import host_random
-from sparring.data.dataset import SPLITS, Arrays, Pairs, classes_of, few, known
+from sparring.data.dataset import Arrays, Pairs
+from sparring.data.splits import SPLITS, classes_of, few, known
 from sparring.errors import UserError
 
 COLOURS = {

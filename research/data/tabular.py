@@ -11,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.data import host_random
-from sparring.data.dataset import SPLITS, Pairs, not_found, split_off
+from sparring.data.checks import not_found
+from sparring.data.dataset import Pairs
 from sparring.data.preprocessing import InputSpec, Units
+from sparring.data.splits import SPLITS, split_off
 from sparring.errors import UserError
 
 _log = logging.getLogger("sparring")

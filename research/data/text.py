@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.data import host_random
-from sparring.data.dataset import SPLITS, Pairs, split_off
+from sparring.data.dataset import Pairs
 from sparring.data.preprocessing import InputSpec
+from sparring.data.splits import SPLITS, split_off
 from sparring.data.tabular import read_text, text_lines
 from sparring.errors import UserError
 

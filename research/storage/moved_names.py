@@ -283,6 +283,11 @@ NAMES = {  # names that moved apart from their module, or were changed
     "research.transfer.learned": "sparring.supervised.pretraining.pretrained_torso",
     "research.workers.wanted": "sparring.distribute.cluster.workers_to_start",
     "sparring.agents.actors.slots.Reverb": "sparring.agents.actors.settings.Ray",
+    "research.data.check_finite": "sparring.data.checks.check_finite",
+    "research.data.classes_of": "sparring.data.splits.classes_of",
+    "research.data.few": "sparring.data.splits.few",
+    "research.data.pixels": "sparring.data.pixel_values.pixels",
+    "research.data.split_off": "sparring.data.splits.split_off",
 }
 
 # Arguments that what was once called so took, and that say nothing to what stands for it now

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.data import host_random
-from sparring.data.dataset import SPLITS, Pairs
+from sparring.data.dataset import Pairs
 from sparring.data.preprocessing import InputSpec, Units
+from sparring.data.splits import SPLITS
 from sparring.errors import UserError
 from sparring.supervised import plots
 from sparring.supervised.tasks import Regression, least_squares, needs, with_bias

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sparring.data.dataset import pixels
 from sparring.data.pictures import colours
+from sparring.data.pixel_values import pixels
 
 _INK = (20, 20, 20)
 _BLUE = (60, 110, 200)

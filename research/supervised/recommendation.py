@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from sparring.data import host_random
-from sparring.data.dataset import SPLITS, Pairs
+from sparring.data.dataset import Pairs
 from sparring.data.preprocessing import InputSpec
+from sparring.data.splits import SPLITS
 from sparring.errors import UserError
 from sparring.supervised.tasks import Values, log_softmax, needs
 

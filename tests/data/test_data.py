@@ -14,7 +14,7 @@ from sparring.cli import setup
 from sparring.config import targets
 from sparring.config.composer import CONF, Composer
 from sparring.data import arrays as data_arrays
-from sparring.data import dataset, synthetic_shapes
+from sparring.data import dataset, pixel_values, splits, synthetic_shapes
 from sparring.data.dataset import Arrays, Order, check
 from sparring.errors import UserError
 from sparring.gans.data import mixtures
@@ -62,7 +62,7 @@ def test_the_order_is_the_same_in_every_version_of_numpy():
     # argsort of the first words of Philox4x64-10 under the key (3, 1), as numpy 1.26 and 2.3 give
     # them: 13652367922584412156 15649216603714737163 15004226688420960171 2618719934470416154
     # 6495888769752286334
-    assert dataset.permutation(5, seed=3, epoch=1).tolist() == [3, 4, 0, 2, 1]
+    assert splits.permutation(5, seed=3, epoch=1).tolist() == [3, 4, 0, 2, 1]
 
 
 def test_a_batch_may_be_larger_than_an_epoch():
@@ -86,14 +86,14 @@ def test_bytes_are_scaled_to_minus_one_and_one():
     )
     assert labels.numpy().tolist() == [0, 0, 0]
     np.testing.assert_array_equal(found.numpy()[:2], data.examples("train")[0][[1, 0]])
-    np.testing.assert_array_equal(dataset.pixels(data.examples("train")[0]), images)
+    np.testing.assert_array_equal(pixel_values.pixels(data.examples("train")[0]), images)
 
 
 def test_every_byte_survives_the_way_to_the_device_and_back():
     every = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     data = Arrays({"train": every, "test": every}, None, seed=0)
     found = data.take(tf.range(256, dtype=tf.int64), tf.zeros([256, 2], tf.uint32))[0].numpy()
-    np.testing.assert_array_equal(dataset.pixels(found), every)
+    np.testing.assert_array_equal(pixel_values.pixels(found), every)
 
 
 def test_a_limit_takes_the_same_random_ones_and_labels_stay_with_them():
@@ -105,7 +105,7 @@ def test_a_limit_takes_the_same_random_ones_and_labels_stay_with_them():
     other = Arrays(
         {"train": images, "test": images}, {"train": np.arange(100), "test": np.arange(100)}, seed=2
     )
-    np.testing.assert_array_equal(dataset.pixels(examples).ravel(), labels)
+    np.testing.assert_array_equal(pixel_values.pixels(examples).ravel(), labels)
     np.testing.assert_array_equal(other.examples("train", 10)[1], labels)
     assert labels.tolist() != list(range(10))
     assert len(data.examples("train", 1000)[1]) == 100
@@ -217,10 +217,10 @@ def test_an_unknown_split_is_named():
 
 def test_a_split_has_its_share_of_every_class():
     labels = np.repeat([0, 1, 2], [100, 40, 7])
-    rows = dataset.split_off(147, 0.25, "data", labels)
+    rows = splits.split_off(147, 0.25, "data", labels)
     assert np.bincount(labels[rows["test"]]).tolist() in ([25, 10, 2], [25, 11, 1], [26, 10, 1])
     assert sorted([*rows["train"], *rows["test"]]) == list(range(147))
-    plain = dataset.split_off(147, 0.25, "data")
+    plain = splits.split_off(147, 0.25, "data")
     assert (len(plain["test"]), len(plain["train"])) == (37, 110)
     assert len(set(np.diff(plain["test"]))) > 5  # no regular steps
 
@@ -311,7 +311,7 @@ POINTS = {
 def test_shapes_labels_colours_and_boxes_are_what_the_pixels_show():
     data = synthetic_shapes.Shapes(seed=0, train=300, test=50, size=128)
     images, labels = data.examples("train")
-    bytes_ = dataset.pixels(images)
+    bytes_ = pixel_values.pixels(images)
     boxes = data.boxes("train") * 128
     assert (data.classes, data.shape, len(data.names)) == (24, (128, 128, 3), 24)
     for image, label, (top, left, bottom, right) in zip(bytes_, labels, boxes, strict=True):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparring.data.arrays import digits
-from sparring.data.dataset import few
+from sparring.data.splits import few
 from sparring.data.synthetic_shapes import Shapes
 from sparring.errors import UserError
 

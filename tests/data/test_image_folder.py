@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparring.data.dataset import pixels
 from sparring.data.image_folder import folder
+from sparring.data.pixel_values import pixels
 from sparring.errors import UserError
 
 pytestmark = pytest.mark.long

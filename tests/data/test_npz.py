@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparring.data import arrays, dataset
+from sparring.data import arrays, pixel_values
 from sparring.errors import UserError
 
 
@@ -31,7 +31,7 @@ def test_npz_keeps_images_and_labels_together(file):
     images, labels = (
         np.concatenate(a) for a in zip(*(data.examples(s) for s in ("train", "test")), strict=True)
     )
-    first = dataset.pixels(images)[:, 0, 0, 0]
+    first = pixel_values.pixels(images)[:, 0, 0, 0]
     assert sorted(first.tolist()) == list(range(0, 160, 4))
     np.testing.assert_array_equal(labels, first // 4 % 4)
 
@@ -67,7 +67,7 @@ def test_npz_takes_arrays_of_sixteen_bits(tmp_path):
     np.savez(tmp_path / "my.npz", images=deep)
     data = arrays.npz(str(tmp_path / "my.npz"), 0, test_fraction=0.25)
     assert data.kept == np.uint8
-    assert (dataset.pixels(data.examples("train")[0]) == 156).all()
+    assert (pixel_values.pixels(data.examples("train")[0]) == 156).all()
 
 
 @pytest.mark.parametrize("shape", [(40, 2, 2), (40, 4)])

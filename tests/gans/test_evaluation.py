@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from sparring.data.dataset import SPLITS, Arrays
+from sparring.data.dataset import Arrays
+from sparring.data.splits import SPLITS
 from sparring.gans.evaluation import EvaluationSettings
 from sparring.gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from sparring.gans.networks.pair import Pair

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparring.data.dataset import split_off
+from sparring.data.splits import split_off
 from sparring.data.synthetic_shapes import Boxes, Shapes
 from sparring.data.tabular import table
 from sparring.data.text import reviews

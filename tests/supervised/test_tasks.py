@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from sparring.data import text
-from sparring.data.dataset import SPLITS, Arrays, Pairs, changes, split_off
+from sparring.data.dataset import Arrays, Pairs, changes
+from sparring.data.splits import SPLITS, split_off
 from sparring.data.synthetic_shapes import Boxes, Shapes
 from sparring.data.tabular import linear, table
 from sparring.errors import UserError

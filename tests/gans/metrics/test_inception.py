@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sparring.data import arrays, synthetic_shapes
-from sparring.data.dataset import pixels
+from sparring.data.pixel_values import pixels
 from sparring.errors import UserError
 from sparring.gans.metrics.extractors import Pixels
 from sparring.gans.metrics.feature_scores import FeatureScores, Frechet

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sparring.data import arrays
-from sparring.data.dataset import Arrays, pixels
+from sparring.data.dataset import Arrays
+from sparring.data.pixel_values import pixels
 from sparring.errors import UserError
 from sparring.gans.data import mixtures
 from sparring.gans.metrics.memorisation import Memorisation
