@@ -22,6 +22,7 @@ from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.agents.training.policy import Policy
 from sparring.envs.compiled.base import CompiledEnvironment
 from sparring.envs.compiled.frame_stack import Stacked
+from sparring.envs.compiled.wrapper import Wrapper
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.envs.testing.check import check_environment
 from sparring.networks.mlp import MLP
@@ -174,11 +175,17 @@ def test_a_policy_is_asked_by_the_names_of_the_parts() -> None:
     assert one == 2
 
 
-@pytest.mark.parametrize("environment", [stacked_on_host, stacked_compiled])
+def stacked_inside() -> Wrapper:
+    return Wrapper(stacked_compiled(), "what is around a stack")
+
+
+@pytest.mark.parametrize("environment", [stacked_on_host, stacked_compiled, stacked_inside])
 def test_a_policy_stacks_what_it_is_shown_one_at_a_time(environment: Callable[[], Any]) -> None:
     """Places 1, 2, 3: an agent sees 1 1, 1 2 and 2 3, as Policy does, from its state."""
     trainer = dqn(environment())
     policy = Policy(trainer)
+    if trainer.environment.compiled:
+        assert trainer.environment.original_observation_space["place"].shape == (2,)
     camera = np.zeros((4, 4, 1), np.uint8)
     state = None
     for place, seen in ((1.0, [1, 1, 1, 1]), (2.0, [1, 1, 2, 2]), (3.0, [2, 2, 3, 3])):
