@@ -10,7 +10,7 @@ import tensorflow as tf
 from sparring.agents.dqn import DQN
 from sparring.agents.networks.recurrent import Memory
 from sparring.agents.ppo import PPO
-from sparring.agents.replay import Ring, Transitions
+from sparring.agents.replay import Ring
 from sparring.agents.training.evaluation import EvaluationSettings
 from sparring.agents.training.off_policy import OffPolicyTrainer
 from sparring.agents.training.on_policy import OnPolicyTrainer
@@ -59,11 +59,11 @@ class TwoRings(tf.Module):
     def learned(self, *arguments: Any) -> None:
         """Draw uniformly, whatever was learned."""
 
-    def write(self, *columns: tf.Tensor) -> None:
-        for ring, part in zip(
-            self.rings, zip(*(tf.split(c, 2, axis=1) for c in columns), strict=True), strict=True
-        ):
-            ring.write(*part)
+    def write(self, *columns: Any) -> None:
+        halves = [columns[0].shape[1] // 2] * 2
+        for n, ring in enumerate(self.rings):
+            half = functools.partial(_share, number=n, sizes=halves)
+            ring.write(*tf.nest.map_structure(half, columns))
 
 
 class BothRings(OffPolicyTrainer):
@@ -86,7 +86,12 @@ class BothRings(OffPolicyTrainer):
             r.sample(keys[n], half, self.n_step, self.agent.discount)
             for n, r in enumerate(self.replay.rings)
         ]
-        return (), Transitions(*(tf.concat(pair, axis=0) for pair in zip(*both, strict=True)))
+        return (), tf.nest.map_structure(lambda *pair: tf.concat(pair, axis=0), *both)
+
+
+def _share(column: tf.Tensor, number: int, sizes: list[int]) -> tf.Tensor:
+    """Return a replica's environments of a column [T, B, ...]."""
+    return tf.split(column, sizes, axis=1)[number]
 
 
 def steady(rate: float, prune: Magnitude | None = None) -> Scheduled:
