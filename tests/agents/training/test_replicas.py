@@ -1,5 +1,6 @@
 """PPO and DQN on two replicas are PPO and DQN on one that is given the same minibatches."""
 
+import functools
 from functools import partial
 from typing import Any
 
