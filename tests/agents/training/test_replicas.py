@@ -1,6 +1,5 @@
 """PPO and DQN on two replicas are PPO and DQN on one that is given the same minibatches."""
 
-import functools
 from functools import partial
 from typing import Any
 
@@ -63,7 +62,7 @@ class TwoRings(tf.Module):
     def write(self, *columns: Any) -> None:
         halves = [columns[0].shape[1] // 2] * 2
         for n, ring in enumerate(self.rings):
-            half = functools.partial(_share, number=n, sizes=halves)
+            half = partial(_share, number=n, sizes=halves)
             ring.write(*tf.nest.map_structure(half, columns))
 
 
