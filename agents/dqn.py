@@ -1,4 +1,4 @@
-"""DQN (Mnih et al. 2015) and double DQN (van Hasselt et al. 2015): TF-Agents' agents, mended.
+"""DQN (Mnih et al. 2015), double (van Hasselt et al. 2015) or not: TF-Agents' agent, mended.
 
 What is mended, each with a test in tests/agents/test_dqn.py or tests/agents/test_replay.py:
 1. n-step sums stop where an episode ends, by termination or truncation (tensorflow/agents#939); 2.
@@ -8,23 +8,26 @@ the defaults are the paper's: discount 0.99 and a target network that lags (TF-A
 every step).
 
 To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or
-`_compute_next_q_values`.
+`_compute_next_q_values`, as sparring.agents.c51, qr_dqn and iqn do.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 import tensorflow as tf
 from tf_agents.agents.dqn import dqn_agent
+from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.utils import common
 
 from sparring import nested
 from sparring.agents import requirements
 from sparring.agents.agent import Estimate, Memoryless, OneOptimizer, Scalars
-from sparring.agents.networks import headed, masks, specs
+from sparring.agents.munchausen import Munchausen
+from sparring.agents.networks import headed, masks, noisy, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.networks.normalizers import observation_normalizer
 from sparring.agents.networks.q_heads import QHead
@@ -49,6 +52,13 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
     "huber" or "squared". `head` makes the network's last layer from the number of actions (see
     sparring.agents.networks.q_heads; None: a dense one). With `normalize_observations` they are
     normalised by the running statistics of the replayed ones, which each batch first adds to.
+
+    With `double` the online network chooses the next action, and the target network values it
+    (van Hasselt et al. 2015). With `munchausen` the next value is soft, and rewards have the log
+    policy added (see sparring.agents.munchausen). With a `boltzmann` temperature, a number or a
+    schedule, actions that epsilon does not choose are drawn from softmax(Q / temperature).
+    Noisy layers (see sparring.agents.networks.noisy) draw for each action, and for each network of
+    each update.
     """
 
     def __init__(
@@ -65,8 +75,12 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         head: Callable[[int], tf.keras.layers.Layer] | None = None,
         normalize_observations: bool = False,
         memory: Any = None,
+        double: bool = False,
+        boltzmann: Schedule | float | None = None,
+        munchausen: Munchausen | None = None,
     ) -> None:
         requirements.refuse_memory(memory)
+        requirements.refuse_double_munchausen(double, munchausen)
         self.num_actions = requirements.require_discrete(action_space)
         if loss not in LOSSES:
             raise UserError(f"agent.loss={loss}: choose one of {', '.join(LOSSES)}.")
@@ -77,6 +91,9 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         self.scheduled = optimizer
         self.discount = discount
         self.epsilon = as_schedule(epsilon)
+        self.double = double
+        self.boltzmann = None if boltzmann is None else as_schedule(boltzmann)
+        self.munchausen = munchausen
         masks.require(observation_space, action_space)
         seen_space = nested.without_mask(observation_space)
         self.observation_normalizer = (
@@ -91,7 +108,7 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
                 q_network=HeadedNetwork(
                     nested.without_mask(time_step_spec.observation),
                     network,
-                    lambda: (head or QHead)(self.num_actions),
+                    functools.partial(self._make_head, head or QHead),
                     self.observation_normalizer,
                     name="q_network",
                 ),
@@ -111,11 +128,17 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
                 "network: it gives the same layers at every call, so that the target network would "
                 "be the online one: give a class, or a function that makes layers anew."
             ) from error
+        self.noisy = bool(noisy.layers(self._q_network))
         self._replayed: tf.Tensor | None = None
+        self._measured: Scalars = {}  # of the batch, each [M], while an update is traced
         self.trainable = headed.unique(self._q_network.trainable_weights)
         headed.check_layers([self._q_network])
         optimizer.build(self.trainable)
         self.initialize()
+
+    def _make_head(self, head: Callable[..., tf.keras.layers.Layer]) -> tf.keras.layers.Layer:
+        """The network's last layers, of a factory of heads."""
+        return head(self.num_actions)
 
     def parts(self) -> dict[str, tf.Module]:
         """Return the modules that were learned: enough to act and to bootstrap."""
@@ -141,12 +164,17 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         return tf.cast(random.integers(keys, 1, self.num_actions)[:, 0], tf.int32)
 
     def act_sampled(self, observation: Any, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-        """Epsilon-greedy actions [B]; `keys` [B, 2]."""
+        """Epsilon-greedy actions [B], or from Boltzmann's distribution; `keys` [B, 2]."""
         explore = random.uniform(random.fold(keys, 0), 1)[:, 0] < self.epsilon(progress)
+        with noisy.noise(self._q_network, random.fold(keys, 2)):
+            values = self.q_values(observation)
+        if self.boltzmann is not None:
+            drawn = random.gumbel(random.fold(keys, 3), self.num_actions)
+            values = values / self.boltzmann(progress) + drawn
         return tf.where(
             explore,
             self.act_random(observation, random.fold(keys, 1)),
-            self.act_greedy(observation),
+            masks.best(values, nested.mask_of(observation)),
         )
 
     def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -168,25 +196,39 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         return self._replayed
 
     def _compute_next_q_values(self, next_time_steps: Any, info: Any) -> tf.Tensor:
-        """Values [M] of the next states: of the allowed action that the target network prefers."""
+        """Values [M] of the next states, by the target network."""
         del info
-        observation = next_time_steps.observation
-        values = self._target_q_network(nested.without_mask(observation))[0]  # [M, A]
-        best = masks.best(values, nested.mask_of(observation))
-        return tf.gather(values, best, batch_dims=1)
+        values = self.target_q_values(next_time_steps.observation)
+        return self._of_next(next_time_steps.observation, values, values)
+
+    def target_q_values(self, observation: Any) -> tf.Tensor:
+        """Q(s, .) [M, A] of observations [M, ...], by the target network."""
+        return self._target_q_network(nested.without_mask(observation))[0]
+
+    def _of_next(self, observation: Any, outputs: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """What of `outputs` [M, A, ...] of next states is bootstrapped from: [M, ...].
+
+        `values` [M, A] are the target network's. It is that of the allowed action of highest value,
+        with `double` by the online network's; of Munchausen's policy it is the mean.
+        """
+        mask = nested.mask_of(observation)
+        if self.munchausen is not None:
+            return self.munchausen.mean(outputs, values, mask)
+        chooses = self.q_values(observation) if self.double else values
+        return tf.gather(outputs, masks.best(chooses, mask), batch_dims=1)
 
     def update(
         self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
     ) -> tuple[Scalars, tf.Tensor]:
         """Take a gradient step on transitions [M], and update the target network when it is due.
 
-        Nothing is drawn. Returns scalars, and the absolute temporal-difference errors [M].
+        Only noisy layers draw from `key` [2]. Returns scalars, and errors [M]: see `_errors`.
         """
-        del key
         if self.observation_normalizer is not None:
             seen = nested.without_mask(batch.observation)
-            self.observation_normalizer.update(seen, batch.mask)
-        gradients, highest, sums, errors = replicas.compile_in_replica(self._gradients)(batch)
+            self.observation_normalizer.update(seen, valid(batch))
+        compute = replicas.compile_in_replica(self._gradients)
+        gradients, highest, sums, errors = compute(batch, key)
         norms = self.scheduled.step(gradients, progress)
         self.train_step_counter.assign_add(1)
         self._update_target()
@@ -194,32 +236,69 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         count = tf.maximum(sums.pop("count"), 1.0)
         values = {tag: value if tag == "loss/td" else value / count for tag, value in sums.items()}
         values |= {t: replicas.all_reduce_max(v) for t, v in highest.items()}
-        return values | norms | {"schedule/epsilon": self.epsilon(progress)}, errors
+        return values | norms | self._scheduled(progress), errors
 
-    def _gradients(self, batch: Transitions) -> tuple[list[tf.Tensor], Scalars, Scalars, tf.Tensor]:
+    def _scheduled(self, progress: tf.Tensor) -> Scalars:
+        values = {"schedule/epsilon": self.epsilon(progress)}
+        if self.boltzmann is not None:
+            values["schedule/boltzmann"] = self.boltzmann(progress)
+        return values
+
+    def _gradients(
+        self, batch: Transitions, key: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Scalars, Scalars, tf.Tensor]:
         """Gradients, scalars to take the largest of, scalars to be added, and the errors [M]: a
         replica's share of each.
         """
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.trainable)
-            info = self._loss(
-                _as_transition(batch),
-                self._td_errors_loss_fn,
-                self._gamma,
-                weights=batch.mask,
-                training=True,
-            )
-        sums = {"loss/td": info.loss, "count": tf.reduce_sum(batch.mask)}
-        errors = tf.abs(info.extra.td_error) * batch.mask
-        sums["q/td_error"] = tf.reduce_sum(errors)
+        with self._drawing(key):
+            if self.munchausen is not None:
+                batch = self._with_log_policy(batch, self.munchausen)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(self.trainable)
+                info = self._loss(
+                    _as_transition(batch),
+                    self._td_errors_loss_fn,
+                    self._gamma,
+                    weights=batch.mask,
+                    training=True,
+                )
+        counts = valid(batch)
+        sums = {"loss/td": info.loss, "count": tf.reduce_sum(counts)}
+        sums["q/td_error"] = tf.reduce_sum(tf.abs(info.extra.td_error) * counts)
+        sums |= {tag: tf.reduce_sum(value * counts) for tag, value in self._measured.items()}
         highest = {}
         if self._replayed is not None:
-            sums["q/mean"] = tf.reduce_sum(self._replayed * batch.mask)
-            valid = tf.where(batch.mask > 0.0, self._replayed, tf.reduce_min(self._replayed))
-            highest["q/max"] = tf.reduce_max(valid)
-        return tape.gradient(info.loss, self.trainable), highest, sums, errors
+            sums["q/mean"] = tf.reduce_sum(self._replayed * counts)
+            replayed = tf.where(counts > 0.0, self._replayed, tf.reduce_min(self._replayed))
+            highest["q/max"] = tf.reduce_max(replayed)
+        gradients = tape.gradient(info.loss, self.trainable)
+        return gradients, highest, sums, self._errors(info) * counts
 
-    descriptions = optim_optimizer.DESCRIPTIONS | {
+    @contextlib.contextmanager
+    def _drawing(self, key: tf.Tensor) -> Iterator[None]:
+        """Context of an update in which each network has a noise of its own, drawn from `key`."""
+        with (
+            noisy.noise(self._q_network, random.fold(key, 0)[tf.newaxis]),
+            noisy.noise(self._target_q_network, random.fold(key, 1)[tf.newaxis]),
+        ):
+            yield
+
+    def _with_log_policy(self, batch: Transitions, munchausen: Munchausen) -> Transitions:
+        values = self.target_q_values(batch.observation)
+        added = munchausen.reward(values, nested.mask_of(batch.observation), batch.action)
+        return batch._replace(reward=batch.reward + added)
+
+    def _errors(self, info: LossInfo) -> tf.Tensor:
+        """How far each transition's value was off, [M]: its absolute temporal-difference error."""
+        return tf.abs(info.extra.td_error)
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Tag -> what it measures."""
+        scheduled = {} if self.boltzmann is None else _BOLTZMANN
+        return self._descriptions | scheduled
+
+    _descriptions = optim_optimizer.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
         "q/mean": "Value of the replayed actions, mean over the transitions of a batch.",
         "q/max": "Largest value of a replayed action in the batch, mean over updates.",
@@ -228,15 +307,12 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
     }
 
 
-class DoubleDQN(DQN):
-    """Double DQN: the online network chooses the next action, the target network values it."""
+_BOLTZMANN = {"schedule/boltzmann": "Temperature of Boltzmann exploration, mean over updates."}
 
-    def _compute_next_q_values(self, next_time_steps: Any, info: Any) -> tf.Tensor:
-        """Values [M] of the next states: of the allowed action that the online network prefers."""
-        del info
-        observation = next_time_steps.observation
-        values = self._target_q_network(nested.without_mask(observation))[0]  # [M, A]
-        return tf.gather(values, self.act_greedy(observation), batch_dims=1)
+
+def valid(batch: Transitions) -> tf.Tensor:
+    """Return one for each transition [M] that counts, however much, and zero for the others."""
+    return tf.cast(batch.mask > 0.0, tf.float32)
 
 
 def _split(observation: Any) -> tuple[Any, Any]:

@@ -14,7 +14,9 @@ from sparring.errors import UserError
 
 def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if DQN cannot act in `parts["env"]`, or is given a memory."""
-    refuse_memory(config["agent"].get("memory"))
+    agent = config["agent"]
+    refuse_memory(agent.get("memory"))
+    refuse_double_munchausen(agent.get("double"), agent.get("munchausen"))
     require_discrete(parts["env"].action_space)
     require_network(config, parts["env"].observation_space)
 
@@ -53,6 +55,41 @@ def require_discrete(action_space: gymnasium.Space) -> int:
             f"{action_space}: use agent=ppo, or an environment with a Discrete action space."
         )
     return int(action_space.n)  # type: ignore[arg-type]
+
+
+def c51(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if C51 cannot act in `parts["env"]`, or learn what it is asked to."""
+    agent = config["agent"]
+    refuse_munchausen(agent.get("munchausen"))
+    require_support(agent["lowest"], agent["highest"])
+    dqn(config, parts)
+
+
+def require_support(lowest: float, highest: float) -> None:
+    """Raise UserError unless returns may lie between two numbers."""
+    if not lowest < highest:
+        raise UserError(
+            f"agent.lowest={lowest} agent.highest={highest}: the first must be below the second; "
+            "between them lie the returns that C51 can tell apart."
+        )
+
+
+def refuse_munchausen(munchausen: Any) -> None:
+    """Raise UserError if C51 is to have Munchausen's next value."""
+    if munchausen is not None:
+        raise UserError(
+            "agent.munchausen: its next value moves each action's return by another number, which "
+            "C51's one support cannot hold: use agent=dqn, qr_dqn or iqn."
+        )
+
+
+def refuse_double_munchausen(double: Any, munchausen: Any) -> None:
+    """Raise UserError if the next action is to be chosen in two ways."""
+    if double and munchausen is not None:
+        raise UserError(
+            "agent.double=true agent.munchausen=...: Munchausen's next value is a mean over its "
+            "policy, of which no action is chosen: set agent.double=false."
+        )
 
 
 def refuse_memory(memory: Any) -> None:

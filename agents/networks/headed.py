@@ -105,7 +105,11 @@ class HeadedNetwork(network.Network):
 
     def outputs(self, observation: Any) -> Any:
         """Return what the head gives at observations [B, ...]."""
-        return self._head(self._torso(prepare(observation, self._normalizer, self._highest)))
+        return self._head(self.features(observation))
+
+    def features(self, observation: Any) -> tf.Tensor:
+        """Return what the head is given of observations [B, ...]: [B, F]."""
+        return self._torso(prepare(observation, self._normalizer, self._highest))
 
 
 def _drawable(spec: Any) -> Any:

@@ -51,8 +51,7 @@ def beside(seen: tf.Tensor, observation: Any) -> Any:
 
 def best(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     """Return the allowed actions, int32 [B], of the highest of `values` [B, A]."""
-    allowed = values if mask is None else _allowed(values, mask)
-    return tf.argmax(allowed, axis=-1, output_type=tf.int32)
+    return tf.argmax(allowed(values, mask), axis=-1, output_type=tf.int32)
 
 
 def masked(policy: tfd.Distribution, mask: tf.Tensor, action_space: Any) -> tfd.Distribution:
@@ -62,14 +61,14 @@ def masked(policy: tfd.Distribution, mask: tf.Tensor, action_space: Any) -> tfd.
         UserError: the policy is of another kind.
     """
     if isinstance(policy, tfd.Categorical):
-        return tfd.Categorical(logits=_allowed(policy.logits, mask))
+        return tfd.Categorical(logits=allowed(policy.logits, mask))
     if isinstance(policy, tfd.Independent) and isinstance(policy.distribution, tfd.Categorical):
         logits = policy.distribution.logits  # [B, K, A]
         counts = choices(action_space)
         each = tf.split(mask, counts, axis=1)
         widest = logits.shape[2]
         pad = [tf.pad(m, [[0, 0], [0, widest - m.shape[1]]]) for m in each]
-        inner = tfd.Categorical(logits=_allowed(logits, tf.stack(pad, axis=1)))
+        inner = tfd.Categorical(logits=allowed(logits, tf.stack(pad, axis=1)))
         return tfd.Independent(inner, reinterpreted_batch_ndims=1)
     raise UserError(
         f"agent.head: a {type(policy).__name__} cannot be masked, and the observations have an "
@@ -77,8 +76,10 @@ def masked(policy: tfd.Distribution, mask: tf.Tensor, action_space: Any) -> tfd.
     )
 
 
-def _allowed(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def allowed(values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     """Return `values` [..., A] where `mask` allows them, else what no action is chosen by."""
-    allowed = mask > 0
-    anything = ~tf.reduce_any(allowed, axis=-1, keepdims=True)
-    return tf.where(allowed | anything, values, IMPOSSIBLE)
+    if mask is None:
+        return values
+    possible = mask > 0
+    anything = ~tf.reduce_any(possible, axis=-1, keepdims=True)
+    return tf.where(possible | anything, values, IMPOSSIBLE)

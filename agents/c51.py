@@ -1,0 +1,121 @@
+"""C51 (Bellemare et al. 2017, "A distributional perspective on reinforcement learning").
+
+TF-Agents' CategoricalDqnAgent, on sparring.agents.dqn.DQN: its projection is used, and what is
+mended beside DQN's own list, each with a test in tests/agents/test_c51.py, is: 1. transitions weigh
+by their mask and importance, which TF-Agents' loss ignores; 2. returns over several steps stop at
+the end of an episode, also where they are projected; 3. the next action may be chosen by the online
+network; 4. what lies beyond the support is logged.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import tensorflow as tf
+from tf_agents.agents.categorical_dqn.categorical_dqn_agent import project_distribution
+from tf_agents.agents.dqn.dqn_agent import DqnLossInfo
+from tf_agents.agents.tf_agent import LossInfo
+from tf_agents.utils import common
+
+from sparring import nested
+from sparring.agents import requirements
+from sparring.agents.dqn import DQN
+from sparring.agents.networks.q_heads import DistributionalHead
+
+
+class CategoricalReturns(DistributionalHead):
+    """Logits [B, A, N] of each action's return over the N values `support`."""
+
+    def __init__(self, values: tf.keras.layers.Layer, support: tf.Tensor) -> None:
+        super().__init__()
+        self.values = values
+        self.support = support
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        return self.values(features)
+
+    def expected(self, outputs: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.nn.softmax(outputs) * self.support, axis=-1)
+
+
+class C51(DQN):
+    """DQN of the distribution of returns over `atoms` values from `lowest` to `highest`.
+
+    `settings` are those of `DQN`, but for `loss`, which is the cross entropy, and `munchausen`.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        *arguments: Any,
+        atoms: int = 51,
+        lowest: float = -10.0,
+        highest: float = 10.0,
+        **settings: Any,
+    ) -> None:
+        requirements.refuse_munchausen(settings.get("munchausen"))
+        requirements.require_support(lowest, highest)
+        self.support = tf.linspace(float(lowest), float(highest), int(atoms))  # [N]
+        super().__init__(observation_space, action_space, *arguments, **settings)
+
+    def _make_head(self, head: Callable[..., tf.keras.layers.Layer]) -> tf.keras.layers.Layer:
+        values = head(self.num_actions, int(self.support.shape[0]))
+        return CategoricalReturns(values, self.support)
+
+    def _check_network_output(self, net: Any, label: str) -> None:
+        net.create_variables()
+
+    def target(self, end: Any, gamma: float) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the distribution [M, N] that transitions ending in `end` are to have, and the
+        share [M] of it that lay beyond the support.
+        """
+        outputs = self._target_q_network.outputs(nested.without_mask(end.observation))  # [M, A, N]
+        values = self._target_q_network._head.expected(outputs)
+        after = tf.nn.softmax(self._of_next(end.observation, outputs, values))  # [M, N]
+        moved = end.reward[:, tf.newaxis] + gamma * end.discount[:, tf.newaxis] * self.support
+        beyond = (moved < self.support[0]) | (moved > self.support[-1])
+        share = tf.reduce_sum(tf.where(beyond, after, 0.0), axis=1)
+        return project_distribution(moved, after, self.support), share
+
+    def _loss(
+        self,
+        experience: Any,
+        td_errors_loss_fn: Any = None,
+        gamma: float = 1.0,
+        reward_scale_factor: float = 1.0,
+        weights: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> LossInfo:
+        """The cross entropy, and Kullback-Leibler divergences [M] with errors [M] of the means."""
+        del td_errors_loss_fn, reward_scale_factor, training
+        start, step, end = experience
+        wanted, beyond = self.target(end, gamma)
+        wanted = tf.stop_gradient(wanted)
+        outputs = self._q_network.outputs(nested.without_mask(start.observation))
+        taken = tf.gather(outputs, step.action, batch_dims=1)  # [M, N]
+        each = tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=taken)
+        self._replayed = tf.reduce_sum(tf.nn.softmax(taken) * self.support, axis=1)
+        self._measured = {"q/beyond_support": beyond}
+        loss = common.aggregate_losses(
+            per_example_loss=each,
+            sample_weight=weights,
+            regularization_loss=self._q_network.losses,
+        ).total_loss
+        entropy = -tf.reduce_sum(tf.math.xlogy(wanted, wanted), axis=1)
+        error = tf.reduce_sum(wanted * self.support, axis=1) - self._replayed
+        return LossInfo(loss, DqnLossInfo(each - entropy, error))
+
+    def _errors(self, info: LossInfo) -> tf.Tensor:
+        """Kullback-Leibler divergences [M], as Rainbow's priorities (Hessel et al. 2018)."""
+        return tf.maximum(info.extra.td_loss, 0.0)
+
+    _descriptions = DQN._descriptions | {
+        "loss/td": "Cross entropy of the distribution of returns, mean over updates.",
+        "q/td_error": "Absolute error of the distribution's mean, mean over the transitions of a "
+        "batch.",
+        "q/beyond_support": "Share of the wanted distribution that lay beyond agent.lowest and "
+        "agent.highest and was moved to them, mean over the transitions of a batch.",
+    }
+
+
