@@ -28,8 +28,9 @@ class Transitions(NamedTuple):
     """A batch of (n-step) transitions, all [M, ...].
 
     `reward` is the discounted sum along the way; `discount` multiplies gamma times the next value:
-    0 after a termination. `mask` is one, or zero where no transition was found. `extra` is what the
-    agent asked to have kept of the first step, by name.
+    0 after a termination. `mask` is what the transition weighs in the loss: one, or a replay's
+    weight of its importance, or zero where no transition was found. `extra` is what the agent asked
+    to have kept of the first step, by name.
     """
 
     observation: Any
@@ -60,11 +61,12 @@ def row_bytes(
 
 class Rows(NamedTuple):
     """Rows at which M transitions begin: the number of the slot since the run's beginning, and of
-    the environment, both int64 [M].
+    the environment, both int64 [M]; and what each weighs in the loss, float32 [M] or 1.
     """
 
     slot: tf.Tensor
     env: tf.Tensor
+    weight: tf.Tensor | float = 1.0
 
 
 class Ring(tf.Module):
@@ -73,6 +75,7 @@ class Ring(tf.Module):
 
     Of a space of stacks (see sparring.frame_stacks) it keeps the newest frames, and stacks them
     again when they are drawn; frames of slots just before the oldest transition are kept beside.
+    `span` is the number of steps that what is drawn goes over.
 
     Of several replicas, each has a ring of its own, and these numbers are one replica's.
     """
@@ -84,8 +87,10 @@ class Ring(tf.Module):
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         extra: Mapping[str, gymnasium.spaces.Box] | None = None,
+        span: int = 1,
     ) -> None:
         super().__init__(name="replay")
+        self.span = span
         self.num_envs = num_envs
         stacks = [b.frames for b in nested.leaves(observation_space) if isinstance(b, FrameStack)]
         self.behind = max(stacks, default=1) - 1  # slots that only stacks look back to
@@ -175,7 +180,8 @@ class Ring(tf.Module):
 
         def redraw(i: tf.Tensor, rows: Rows, found: tf.Tensor) -> tuple[tf.Tensor, Rows, tf.Tensor]:
             other = draw(random.fold(key, i))
-            rows = Rows(*(tf.where(found, a, b) for a, b in zip(rows, other, strict=True)))
+            slot = tf.where(found, rows.slot, other.slot)
+            rows = Rows(slot, tf.where(found, rows.env, other.env), rows.weight)
             return i + 1, rows, found | begins(rows)
 
         rows = draw(key)
@@ -212,7 +218,7 @@ class Ring(tf.Module):
             reward=reward,
             discount=tf.where(_gather(self.terminal, end), 0.0, scale),
             next_observation=self._observed(Rows(rows.slot + length, rows.env)),
-            mask=tf.cast(~_gather(self.last, start), tf.float32),
+            mask=tf.where(_gather(self.last, start), 0.0, rows.weight),
             extra={name: _gather(column, start) for name, column in self.extra.items()},
         )
 

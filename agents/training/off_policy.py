@@ -28,8 +28,8 @@ class OffPolicyTrainer(AgentTrainer):
     `agent` is a factory of a `sparring.agents.agent.OffPolicyAgent`, called with
     (observation_space, action_space, network=, optimizer=); for a network or an optimizer of None
     it takes its own. `replay` is a factory of a `sparring.agents.replay.Ring`, called with
-    (capacity, num_envs, observation_space, action_space, extra), the last being what the agent asks
-    to have kept of each step. `total_steps` is the length of the run, which schedules stretch over.
+    (capacity, num_envs, observation_space, action_space, extra, span): `extra` is what the agent asks
+    to have kept of each step, `span` the steps that what is drawn goes over. `total_steps` is the length of the run, which schedules stretch over.
     The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988).
     """
@@ -100,7 +100,9 @@ class OffPolicyTrainer(AgentTrainer):
         """Made at its first use: an actor, which only acts, has no need of so much memory."""
         with self.replicas.scope():
             spaces = self.environment.observation_space, self.environment.action_space
-            return self._make_replay(self._capacity, self.share, *spaces, self.agent.extra)
+            return self._make_replay(
+                self._capacity, self.share, *spaces, self.agent.extra, self.n_step
+            )
 
     def _learning_state(self) -> dict[str, tf.Module]:
         return self._replays.parts
