@@ -1,10 +1,11 @@
 """C51 (Bellemare et al. 2017, "A distributional perspective on reinforcement learning").
 
-TF-Agents' CategoricalDqnAgent, on sparring.agents.dqn.DQN: its projection is used, and what is
-mended beside DQN's own list, each with a test in tests/agents/test_c51.py, is: 1. transitions weigh
-by their mask and importance, which TF-Agents' loss ignores; 2. returns over several steps stop at
-the end of an episode, also where they are projected; 3. the next action may be chosen by the online
-network; 4. what lies beyond the support is logged.
+TF-Agents' CategoricalDqnAgent, made anew on sparring.agents.dqn.DQN. What is mended beside DQN's own
+list, each with a test in tests/agents/test_c51.py: 1. transitions weigh by their mask and
+importance, which TF-Agents' loss ignores; 2. returns over several steps stop at the end of an
+episode, also where they are projected; 3. the next action may be chosen by the online network; 4.
+what lies beyond the support is logged; 5. the projection takes time in proportion to the atoms, not
+to their square.
 """
 
 from collections.abc import Callable
@@ -12,14 +13,13 @@ from typing import Any
 
 import gymnasium
 import tensorflow as tf
-from tf_agents.agents.categorical_dqn.categorical_dqn_agent import project_distribution
 from tf_agents.agents.dqn.dqn_agent import DqnLossInfo
 from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.utils import common
 
 from sparring import nested
 from sparring.agents import requirements
-from sparring.agents.dqn import DQN
+from sparring.agents.dqn import DQN, of_actions
 from sparring.agents.networks.q_heads import DistributionalHead
 
 
@@ -76,7 +76,7 @@ class C51(DQN):
         moved = end.reward[:, tf.newaxis] + gamma * end.discount[:, tf.newaxis] * self.support
         beyond = (moved < self.support[0]) | (moved > self.support[-1])
         share = tf.reduce_sum(tf.where(beyond, after, 0.0), axis=1)
-        return project_distribution(moved, after, self.support), share
+        return projected(moved, after, self.support), share
 
     def _loss(
         self,
@@ -93,7 +93,7 @@ class C51(DQN):
         wanted, beyond = self.target(end, gamma)
         wanted = tf.stop_gradient(wanted)
         outputs = self._q_network.outputs(nested.without_mask(start.observation))
-        taken = tf.gather(outputs, step.action, batch_dims=1)  # [M, N]
+        taken = of_actions(outputs, step.action)  # [M, N]
         each = tf.nn.softmax_cross_entropy_with_logits(labels=wanted, logits=taken)
         self._replayed = tf.reduce_sum(tf.nn.softmax(taken) * self.support, axis=1)
         self._measured = {"q/beyond_support": beyond}
@@ -119,3 +119,22 @@ class C51(DQN):
     }
 
 
+
+
+def projected(values: tf.Tensor, probabilities: tf.Tensor, support: tf.Tensor) -> tf.Tensor:
+    """Return the distribution over `support` [N] of `values` [M, K] with `probabilities` [M, K].
+
+    Each value's probability is shared by its two neighbours, by their distances from it
+    (algorithm 1); beyond the support it is all the last one's. Returns [M, N].
+    """
+    count = support.shape[0]
+    step = support[1] - support[0]
+    place = (tf.clip_by_value(values, support[0], support[-1]) - support[0]) / step
+    below = tf.clip_by_value(tf.floor(place), 0.0, count - 2.0)
+    upper = probabilities * (place - below)
+    row = tf.range(values.shape[0])[:, tf.newaxis] * count
+    lower_index = row + tf.cast(below, tf.int32)
+    indices = tf.concat([lower_index, lower_index + 1], axis=1)
+    shares = tf.concat([probabilities - upper, upper], axis=1)
+    flat = tf.math.unsorted_segment_sum(shares, indices, values.shape[0] * count)
+    return tf.reshape(flat, [-1, count])

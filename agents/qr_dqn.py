@@ -10,7 +10,7 @@ from tf_agents.agents.tf_agent import LossInfo
 from tf_agents.utils import common
 
 from sparring import nested
-from sparring.agents.dqn import DQN
+from sparring.agents.dqn import DQN, of_actions
 from sparring.agents.networks.q_heads import DistributionalHead
 
 
@@ -40,7 +40,7 @@ class QRDQN(DQN):
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         *arguments: Any,
-        quantiles: int = 51,
+        quantiles: int = 25,
         **settings: Any,
     ) -> None:
         self.quantiles = int(quantiles)
@@ -77,7 +77,7 @@ class QRDQN(DQN):
         after = self._of_next(end.observation, outputs, values)  # [M, K]
         wanted = end.reward[:, tf.newaxis] + gamma * end.discount[:, tf.newaxis] * after
         outputs, levels = self.now(nested.without_mask(start.observation))
-        taken = tf.gather(outputs, step.action, batch_dims=1)  # [M, N]
+        taken = of_actions(outputs, step.action)  # [M, N]
         each = quantile_loss(tf.stop_gradient(wanted), taken, levels, td_errors_loss_fn)
         self._replayed = tf.reduce_mean(taken, axis=1)
         loss = common.aggregate_losses(
