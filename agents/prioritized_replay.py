@@ -49,7 +49,8 @@ class PrioritizedRing(Ring):
         # Slots that `span` steps were now made from
         first = before - self.span + 1
         row = self._rows(first, steps)
-        begins = self._written(first, steps) & ~tf.gather(replicas.local_variable(self.last), row)
+        kept = self._since(self.oldest(), first, steps)
+        begins = kept & ~tf.gather(replicas.local_variable(self.last), row)
         highest = replicas.local_variable(self.highest).value()
         left = self._left(steps + self.behind)
         self.priorities.assign(left, (row, tf.where(begins, highest, 0.0)))
@@ -58,12 +59,13 @@ class PrioritizedRing(Ring):
         """The rows of the `steps` slots before the oldest that is kept, and no weight for them."""
         first = self.oldest() - steps
         row = self._rows(first, steps)
-        return row, tf.where(self._written(first, steps), 0.0, self.priorities.weights(row))
+        gone = self._since(0, first, steps)
+        return row, tf.where(gone, 0.0, self.priorities.weights(row))
 
-    def _written(self, first: tf.Tensor, steps: int) -> tf.Tensor:
-        """Which rows [steps * B] are of slots since the run's beginning, of those from `first`."""
+    def _since(self, oldest: tf.Tensor | int, first: tf.Tensor, steps: int) -> tf.Tensor:
+        """Which rows [steps * B] of the `steps` slots from `first` on are of `oldest` or newer."""
         slots = first + tf.range(steps, dtype=tf.int64)
-        return tf.repeat(slots >= 0, self.num_envs)
+        return tf.repeat(slots >= oldest, self.num_envs)
 
     def choose(
         self, key: tf.Tensor, count: int, steps: int, progress: tf.Tensor | float = 0.0

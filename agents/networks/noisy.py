@@ -35,10 +35,10 @@ class NoisyDense(tf.keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         inputs = int(input_shape[-1])
-        mean = tf.keras.initializers.RandomUniform(-(inputs**-0.5), inputs**-0.5)
-        std = tf.keras.initializers.Constant(self.std * inputs**-0.5)
-        self.kernel = self.add_weight("kernel", [inputs, self.units], initializer=mean)
-        self.bias = self.add_weight("bias", [self.units], initializer=mean)
+        reach = inputs**-0.5
+        std = tf.keras.initializers.Constant(self.std * reach)
+        self.kernel = self.add_weight("kernel", [inputs, self.units], initializer=_within(reach))
+        self.bias = self.add_weight("bias", [self.units], initializer=_within(reach))
         self.kernel_std = self.add_weight("kernel_std", [inputs, self.units], initializer=std)
         self.bias_std = self.add_weight("bias_std", [self.units], initializer=std)
 
@@ -71,6 +71,10 @@ def noise(network: tf.Module, keys: tf.Tensor) -> Iterator[None]:
     finally:
         for layer in noisy:
             layer.source.key = None
+
+
+def _within(reach: float) -> tf.keras.initializers.Initializer:
+    return tf.keras.initializers.RandomUniform(-reach, reach)
 
 
 def _scaled(drawn: tf.Tensor) -> tf.Tensor:
