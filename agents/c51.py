@@ -41,7 +41,7 @@ class CategoricalReturns(DistributionalHead):
 class C51(DQN):
     """DQN of the distribution of returns over `atoms` values from `lowest` to `highest`.
 
-    `settings` are those of `DQN`, but for `loss`, which is the cross entropy, and `munchausen`.
+    `settings` are those of `DQN` but `munchausen`; its `loss` is "cross_entropy".
     """
 
     def __init__(
@@ -49,12 +49,14 @@ class C51(DQN):
         observation_space: gymnasium.Space,
         action_space: gymnasium.Space,
         *arguments: Any,
+        loss: str = "cross_entropy",
         atoms: int = 51,
         lowest: float = -10.0,
         highest: float = 10.0,
         **settings: Any,
     ) -> None:
         requirements.refuse_munchausen(settings.get("munchausen"))
+        requirements.require_cross_entropy(loss)
         requirements.require_support(lowest, highest)
         self.support = tf.linspace(float(lowest), float(highest), int(atoms))  # [N]
         super().__init__(observation_space, action_space, *arguments, **settings)

@@ -61,8 +61,17 @@ def c51(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if C51 cannot act in `parts["env"]`, or learn what it is asked to."""
     agent = config["agent"]
     refuse_munchausen(agent.get("munchausen"))
+    require_cross_entropy(agent["loss"])
     require_support(agent["lowest"], agent["highest"])
     dqn(config, parts)
+
+
+def require_cross_entropy(loss: str) -> None:
+    """Raise UserError for a loss that is not C51's."""
+    if loss != "cross_entropy":
+        raise UserError(
+            f"agent.loss={loss}: C51 learns a distribution, by the cross entropy: leave it out."
+        )
 
 
 def require_support(lowest: float, highest: float) -> None:

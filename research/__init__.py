@@ -43,7 +43,6 @@ _PUBLIC = {
     "Callback": "sparring.training.callbacks",
     "CartPole": "sparring.envs.compiled.classic_control",
     "DQN": "sparring.agents.dqn",
-    "DoubleDQN": "sparring.agents.dqn",
     "GANTrainer": "sparring.gans.trainer",
     "Gymnasium": "sparring.envs.gymnasium_bridge.bridge",
     "MountainCar": "sparring.envs.compiled.classic_control",

@@ -30,6 +30,7 @@ _PICTURES: dict[str, list[dict[str, Any]]] = {
         {"trainer.updates": 1, "trainer.rollout_steps": 4, "trainer.batch_size": 32},
     ],
 }
+_OF_DQN = ("c51", "iqn", "rainbow")  # of its family, whatever they are called
 _WIDE = 4.0  # half of a Box's width, at which its actions are rescaled
 _CHOICES = {"agent.entropy_coefficient": 0.01}  # of PPO on pictures, where actions are choices
 
@@ -64,7 +65,7 @@ def chosen(
 
 def _wanted(agent: str, environment: Any) -> list[dict[str, Any]]:
     """Return settings for an agent in an environment, in groups that go together."""
-    kind = "dqn" if agent.endswith("dqn") else agent
+    kind = "dqn" if agent.endswith("dqn") or agent in _OF_DQN else agent
     actions = environment.action_space
     rescaled = [{"env.rescale_actions": True}] if _is_far_from_one(actions) else []
     seen = nested.without_mask(environment.observation_space)

@@ -288,12 +288,18 @@ NAMES = {  # names that moved apart from their module, or were changed
     "research.data.few": "sparring.data.splits.few",
     "research.data.pixels": "sparring.data.pixel_values.pixels",
     "research.data.split_off": "sparring.data.splits.split_off",
+    "agents.dqn.DoubleDQN": "sparring.agents.dqn.DQN",
+    "sparring.agents.dqn.DoubleDQN": "sparring.agents.dqn.DQN",
 }
 
 # Arguments that what was once called so took, and that say nothing to what stands for it now
 DROPPED = dict.fromkeys(
     ("agents.places.Reverb", "sparring.agents.actors.slots.Reverb"),
     ("here", "port", "seconds", "start_seconds"),
+)
+# Arguments that make what stands for it now what was once called so
+IMPLIED: dict[str, dict[str, Any]] = dict.fromkeys(
+    ("agents.dqn.DoubleDQN", "sparring.agents.dqn.DoubleDQN"), {"double": True}
 )
 # Modules of which nothing is left
 _REVERB = "actors are processes of Ray's now, with nothing of that name: say actors=ray"
@@ -312,7 +318,10 @@ GONE = dict.fromkeys(
 
 # Settings that configs of earlier versions do not have, with the value that changes nothing
 ADDED: dict[str, Any] = {
+    "agent.boltzmann": None,
+    "agent.double": False,
     "agent.head": None,
+    "agent.munchausen": None,
     "agent.normalize_observations": False,
     "agent.share_network": False,
     "env.channels": "auto",
@@ -362,6 +371,7 @@ def update(node: Any) -> Any:
             updated["_target_"] = _announced(node["_target_"])
             for key in DROPPED.get(node["_target_"], ()):
                 updated.pop(key, None)
+            updated.update(IMPLIED.get(node["_target_"], {}))
         return updated
     if isinstance(node, list):
         return [update(child) for child in node]
@@ -389,6 +399,8 @@ def _update_node(node: Any) -> None:
             new = _announced(child._value())
             for dropped in DROPPED.get(child._value(), ()):
                 node.pop(dropped, None)
+            for implied, value in IMPLIED.get(child._value(), {}).items():
+                node[implied] = value
             if new != child._value():
                 child._set_value(new)
 

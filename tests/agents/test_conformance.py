@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from sparring.agents.agent import OffPolicyAgent, OnPolicyAgent, require
 from sparring.agents.conformance import check_agent
-from sparring.agents.dqn import DQN, DoubleDQN
+from sparring.agents.dqn import DQN
 from sparring.agents.networks.recurrent import Memory
 from sparring.agents.ppo import PPO
 from sparring.errors import UserError
@@ -38,7 +38,7 @@ def test_our_agents_keep_the_protocol(make: Any, action_space: spaces.Space) -> 
     check_agent(make, SEEN, action_space)
 
 
-class Whole(DoubleDQN):
+class Whole(DQN):
     """One number for all transitions."""
 
     def update(self, batch: Any, key: tf.Tensor, progress: tf.Tensor) -> Any:
@@ -46,14 +46,14 @@ class Whole(DoubleDQN):
         return scalars, tf.reduce_mean(errors)
 
 
-class Together(DoubleDQN):
+class Together(DQN):
     """Members follow the first one's key."""
 
     def act_sampled(self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> Any:
         return super().act_sampled(observation, tf.zeros_like(keys) + keys[:1], tf.constant(0.0))
 
 
-class Still(DoubleDQN):
+class Still(DQN):
     """Learns nothing."""
 
     def update(self, batch: Any, key: tf.Tensor, progress: tf.Tensor) -> Any:
@@ -64,7 +64,7 @@ class Still(DoubleDQN):
         return found
 
 
-class Silent(DoubleDQN):
+class Silent(DQN):
     """Returns a scalar that nothing describes."""
 
     def update(self, batch: Any, key: tf.Tensor, progress: tf.Tensor) -> Any:
@@ -72,7 +72,7 @@ class Silent(DoubleDQN):
         return scalars | {"q/secret": tf.constant(1.0)}, errors
 
 
-class Forgetful(DoubleDQN):
+class Forgetful(DQN):
     """Saves its target network alone."""
 
     def parts(self) -> dict[str, tf.Module]:

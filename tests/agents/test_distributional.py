@@ -222,5 +222,7 @@ def test_what_cannot_be_together_is_refused_by_name() -> None:
         make(C51, munchausen=Munchausen())
     with pytest.raises(UserError, match=r"set agent.double=false"):
         make(DQN, double=True, munchausen=Munchausen())
+    with pytest.raises(UserError, match=r"agent.loss=huber: C51 learns a distribution"):
+        make(C51, loss="huber")
     with pytest.raises(UserError, match=r"agent.lowest=1 agent.highest=1: the first must be below"):
         make(C51, lowest=1, highest=1)

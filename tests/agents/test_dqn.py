@@ -10,7 +10,8 @@ import tensorflow as tf
 from gymnasium import spaces
 from tf_agents.utils import eager_utils
 
-from sparring.agents.dqn import DQN, DoubleDQN
+from sparring.agents.dqn import DQN
+from sparring.agents.munchausen import Munchausen
 from sparring.agents.replay import Transitions
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
@@ -140,12 +141,22 @@ def test_a_boundary_moves_nothing():
 def test_next_values_are_the_targets_and_double_dqn_lets_the_online_network_choose():
     # online: Q(s') = (3, 5) chooses action 1; target: (30, 10). DQN takes 30, double DQN 10.
     errors = {}
-    for kind in (DQN, DoubleDQN):
-        agent = make(kind)
+    for double in (False, True):
+        agent = make(double=double)
         set_kernel(agent._target_q_network, OTHER)
-        errors[kind] = float(agent.update(transitions(GOES_ON), KEY, START)[0]["q/td_error"])
-    assert errors[DQN] == 1 + 15 - 1
-    assert errors[DoubleDQN] == 1 + 5 - 1
+        errors[double] = float(agent.update(transitions(GOES_ON), KEY, START)[0]["q/td_error"])
+    assert errors[False] == 1 + 15 - 1
+    assert errors[True] == 1 + 5 - 1
+
+
+def test_munchausens_value_is_soft_and_its_log_policy_is_a_reward() -> None:
+    agent = make(munchausen=Munchausen(temperature=2.0, weight=0.5, lowest=-10.0))
+    # Q(s) = (0, 2 log 3): the policy takes action 0 with 1/4. Q(s') = (2 log 3, 2 log 3), of the
+    # soft value 2 log 6. 1 + 1/2 of 2 log(1/4), + 1/2 of 2 log 6, - 0
+    three = 2 * np.log(3.0)
+    row = ([0.0, three], 0, 1.0, 1.0, [three, three], 1)
+    error = float(agent.update(transitions(row), KEY, START)[0]["q/td_error"])
+    assert error == pytest.approx(1 + np.log(0.25) + np.log(6.0), rel=1e-5)
 
 
 def test_no_gradient_passes_through_the_target():
@@ -224,6 +235,24 @@ def test_epsilon_is_the_share_of_random_actions():
         np.testing.assert_allclose(result["schedule/epsilon"], 2 * expected, rtol=1e-6)
 
 
+def test_boltzmann_exploration_draws_by_the_values() -> None:
+    # Q(s) = s = (0, 2 log 3), at a temperature of 2: softmax(0, log 3) takes 1 with 3/4; at one of 4,
+    # with sqrt(3) / (1 + sqrt(3)). With epsilon 1/2 half of the actions are uniform instead
+    seen = tf.tile([[0.0, 2 * np.log(3.0)]], [COUNT, 1])
+    hot = 3**0.5 / (1 + 3**0.5)
+    for boltzmann, epsilon, expected in (
+        (2.0, 0.0, 0.75),
+        (Linear(2.0, 6.0), 0.0, hot),
+        (2.0, 0.5, 0.625),
+    ):
+        agent = make(epsilon=epsilon, boltzmann=boltzmann)
+        taken = agent.act_sampled(seen, keys(COUNT), tf.constant(0.5)).numpy().mean()
+        assert abs(taken - expected) <= 5 * np.sqrt(expected * (1 - expected) / COUNT)
+        told = agent.update(transitions(GOES_ON), KEY, tf.constant(0.5))[0]["schedule/boltzmann"]
+        assert float(told) == (4.0 if callable(boltzmann) else boltzmann)
+        assert "schedule/boltzmann" in agent.descriptions
+
+
 def test_random_actions_are_uniform_and_greedy_ones_the_best():
     agent = make()
     counts = np.bincount(agent.act_random(tf.zeros([COUNT, 2]), keys(COUNT)), minlength=2)
@@ -271,7 +300,7 @@ def test_eager_graph_and_xla_learn_the_same():
     learned = []
     for jit in (None, False, True):
         agent = make(
-            DoubleDQN, 0.01, tf.keras.optimizers.Adam(global_clipnorm=1.0), target_period=2
+            DQN, 0.01, tf.keras.optimizers.Adam(global_clipnorm=1.0), target_period=2, double=True
         )
         update = (
             agent.update

@@ -90,6 +90,16 @@ def test_a_name_of_which_nothing_is_left_is_refused_with_what_to_say(name):
         current(name)
 
 
+def test_double_dqn_is_dqn_that_is_double(monkeypatch):
+    monkeypatch.setattr(moved_names, "_said", set())
+    old = {"_target_": "sparring.agents.dqn.DoubleDQN", "discount": 0.9}
+    new = {"_target_": "sparring.agents.dqn.DQN", "discount": 0.9, "double": True}
+    assert moved_names.update({"agent": old}) == {"agent": new}
+    cfg = OmegaConf.create({"agent": old})
+    moved_names.update_config(cfg)
+    assert cfg.agent == new
+
+
 @pytest.mark.parametrize("name", ["agents.places.Reverb", "sparring.agents.actors.slots.Reverb"])
 def test_actors_on_reverb_are_as_many_on_ray(name, monkeypatch):
     monkeypatch.setattr(moved_names, "_said", set())

@@ -9,7 +9,7 @@ import tensorflow as tf
 from gymnasium import spaces
 
 from sparring.agents.conformance import check_agent
-from sparring.agents.dqn import DoubleDQN
+from sparring.agents.dqn import DQN
 from sparring.agents.networks.distributions import CategoricalHead
 from sparring.agents.networks.q_heads import DuelingHead, QHead
 from sparring.agents.ppo import PPO
@@ -34,7 +34,7 @@ def test_a_dueling_head_adds_the_value_to_centred_advantages() -> None:
 @pytest.mark.long
 def test_an_agent_with_a_dueling_head_has_a_target_with_weights_of_its_own() -> None:
     head = functools.partial(DuelingHead, units=(5,))
-    make = functools.partial(DoubleDQN, network=functools.partial(MLP, (4,)), head=head)
+    make = functools.partial(DQN, double=True, network=functools.partial(MLP, (4,)), head=head)
     check_agent(make, SEEN, spaces.Discrete(3))
     agent = make(SEEN, spaces.Discrete(3))
     assert isinstance(agent._q_network._head, DuelingHead)
