@@ -16,7 +16,7 @@ import gymnasium
 import tensorflow as tf
 
 from sparring.agents.networks.recurrent import State
-from sparring.agents.replay import Transitions
+from sparring.agents.replay import Sequences, Transitions
 from sparring.agents.training.rollout import Rollout
 from sparring.errors import UserError
 from sparring.optim import optimizer as optim_optimizer
@@ -103,6 +103,10 @@ class OnPolicyAgent(Agent, Protocol):
 class OffPolicyAgent(Agent, Protocol):
     """Protocol of an agent that learns from transitions, whoever made them."""
 
+    # Transitions of the sequences that it learns from, whose first state is `state` of `extra`;
+    # 0: it learns from single ones
+    sequence: int
+
     def act_random(self, seen: Any, keys: tf.Tensor) -> tf.Tensor:
         """Return actions [B, ...] of the first steps, before anything is learned."""
 
@@ -110,11 +114,11 @@ class OffPolicyAgent(Agent, Protocol):
         """Return what of `extra` is the agent's own to say of a step, each [B, ...]."""
 
     def update(
-        self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
+        self, batch: Transitions | Sequences, key: tf.Tensor, progress: tf.Tensor
     ) -> tuple[Scalars, tf.Tensor]:
-        """Take a gradient step on transitions [M], with random numbers from `key` [2].
+        """Take a gradient step on M transitions, or sequences, with random numbers from `key` [2].
 
-        Returns scalars, and how far each transition's value was off, float32 [M], never negative.
+        Returns scalars, and how far the value of each was off, float32 [M], never negative.
         Of several replicas, each gives its share of the batch; the scalars are those of the whole,
         the errors those of its share.
         """
@@ -124,6 +128,7 @@ class Memoryless:
     """Mixin of agents that remember nothing, and keep nothing of a step beside its action."""
 
     extra: Mapping[str, gymnasium.spaces.Box] = {}
+    sequence = 0
 
     def start(self, batch: int) -> State:
         """Return the state before the first step: there is none."""

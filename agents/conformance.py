@@ -159,7 +159,10 @@ class _Trial:
         rng = np.random.default_rng(1)
         extra = {n: tf.constant(_drawn(b, (_STEPS, _ENVS), rng)) for n, b in agent.extra.items()}
         ring.write(self.observation, tf.stack(actions), self.reward, *flags, extra)
-        batch = ring.sample(self.keys[0], _TRANSITIONS, 2, agent.discount)
+        batch: Any = ring.sample(self.keys[0], _TRANSITIONS, 2, agent.discount)
+        if agent.sequence:
+            rows = ring.choose(self.keys[0], _TRANSITIONS, agent.sequence + 1)
+            batch = ring.sequences(rows, agent.sequence, 2, agent.discount)
         with _Learning(agent):
             scalars, errors = self.run(agent.update, batch, self.keys[0], _HALF)
         assert errors.shape == (_TRANSITIONS,), (

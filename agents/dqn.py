@@ -25,13 +25,15 @@ from tf_agents.utils import common
 
 from sparring import nested
 from sparring.agents import requirements
-from sparring.agents.agent import Estimate, Memoryless, OneOptimizer, Scalars
+from sparring.agents.agent import Estimate, OneOptimizer, Scalars
 from sparring.agents.munchausen import Munchausen
 from sparring.agents.networks import headed, masks, noisy, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
 from sparring.agents.networks.normalizers import observation_normalizer
 from sparring.agents.networks.q_heads import QHead
-from sparring.agents.replay import Transitions
+from sparring.agents.networks.recurrent import Memory, State
+from sparring.agents.q_memories import QMemories
+from sparring.agents.replay import Sequences, Transitions
 from sparring.distribute import replicas
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
@@ -42,7 +44,7 @@ from sparring.xla import random
 LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wise_squared_loss}
 
 
-class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
+class DQN(OneOptimizer, dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
     Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 5e-4
@@ -59,6 +61,11 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
     schedule, actions that epsilon does not choose are drawn from softmax(Q / temperature).
     Noisy layers (see sparring.agents.networks.noisy) draw for each action, and for each network of
     each update.
+
+    With a `memory`, online and target network each have one in front of them (see
+    sparring.agents.networks.recurrent), and learn from sequences (Kapturowski et al. 2019): of
+    `burn_in` steps that bring the stored state up to date, and `unroll` transitions. A sequence's
+    error is `sparring.agents.dqn.PEAK` of its largest and the rest of its mean.
     """
 
     def __init__(
@@ -74,12 +81,13 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         loss: str = "huber",
         head: Callable[[int], tf.keras.layers.Layer] | None = None,
         normalize_observations: bool = False,
-        memory: Any = None,
+        memory: Callable[[], Memory] | None = None,
+        burn_in: int = 8,
+        unroll: int = 16,
         double: bool = False,
         boltzmann: Schedule | float | None = None,
         munchausen: Munchausen | None = None,
     ) -> None:
-        requirements.refuse_memory(memory)
         requirements.refuse_double_munchausen(double, munchausen)
         self.num_actions = requirements.require_discrete(action_space)
         if loss not in LOSSES:
@@ -99,19 +107,27 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         self.observation_normalizer = (
             observation_normalizer(seen_space) if normalize_observations else None
         )
+        self.memories: QMemories | None = None
+        if memory is not None:
+            spec = specs.time_step_spec(seen_space).observation
+            self.memories = QMemories(memory, spec, self.observation_normalizer)
+            observation_space = masks.beside(self.memories.space, observation_space)
+        self.burn_in = int(burn_in)
+        self.unroll = int(unroll)
         time_step_spec = specs.time_step_spec(observation_space)
         has_mask = nested.mask_of(observation_space) is not None
+        make = functools.partial(
+            self._network,
+            nested.without_mask(time_step_spec.observation),
+            network,
+            functools.partial(self._make_head, head or QHead),
+        )
         try:
             super().__init__(
                 time_step_spec,
                 specs.action_spec(action_space),
-                q_network=HeadedNetwork(
-                    nested.without_mask(time_step_spec.observation),
-                    network,
-                    functools.partial(self._make_head, head or QHead),
-                    self.observation_normalizer,
-                    name="q_network",
-                ),
+                q_network=make(0),
+                target_q_network=None if memory is None else make(1),
                 optimizer=optimizer.keras,
                 observation_and_action_constraint_splitter=_split if has_mask else None,
                 epsilon_greedy=None,
@@ -128,10 +144,10 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
                 "network: it gives the same layers at every call, so that the target network would "
                 "be the online one: give a class, or a function that makes layers anew."
             ) from error
-        self.noisy = bool(noisy.layers(self._q_network))
         self._replayed: tf.Tensor | None = None
         self._measured: Scalars = {}  # of the batch, each [M], while an update is traced
-        self.trainable = headed.unique(self._q_network.trainable_weights)
+        remembering = [] if self.memories is None else self.memories.online
+        self.trainable = headed.unique([*remembering, *self._q_network.trainable_weights])
         headed.check_layers([self._q_network])
         optimizer.build(self.trainable)
         self.initialize()
@@ -140,11 +156,62 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         """The network's last layers, of a factory of heads."""
         return head(self.num_actions)
 
+    def _network(self, spec: Any, torso: Torso, head: Torso, number: int) -> HeadedNetwork:
+        """The online network, number 0, or the target network, 1."""
+        if self.memories is None:
+            return HeadedNetwork(spec, torso, head, self.observation_normalizer, "q_network")
+        return HeadedNetwork(spec, self.memories.torso(torso, number), head, name="q_network")
+
     def parts(self) -> dict[str, tf.Module]:
         """Return the modules that were learned: enough to act and to bootstrap."""
-        normalizer = self.observation_normalizer
         networks = {"q_network": self._q_network, "target_q_network": self._target_q_network}
-        return networks if normalizer is None else networks | {"normalizer": normalizer}
+        more = {"normalizer": self.observation_normalizer, "memories": self.memories}
+        return networks | {k: v for k, v in more.items() if v is not None}
+
+    def _initialize(self) -> None:
+        """Have the target network, and its memory, begin as the online one."""
+        common.soft_variables_update(*self._pairs(), tau=1.0)
+
+    def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
+        """What moves the target network, and its memory, when it is due."""
+
+        def update() -> Any:
+            return common.soft_variables_update(*self._pairs(), tau, tau_non_trainable=1.0)
+
+        return common.Periodically(update, period, "periodic_update_targets")
+
+    def _pairs(self) -> tuple[list[tf.Variable], list[tf.Variable]]:
+        """The variables of the online network and memory, and of the target's."""
+        online = list(self._q_network.variables)
+        target = list(self._target_q_network.variables)
+        if self.memories is None:
+            return online, target
+        return [*self.memories.online, *online], [*self.memories.target, *target]
+
+    # ---- remembering -----------------------------------------------------------------------------
+
+    @property
+    def sequence(self) -> int:
+        """The steps of a sequence that is learned from; 0 of single transitions."""
+        return 0 if self.memories is None else self.burn_in + self.unroll
+
+    @property
+    def extra(self) -> dict[str, gymnasium.spaces.Box]:
+        """What is kept of each step: the memory's state before it."""
+        return {} if self.memories is None else {"state": self.memories.state_space}
+
+    def start(self, batch: int) -> State:
+        """Return the state before the first step of `batch` episodes."""
+        return () if self.memories is None else self.memories.start(batch)
+
+    def see(self, observation: Any, state: State) -> tuple[Any, State]:
+        """Return the input of all methods below for observations, and the state after a step."""
+        return (observation, ()) if self.memories is None else self.memories.see(observation, state)
+
+    def keep(self, seen: Any, action: tf.Tensor, progress: tf.Tensor) -> Scalars:
+        """Return what is kept of a step."""
+        del action, progress
+        return {} if self.memories is None else {"state": self.memories.state(seen)}
 
     # ---- acting ----------------------------------------------------------------------------------
 
@@ -218,15 +285,15 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         return tf.gather(outputs, masks.best(chooses, mask), batch_dims=1)
 
     def update(
-        self, batch: Transitions, key: tf.Tensor, progress: tf.Tensor
+        self, batch: Transitions | Sequences, key: tf.Tensor, progress: tf.Tensor
     ) -> tuple[Scalars, tf.Tensor]:
-        """Take a gradient step on transitions [M], and update the target network when it is due.
+        """Take a gradient step on M transitions, or sequences, and update the target network when it
+        is due.
 
         Only noisy layers draw from `key` [2]. Returns scalars, and errors [M]: see `_errors`.
         """
         if self.observation_normalizer is not None:
-            seen = nested.without_mask(batch.observation)
-            self.observation_normalizer.update(seen, valid(batch))
+            self.observation_normalizer.update(*_observed(batch))
         compute = replicas.compile_in_replica(self._gradients)
         gradients, highest, sums, errors = compute(batch, key)
         norms = self.scheduled.step(gradients, progress)
@@ -245,24 +312,22 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         return values
 
     def _gradients(
-        self, batch: Transitions, key: tf.Tensor
+        self, batch: Transitions | Sequences, key: tf.Tensor
     ) -> tuple[list[tf.Tensor], Scalars, Scalars, tf.Tensor]:
         """Gradients, scalars to take the largest of, scalars to be added, and the errors [M]: a
         replica's share of each.
         """
-        with self._drawing(key):
-            if self.munchausen is not None:
-                batch = self._with_log_policy(batch, self.munchausen)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(self.trainable)
-                info = self._loss(
-                    _as_transition(batch),
-                    self._td_errors_loss_fn,
-                    self._gamma,
-                    weights=batch.mask,
-                    training=True,
-                )
-        counts = valid(batch)
+        with self._drawing(key), tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.trainable)
+            steps = self._transitions(batch)
+            info = self._loss(
+                _as_transition(steps),
+                self._td_errors_loss_fn,
+                self._gamma,
+                weights=steps.mask,
+                training=True,
+            )
+        counts = valid(steps)
         sums = {"loss/td": info.loss, "count": tf.reduce_sum(counts)}
         sums["q/td_error"] = tf.reduce_sum(tf.abs(info.extra.td_error) * counts)
         sums |= {tag: tf.reduce_sum(value * counts) for tag, value in self._measured.items()}
@@ -272,7 +337,8 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
             replayed = tf.where(counts > 0.0, self._replayed, tf.reduce_min(self._replayed))
             highest["q/max"] = tf.reduce_max(replayed)
         gradients = tape.gradient(info.loss, self.trainable)
-        return gradients, highest, sums, self._errors(info) * counts
+        errors = self._errors(info) * counts
+        return gradients, highest, sums, _of_sequences(errors, batch)
 
     @contextlib.contextmanager
     def _drawing(self, key: tf.Tensor) -> Iterator[None]:
@@ -283,10 +349,16 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
         ):
             yield
 
-    def _with_log_policy(self, batch: Transitions, munchausen: Munchausen) -> Transitions:
+    def _transitions(self, batch: Transitions | Sequences) -> Transitions:
+        """The transitions that are learned from, as the networks see them."""
+        if isinstance(batch, Sequences):
+            assert self.memories is not None
+            batch = self.memories.transitions(batch, self.burn_in)
+        if self.munchausen is None:
+            return batch
         values = self.target_q_values(batch.observation)
-        added = munchausen.reward(values, nested.mask_of(batch.observation), batch.action)
-        return batch._replace(reward=batch.reward + added)
+        added = self.munchausen.reward(values, nested.mask_of(batch.observation), batch.action)
+        return batch._replace(reward=batch.reward + tf.stop_gradient(added))
 
     def _errors(self, info: LossInfo) -> tf.Tensor:
         """How far each transition's value was off, [M]: its absolute temporal-difference error."""
@@ -308,6 +380,26 @@ class DQN(Memoryless, OneOptimizer, dqn_agent.DqnAgent):
 
 
 _BOLTZMANN = {"schedule/boltzmann": "Temperature of Boltzmann exploration, mean over updates."}
+
+
+PEAK = 0.9  # of the largest error of a sequence in its own (Kapturowski et al. 2019, section 2.3)
+
+
+def _of_sequences(errors: tf.Tensor, batch: Transitions | Sequences) -> tf.Tensor:
+    """Errors of transitions, or [T * M] of sequences' transitions, as errors [M] of the batch."""
+    if isinstance(batch, Transitions):
+        return errors
+    each = tf.reshape(errors, [-1, batch.last.shape[1]])  # [T, M]
+    return PEAK * tf.reduce_max(each, axis=0) + (1.0 - PEAK) * tf.reduce_mean(each, axis=0)
+
+
+def _observed(batch: Transitions | Sequences) -> tuple[Any, tf.Tensor]:
+    """The observations of a batch, without their masks, and which of them count."""
+    seen = nested.without_mask(batch.observation)
+    if isinstance(batch, Transitions):
+        return seen, valid(batch)
+    flat = nested.map_parts(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), seen)
+    return flat, tf.ones([nested.batch_size(flat)])
 
 
 def of_actions(outputs: tf.Tensor, action: tf.Tensor) -> tf.Tensor:

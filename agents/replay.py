@@ -42,6 +42,20 @@ class Transitions(NamedTuple):
     extra: Mapping[str, tf.Tensor] = {}
 
 
+class Sequences(NamedTuple):
+    """M sequences of T transitions each, of up to n steps, over T + n slots.
+
+    `last` says of which slots a step leads out of an episode that ended. The `transitions` [T * M],
+    whose observations are left out, lead from a slot to the one `length` further on.
+    """
+
+    observation: Any  # [T + n, M, ...]
+    last: tf.Tensor  # bool [T + n, M]
+    length: tf.Tensor  # int64 [T, M]
+    transitions: Transitions
+    state: tf.Tensor  # float32 [M, S]: of the agent before the first step
+
+
 def row_bytes(
     observation_space: gymnasium.Space,
     action_space: gymnasium.Space,
@@ -199,25 +213,63 @@ class Ring(tf.Module):
         A sum over several steps stops at the end of an episode, and bootstraps from the observation
         it stops at.
         """
-        count = rows.slot.shape[0]
-        reward = tf.zeros([count])
-        scale = tf.ones([count])
-        length = tf.zeros([count], tf.int64)
-        going = tf.ones([count], tf.bool)
+        length = self._length(rows, steps)
+        found = self._between(rows, length, steps, discount)
+        return found._replace(
+            observation=self._observed(rows),
+            next_observation=self._observed(Rows(rows.slot + length, rows.env)),
+        )
+
+    def sequences(self, rows: Rows, count: int, steps: int, discount: float) -> Sequences:
+        """Return the sequences of `count` transitions of up to `steps` steps that begin at `rows`.
+
+        Of `extra` it holds the agent's `state`. A transition weighs what its sequence does.
+        """
+        slots = rows.slot + tf.range(count + steps, dtype=tf.int64)[:, tf.newaxis]  # [T + n, M]
+        envs = tf.zeros_like(slots) + rows.env
+        every = Rows(tf.reshape(slots, [-1]), tf.reshape(envs, [-1]))
+        weight = tf.reshape(tf.zeros_like(slots[:count], tf.float32) + rows.weight, [-1])
+        starts = Rows(*(tf.reshape(x[:count], [-1]) for x in (slots, envs)), weight)
+        length = self._length(starts, steps)
+
+        def shaped(flat: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(flat, [count + steps, -1, *flat.shape[1:]])
+
+        return Sequences(
+            nested.map_parts(shaped, self._observed(every)),
+            shaped(_gather(self.last, self._row(every))),
+            tf.reshape(length, [count, -1]),
+            self._between(starts, length, steps, discount)._replace(extra={}),
+            _gather(self.extra["state"], self._row(rows)),
+        )
+
+    def _length(self, rows: Rows, steps: int) -> tf.Tensor:
+        """The steps [M], up to `steps`, until an episode ends."""
+        length = tf.zeros([rows.slot.shape[0]], tf.int64)
+        going = tf.ones([rows.slot.shape[0]], tf.bool)
+        for k in range(steps):
+            length += tf.cast(going, tf.int64)
+            going &= ~_gather(self.last, self._row(rows, k + 1))
+        return length
+
+    def _between(
+        self, rows: Rows, length: tf.Tensor, steps: int, discount: float
+    ) -> Transitions:
+        """The transitions of `length` [M] steps that begin at `rows`, without observations."""
+        reward = tf.zeros([rows.slot.shape[0]])
+        scale = tf.ones([rows.slot.shape[0]])
         for k in range(steps):
             step = _gather(self.reward, self._row(rows, k))
-            reward += tf.where(going, discount**k * step, 0.0)
-            length += tf.cast(going, tf.int64)
-            scale = tf.where(going, discount**k, scale)
-            going &= ~_gather(self.last, self._row(rows, k + 1))
+            reward += tf.where(length > k, discount**k * step, 0.0)
+            scale = tf.where(length > k, discount**k, scale)
         start = self._row(rows)
         end = self._row(rows, length)
         return Transitions(
-            observation=self._observed(rows),
+            observation=(),
             action=_gather(self.action, start),
             reward=reward,
             discount=tf.where(_gather(self.terminal, end), 0.0, scale),
-            next_observation=self._observed(Rows(rows.slot + length, rows.env)),
+            next_observation=(),
             mask=tf.where(_gather(self.last, start), 0.0, rows.weight),
             extra={name: _gather(column, start) for name, column in self.extra.items()},
         )

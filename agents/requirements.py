@@ -15,7 +15,6 @@ from sparring.errors import UserError
 def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if DQN cannot act in `parts["env"]`, or is given a memory."""
     agent = config["agent"]
-    refuse_memory(agent.get("memory"))
     refuse_double_munchausen(agent.get("double"), agent.get("munchausen"))
     require_discrete(parts["env"].action_space)
     require_network(config, parts["env"].observation_space)

@@ -109,7 +109,14 @@ class Memories(tf.Module):
         return self._step(self._encoded(observation), state)
 
     def sequence(self, observation: tf.Tensor, first: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """Return the features of T steps of B environments, from `state` [B, S] on.
+        """Return the features of T steps of B environments, from `state` [B, S] on: see `unroll`."""
+        return self.unroll(observation, first, state)[0]
+
+    def unroll(
+        self, observation: tf.Tensor, first: tf.Tensor, state: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the features of T steps of B environments from `state` [B, S] on, and the state
+        after them.
 
         `observation` [T * B, ...] and `first` [T * B] are time-major, as what is returned, [T * B,
         W]. After a step that opened an episode, as `first` says, the state is at the start again.
@@ -125,10 +132,10 @@ class Memories(tf.Module):
             seen, after = self._step([x[t] for x in encoded], state)
             return t + 1, restarted(after, first[t]), rows.write(t, seen)
 
-        _, _, rows = tf.while_loop(
+        _, state, rows = tf.while_loop(
             lambda t, *_: t < steps, body, (0, state, rows), maximum_iterations=steps
         )
-        return tf.reshape(rows.stack(), [steps * batch, width])
+        return tf.reshape(rows.stack(), [steps * batch, width]), state
 
     def _encoded(self, observation: tf.Tensor) -> list[tf.Tensor]:
         prepared = prepare(observation, self._normalizer, self._highest)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sparring import nested
 from sparring.agents.actors.settings import Ray
 from sparring.agents.agent import OffPolicyAgent, learning_rates, require
-from sparring.agents.replay import Ring, Transitions, row_bytes
+from sparring.agents.replay import Ring, Rows, Sequences, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
@@ -31,7 +31,8 @@ class OffPolicyTrainer(AgentTrainer):
     (capacity, num_envs, observation_space, action_space, extra, span): `extra` is what the agent asks
     to have kept of each step, `span` the steps that what is drawn goes over. `total_steps` is the length of the run, which schedules stretch over.
     The first `learning_starts` steps act at random and learn nothing.
-    `n_step` is the length of the return (Sutton 1988).
+    `n_step` is the length of the return (Sutton 1988). An agent whose `sequence` is not 0 learns
+    from sequences of so many transitions; `batch_size` counts these then.
     """
 
     def __init__(
@@ -54,11 +55,6 @@ class OffPolicyTrainer(AgentTrainer):
         actors: Ray | None = None,
         replay: Callable[..., Ring] = Ring,
     ) -> None:
-        if capacity < num_envs * (rollout_steps + n_step):
-            raise UserError(
-                f"trainer.capacity={capacity} holds less than one rollout: it must be at least "
-                f"{num_envs * (rollout_steps + n_step)} (num_envs times rollout_steps + n_step)."
-            )
         if learning_starts >= total_steps:
             warn_once(
                 f"trainer.learning_starts={learning_starts} is not before the end of the run at "
@@ -67,7 +63,6 @@ class OffPolicyTrainer(AgentTrainer):
         self.updates = updates
         self.batch_size = batch_size
         self.n_step = n_step
-        self.learning_starts = max(learning_starts, num_envs * n_step)
         built = agent(
             environment.observation_space,
             environment.action_space,
@@ -75,6 +70,9 @@ class OffPolicyTrainer(AgentTrainer):
             optimizer=optimizer,
         )
         require(built, OffPolicyAgent)
+        self.span = n_step + max(built.sequence - 1, 0)  # steps that what is drawn goes over
+        _check_capacity(capacity, num_envs, rollout_steps, self.span)
+        self.learning_starts = max(learning_starts, num_envs * self.span)
         _check_extra(built, environment)
         _check_memory(environment, capacity, built.extra)
         super().__init__(
@@ -101,7 +99,7 @@ class OffPolicyTrainer(AgentTrainer):
         with self.replicas.scope():
             spaces = self.environment.observation_space, self.environment.action_space
             return self._make_replay(
-                self._capacity, self.share, *spaces, self.agent.extra, self.n_step
+                self._capacity, self.share, *spaces, self.agent.extra, self.span
             )
 
     def _learning_state(self) -> dict[str, tf.Module]:
@@ -169,12 +167,20 @@ class OffPolicyTrainer(AgentTrainer):
         self.replay.learned(rows, errors, progress)
         return self.means.add(total, values | learning_rates(self.agent, progress))
 
-    def sample(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor) -> tuple[Any, Transitions]:
+    def sample(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor) -> tuple[Any, Transitions | Sequences]:
         """A replica's share of the batch of an iteration's update number `i`, and its rows in the
         replay; `key` is the iteration's.
         """
-        rows = self.replay.choose(random.fold(key, i), self.batch_share, self.n_step, progress)
-        return rows, self.replay.gather(rows, self.n_step, self.agent.discount)
+        rows = self.replay.choose(random.fold(key, i), self.batch_share, self.span, progress)
+        return rows, self._gather(rows)
+
+    def _gather(self, rows: Rows) -> Transitions | Sequences:
+        """What the agent learns from that begins at `rows`."""
+        if not self.agent.sequence:
+            return self.replay.gather(rows, self.n_step, self.agent.discount)
+        return self.replay.sequences(
+            rows, self.agent.sequence, self.n_step, self.agent.discount
+        )
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see
@@ -184,8 +190,8 @@ class OffPolicyTrainer(AgentTrainer):
         def sample(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
             for k in range(self.updates):
                 key = random.fold(random.fold(self._sampling, i), k)
-                rows = self.replay.choose(key, self.batch_size, self.n_step, tf.constant(0.5))
-                batch = self.replay.gather(rows, self.n_step, self.agent.discount)
+                rows = self.replay.choose(key, self.batch_size, self.span, tf.constant(0.5))
+                batch = self._gather(rows)
                 columns = tf.nest.flatten(batch)
                 total += sum(tf.reduce_sum(tf.cast(x, tf.float32)) for x in columns)
             return total
@@ -193,6 +199,15 @@ class OffPolicyTrainer(AgentTrainer):
         parts = {"collect": time_breakdown.collecting(self), "sample": sample}
         return time_breakdown.shares(
             self, parts | {"optimizer": time_breakdown.optimizing(self, self.updates)}, seconds
+        )
+
+
+def _check_capacity(capacity: int, num_envs: int, rollout_steps: int, span: int) -> None:
+    least = num_envs * (rollout_steps + span)
+    if capacity < least:
+        raise UserError(
+            f"trainer.capacity={capacity} holds less than one rollout: it must be at least {least} "
+            f"(num_envs times rollout_steps + {span}, the steps that are learned from together)."
         )
 
 
