@@ -83,7 +83,7 @@ class Forgetful(DoubleDQN):
     ("kind", "message"),
     [
         (Whole, "update returns errors () of 16 transitions"),
-        (Still, "update changes no weight in `trainable`"),
+        (Still, "an update changes no weight in `trainable`"),
         (Silent, "scalars without a description: ['q/secret']"),
         (Forgetful, "parts() lacks weights that are learned: ["),
         (Together, "act_sampled: a member's action depends on more than its observation and key"),
@@ -105,7 +105,7 @@ def test_what_an_agent_lacks_is_named() -> None:
 
     with pytest.raises(
         UserError,
-        match=r"Bare lacks act, act_sampled, .*, see, start, trainable, update, which "
+        match=r"Bare lacks act, act_sampled, .*, see, start, step, trainable, which "
         r"sparring.agents.agent.OnPolicyAgent describes; sparring.agents.agent.Memoryless has",
     ):
         require(Bare(), OnPolicyAgent)

@@ -154,6 +154,11 @@ def pruned(kind: Any = OnPolicyTrainer) -> OnPolicyTrainer:
 PARTS = {
     "ppo": (ppo, BothOrders, {"compile": "xla"}),
     "ppo_host": (ppo, BothOrders, {"environment": Gymnasium("CartPole-v1", max_episode_steps=15)}),
+    "ppo_kl_limit": (
+        ppo,
+        BothOrders,
+        {"agent": partial(PPO, target_kl=2e-3), "epochs": 4, "compile": "xla"},
+    ),
     "ppo_pruned": (pruned, BothOrders, {}),
     "ppo_memory": (ppo, BothOrders, {"agent": partial(PPO, memory=partial(Memory, "lstm", (6,)))}),
     "dqn": (dqn, BothRings, {}),
@@ -170,6 +175,8 @@ def test_two_replicas_are_one_with_the_whole_batch(name: str) -> None:
     )
     for trainer in (one, two):
         trainer.train(10 * one.steps_per_iteration)
+    if name == "ppo_kl_limit":  # some of 4 epochs of 2 minibatches, not all
+        assert 0.0 < one.peek()["policy/updates_per_iteration"] < 8.0
     replicas.assert_alike(one, two, but="replay")
     replicas.assert_in_agreement(two)
     replicas.assert_same_means(one, two)
