@@ -32,7 +32,7 @@ from sparring.agents.advantages import (
     share_of_mean,
 )
 from sparring.agents.agent import OneOptimizer, Scalars
-from sparring.agents.networks import distributions, headed, masks, specs
+from sparring.agents.networks import distributions, headed, masks, specs, state_dependent_noise
 from sparring.agents.networks.headed import Squeeze, Torso
 from sparring.agents.networks.recurrent import Memory
 from sparring.agents.training.rollout import Rollout
@@ -126,6 +126,7 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
             space = nested.without_mask(observation_space)
             self.intrinsic = intrinsic(space, network, networks[2])
             self.descriptions = {**self.descriptions, **agents_intrinsic.DESCRIPTIONS}
+        state_dependent_noise.require(networks[0], noise_steps)
         self._build_optimizer(networks)
 
     def _tf_agents_settings(

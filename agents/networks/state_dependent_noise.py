@@ -9,6 +9,8 @@ from tensorflow_probability import distributions as tfd
 
 from sparring.agents.networks.box_heads import vector_space
 from sparring.agents.networks.distributions import KeyedDistribution, small_orthogonal
+from sparring.agents.requirements import refused_noise_steps
+from sparring.errors import UserError
 from sparring.xla import random
 
 
@@ -91,3 +93,10 @@ class StateDependentNoise(KeyedDistribution):
 
     def _entropy(self) -> tf.Tensor:
         return self._normal.entropy()
+
+
+def require(actor: tf.Module, noise_steps: int) -> None:
+    """Raise UserError if noise is to stay for several steps that does not depend on the state."""
+    is_noisy = any(isinstance(part, StateDependentNoiseHead) for part in actor.submodules)
+    if noise_steps != 1 and not is_noisy:
+        raise UserError(refused_noise_steps(noise_steps))

@@ -313,6 +313,9 @@ GONE = dict.fromkeys(
 # Settings that configs of earlier versions do not have, with the value that changes nothing
 ADDED: dict[str, Any] = {
     "agent.head": None,
+    "agent.intrinsic": None,
+    "agent.kl_penalty": None,
+    "agent.noise_steps": 1,
     "agent.normalize_observations": False,
     "agent.share_network": False,
     "env.channels": "auto",

@@ -79,7 +79,8 @@ EARLY = {
     ),
     "null for a group": (
         ["agent=null"],
-        "agent=null: agent is the name of an option. There are: double_dqn, dqn, dueling_dqn, ppo",
+        "agent=null: agent is the name of an option. There are: a2c, double_dqn, dqn, "
+        "dueling_dqn, ppo, ppo_kl",
     ),
     "number for a group": (
         ["prune=0.8"],
