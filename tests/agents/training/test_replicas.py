@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 
 from sparring.agents.dqn import DQN
+from sparring.agents.intrinsic import RND
+from sparring.agents.kl_penalty import AdaptiveKL
 from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.state_dependent_noise import StateDependentNoiseHead
 from sparring.agents.ppo import PPO
 from sparring.agents.replay import Ring
 from sparring.agents.training.evaluation import EvaluationSettings
@@ -17,6 +20,7 @@ from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.distribute import replicas as distribute_replicas
 from sparring.distribute import strategies
 from sparring.envs.compiled.classic_control import CartPole
+from sparring.envs.compiled.toys import PointMass
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
@@ -158,6 +162,20 @@ PARTS = {
         ppo,
         BothOrders,
         {"agent": partial(PPO, target_kl=2e-3), "epochs": 4, "compile": "xla"},
+    ),
+    "ppo_kl": (
+        ppo,
+        BothOrders,
+        {"agent": partial(PPO, clip=None, kl_penalty=partial(AdaptiveKL, target=1e-3))},
+    ),
+    "ppo_rnd": (ppo, BothOrders, {"agent": partial(PPO, intrinsic=partial(RND, features=4))}),
+    "ppo_noise": (
+        ppo,
+        BothOrders,
+        {
+            "agent": partial(PPO, head=StateDependentNoiseHead, noise_steps=3),
+            "environment": PointMass(max_episode_steps=15),
+        },
     ),
     "ppo_pruned": (pruned, BothOrders, {}),
     "ppo_memory": (ppo, BothOrders, {"agent": partial(PPO, memory=partial(Memory, "lstm", (6,)))}),
