@@ -95,7 +95,7 @@ class ActorCritic:
         return masks.beside(seen, observation), state
 
     def see_sequences(self, observation: Any, first: Any, state: State) -> Any:
-        """The same of whole sequences, by the memory as it is now.
+        """Return the input of the networks for whole sequences, by the memory as it is now.
 
         `observation` [T * N, ...] and `first` [T * N] are time-major, `state` [N, S] is that before
         the first steps. Without a memory they are steps in any order.

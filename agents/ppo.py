@@ -172,8 +172,8 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
     def kept_beside(
         self, observation: Any, policy: distributions.tfd.Distribution
     ) -> dict[str, tf.Tensor]:
-        """What the penalty and the intrinsic reward need to know of the step, each [B, ...]."""
-        kept = {}
+        """Return what the penalty and the intrinsic reward need of a step, each [B, ...]."""
+        kept: dict[str, tf.Tensor] = {}
         if self.kl_penalty is not None:
             kept |= self.kl_penalty.kept(policy)
         if self.intrinsic is not None:
@@ -393,9 +393,11 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
 
     def _regularization_loss(self) -> tf.Tensor:
         """Sum of the losses that layers add of their own, a shared layer's once."""
-        both = tf.keras.layers.Layer()  # which knows a layer that it finds twice
-        both.networks = [self._actor_net, self._value_net]
-        return tf.nn.scale_regularization_loss(tf.add_n(both.losses)) if both.losses else 0.0
+        every = tf.keras.layers.Layer()  # which knows a layer that it finds twice
+        every.networks = [self._actor_net, self._value_net]
+        if self.intrinsic is not None:
+            every.networks += [self.intrinsic.critic, self.intrinsic.predictor]
+        return tf.nn.scale_regularization_loss(tf.add_n(every.losses)) if every.losses else 0.0
 
     descriptions: Mapping[str, str] = optim_optimizer.DESCRIPTIONS | {
         "loss/total": "All losses together, with what layers of the networks add, such as kernel "
