@@ -84,7 +84,7 @@ class RND(tf.Module):
 
     @property
     def trainable(self) -> list[tf.Variable]:
-        """All weights that are learned; the target's are not."""
+        """Trainable weights: the critic's and the predictor's, not the target's."""
         return [*self.critic.trainable_weights, *self.predictor.trainable_weights]
 
     def value(self, seen: Any) -> tf.Tensor:
