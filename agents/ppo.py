@@ -63,6 +63,11 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
     """
 
     extra: Mapping[str, gymnasium.Space] = {}
+    kl_penalty: agents_kl_penalty.AdaptiveKL | None = None
+    intrinsic: agents_intrinsic.RND | None = None
+    # Of the minibatch whose losses are computed: the share of the run, and what was measured
+    _progress: tf.Tensor
+    _policy_metrics: dict[str, tf.Tensor]
 
     def __init__(
         self,
@@ -99,12 +104,9 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
         self.normalize_advantage = normalize_advantage
         self.noise_steps = noise_steps
         self._action_space = action_space
-        heads: dict[str, Torso] = {
-            "actor": functools.partial(head, action_space),
-            "critic": Squeeze,
-        }
-        if intrinsic is not None:
-            heads["intrinsic_critic"] = Squeeze
+        heads: dict[str, Torso] = {"actor": functools.partial(head, action_space)}
+        critics = ["critic"] if intrinsic is None else ["critic", "intrinsic_critic"]
+        heads |= dict.fromkeys(critics, Squeeze)
         time_step_spec, networks = self.make_networks(
             observation_space, network, heads, memory, share_network, normalize_observations
         )
@@ -115,19 +117,19 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
             value_net=networks[1],
             **self._tf_agents_settings(gae_lambda, value_coefficient, value_clip),
         )
-        self._progress: tf.Tensor = tf.constant(0.0)
-        self._policy_metrics: dict[str, tf.Tensor] = {}
-        self.kl_penalty = None
-        self.intrinsic = None
         if kl_penalty is not None:
             self.kl_penalty = kl_penalty()
-            self.descriptions = {**self.descriptions, **agents_kl_penalty.DESCRIPTIONS}
+            self._describe(agents_kl_penalty.DESCRIPTIONS)
         if intrinsic is not None:
             space = nested.without_mask(observation_space)
             self.intrinsic = intrinsic(space, network, networks[2])
-            self.descriptions = {**self.descriptions, **agents_intrinsic.DESCRIPTIONS}
+            self._describe(agents_intrinsic.DESCRIPTIONS)
         state_dependent_noise.require(networks[0], noise_steps)
         self._build_optimizer(networks)
+
+    def _describe(self, scalars: Mapping[str, str]) -> None:
+        """Add scalars, tag -> what it measures, to those that are returned."""
+        self.descriptions = {**self.descriptions, **scalars}
 
     def _tf_agents_settings(
         self, gae_lambda: float, value_coefficient: float, value_clip: float | None

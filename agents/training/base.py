@@ -94,7 +94,7 @@ class AgentTrainer(BatchTrainer):
         self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Actions [B, ...] for collecting at environment step `step`, and what to keep of them,
-        each [B].
+        each [B, ...].
 
         `observation` is what the agent sees: of one that remembers, not the environment's own (see
         sparring.agents.networks.recurrent).
