@@ -17,7 +17,8 @@ class Rollout(NamedTuple):
     is zero, nothing is learned from it. `extras` holds what the policy said on the way (log
     probabilities, values), each [T, B, ...]. `memory` [2, B, S] is what an agent that remembers
     knew before the first step and after the last (see sparring.agents.networks.recurrent); of
-    others it is (). `info` holds what compiled environments measure of the states reached, each [T, B].
+    others it is (). `info` holds what compiled environments measure of the states reached, each
+    [T, B].
     """
 
     observation: Any  # of one part or several, see sparring.nested
