@@ -14,6 +14,9 @@ class Minibatch(NamedTuple):
     Of an agent that remembers they are whole sequences, T steps of each of N environments,
     time-major: [T * N, ...]. `first` says which steps opened an episode, and `state` [N, S] is what
     the agent knew before the first steps.
+
+    `policy` are the parameters of the policy that acted, for a KL penalty, and `intrinsic` the
+    columns of an intrinsic reward; () without them.
     """
 
     observation: Any
@@ -25,6 +28,8 @@ class Minibatch(NamedTuple):
     mask: tf.Tensor
     first: Any = ()
     state: State = ()
+    policy: Any = ()
+    intrinsic: Any = ()
 
 
 def normalize_advantages(
@@ -65,3 +70,25 @@ def reverse_sum(values: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
         maximum_iterations=steps,
     )
     return tf.transpose(columns.stack())  # [T, B] -> [B, T]
+
+
+def share_of_mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Return this replica's share of the mean of `values` times `weights`, both [M]."""
+    return replicas.share_of_mean(tf.reduce_mean(values * weights))
+
+
+def mean_of_valid(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Return the mean of the `values` [N] of all replicas whose `mask` [N] is one."""
+    summed, count = replicas.all_reduce_sum([tf.reduce_sum(values * mask), tf.reduce_sum(mask)])
+    return summed / tf.maximum(count, 1.0)
+
+
+def explained_variance(batch: Minibatch) -> tf.Tensor:
+    """Return 1 - Var(returns - values) / Var(returns) [] over the steps that count."""
+
+    def variance(values: tf.Tensor) -> tf.Tensor:
+        centred = values - mean_of_valid(values, batch.mask)
+        return mean_of_valid(tf.square(centred), batch.mask)
+
+    unexplained = variance(batch.returns - batch.value)
+    return 1.0 - unexplained / tf.maximum(variance(batch.returns), 1e-12)

@@ -9,7 +9,7 @@ alone. Everything is traced into compiled programs: nothing may depend on values
 `sparring.agents.conformance.check_agent` holds an agent against these protocols.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -74,6 +74,8 @@ class Agent(Protocol):
 class OnPolicyAgent(Agent, Protocol):
     """Protocol of an agent that learns from rollouts of its own, once, in minibatches."""
 
+    noise_steps: int  # steps in a row for which an environment's actions are drawn from one key
+
     def act(self, seen: Any, keys: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Return sampled actions [B, ...], and what to keep of them by name, each [B, ...]."""
 
@@ -85,16 +87,25 @@ class OnPolicyAgent(Agent, Protocol):
         agent that has one.
         """
 
-    def update(self, batch: Any, key: tf.Tensor, progress: tf.Tensor) -> Scalars:
-        """Take a gradient step on a minibatch [M, ...] of `examples`, with random numbers from
-        `key` [2].
+    def gradients(
+        self, batch: Any, key: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Scalars]:
+        """Return the gradients of a minibatch [M, ...] of `examples`, and what was measured of it,
+        with random numbers from `key` [2].
 
-        Of several replicas, each gives its share of the minibatch; the scalars are those of the
-        whole.
+        Of several replicas, each gives its share of the minibatch and of the gradients; the scalars
+        are those of the whole.
         """
 
     def goes_on(self, scalars: Scalars) -> tf.Tensor:
-        """Return whether updates go on in this iteration, bool [], after one with `scalars`."""
+        """Return whether the step of the gradients that came with `scalars` is to be taken, bool
+        [].
+
+        Where it is not, the iteration's updates end before it.
+        """
+
+    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> Scalars:
+        """Take the step of `gradients`; return scalars of it."""
 
     def finish(self, batch: Any, progress: tf.Tensor) -> Scalars:
         """End an iteration: take up statistics of all its steps [T * B, ...], return scalars."""
@@ -129,6 +140,7 @@ class Memoryless:
 
     extra: Mapping[str, gymnasium.spaces.Box] = {}
     sequence = 0
+    noise_steps = 1
 
     def start(self, batch: int) -> State:
         """Return the state before the first step: there is none."""
@@ -154,6 +166,10 @@ class OneOptimizer:
     def optimizers(self) -> dict[str, Scheduled]:
         """The optimizer, by the name of one alone."""
         return {"optimizer": self.scheduled}
+
+    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> Scalars:
+        """Take the step of `gradients`; return the norms of gradient and change."""
+        return self.scheduled.step(gradients, progress)
 
 
 def learning_rates(agent: Agent, progress: tf.Tensor) -> Scalars:

@@ -118,8 +118,9 @@ class _Trial:
         batch = tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), columns)
         batch = batch._replace(state=steps.state)
         with _Learning(agent):
-            scalars = self.run(agent.update, batch, self.keys[0], _HALF)
-        assert tf.as_dtype(agent.goes_on(scalars).dtype) == tf.bool, "goes_on returns no bool"
+            gradients, scalars = self.run(agent.gradients, batch, self.keys[0], _HALF)
+            assert tf.as_dtype(agent.goes_on(scalars).dtype) == tf.bool, "goes_on returns no bool"
+            scalars |= self.run(agent.step, gradients, _HALF)
         return _checked({**scalars, **self.run(agent.finish, batch, _HALF)}, agent.descriptions)
 
     def _rollout(self) -> Rollout:
@@ -194,7 +195,7 @@ class _Learning:
     def __exit__(self, kind: Any, *error: Any) -> None:
         pairs = zip(self.before, self.agent.trainable, strict=True)
         changed = any(not np.array_equal(before, weight.numpy()) for before, weight in pairs)
-        assert changed or kind, "update changes no weight in `trainable`"
+        assert changed or kind, "an update changes no weight in `trainable`"
 
 
 def _checked(

@@ -9,7 +9,7 @@ GAE on, value targets from GAE, no KL penalty.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -20,12 +20,21 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from sparring import nested
-from sparring.agents.advantages import Minibatch, normalize_advantages, reverse_sum
-from sparring.agents.agent import Estimate, OneOptimizer, Scalars
-from sparring.agents.networks import distributions, headed, masks, specs
-from sparring.agents.networks.headed import HeadedNetwork, Squeeze, Torso
-from sparring.agents.networks.normalizers import observation_normalizer
-from sparring.agents.networks.recurrent import Memories, Memory, Part, State
+from sparring.agents import intrinsic as agents_intrinsic
+from sparring.agents import kl_penalty as agents_kl_penalty
+from sparring.agents.actor_critic import ActorCritic
+from sparring.agents.advantages import (
+    Minibatch,
+    explained_variance,
+    mean_of_valid,
+    normalize_advantages,
+    reverse_sum,
+    share_of_mean,
+)
+from sparring.agents.agent import OneOptimizer, Scalars
+from sparring.agents.networks import distributions, headed, masks, specs, state_dependent_noise
+from sparring.agents.networks.headed import Squeeze, Torso
+from sparring.agents.networks.recurrent import Memory
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas
 from sparring.errors import warn_once
@@ -34,22 +43,31 @@ from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.schedules import Schedule, as_schedule
 
 
-class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
+class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
     """PPO with a clipped surrogate objective for Discrete, MultiDiscrete and Box actions.
 
     Without a `network`, actor and critic are two layers of 64 tanh units each; without an
     `optimizer`, Adam at 3e-4 with gradients clipped to a norm of 0.5.
-    `clip` and `entropy_coefficient` are numbers or schedules of the run's progress. `value_clip`
-    limits how far a value may move from the one stored in the rollout (None: not at all limited).
-    `target_kl` ends an iteration's updates once the approximate KL divergence passes 1.5 times it
-    (None: never). `head` makes the policy's last layer from the action space (None: that of
-    sparring.agents.networks.distributions, whose Normal begins at `log_std`). With a `memory`,
-    actor and critic each have one of their own in front of their network (see
-    sparring.agents.networks.recurrent). With `share_network` they have one network, and one memory,
-    between them, which learns from both losses in the same step of the optimizer.
+    `clip` and `entropy_coefficient` are numbers or schedules of the run's progress; a `clip` of
+    None leaves the surrogate as it is. `value_clip` limits how far a value may move from the one
+    stored in the rollout (None: not at all limited). `target_kl` ends an iteration's updates before
+    the one whose approximate KL divergence passes 1.5 times it (None: never). `kl_penalty` makes
+    the penalty on that divergence (see sparring.agents.kl_penalty), `intrinsic` the reward for
+    what is new (see sparring.agents.intrinsic). `head` makes the policy's last layer from the
+    action space (None: that of sparring.agents.networks.distributions, whose Normal begins at
+    `log_std`). Actions of `noise_steps` steps in a row are drawn from one key, which is for
+    sparring.agents.networks.state_dependent_noise. With a `memory`, each network has one of its own
+    in front of it (see sparring.agents.networks.recurrent). With `share_network` they have one
+    network, and one memory, between them, which learns from all losses in the same step of the
+    optimizer.
     """
 
     extra: Mapping[str, gymnasium.Space] = {}
+    kl_penalty: agents_kl_penalty.AdaptiveKL | None = None
+    intrinsic: agents_intrinsic.RND | None = None
+    # Of the minibatch whose losses are computed: the share of the run, and what was measured
+    _progress: tf.Tensor
+    _policy_metrics: dict[str, tf.Tensor]
 
     def __init__(
         self,
@@ -59,7 +77,7 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
         optimizer: optim_optimizer.Scheduled | None = None,
         discount: float = 0.99,
         gae_lambda: float = 0.95,
-        clip: Schedule | float = 0.2,
+        clip: Schedule | float | None = 0.2,
         value_clip: float | None = None,
         value_coefficient: float = 0.5,
         entropy_coefficient: Schedule | float = 0.0,
@@ -70,160 +88,99 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
         head: Callable[[gymnasium.Space], tf.keras.layers.Layer] | None = None,
         memory: Callable[[], Memory] | None = None,
         share_network: bool = False,
+        kl_penalty: Callable[[], agents_kl_penalty.AdaptiveKL] | None = None,
+        intrinsic: Callable[..., agents_intrinsic.RND] | None = None,
+        noise_steps: int = 1,
     ) -> None:
-        if network is None:
-            network = MLP
-        if share_network:
-            network = functools.cache(network)
-        if optimizer is None:
-            optimizer = optim_optimizer.adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
-        self.scheduled = optimizer
+        masks.require(observation_space, action_space)
+        _tell_reach(action_space, log_std)
+        network = network or MLP
+        head = head or functools.partial(distributions.head, log_std=log_std)
+        self.scheduled = optimizer or optim_optimizer.adam(3e-4, epsilon=1e-5, global_clipnorm=0.5)
         self.discount = discount
         self.target_kl = target_kl
-        self.clip = as_schedule(clip)
+        self.clip = None if clip is None else as_schedule(clip)
         self.entropy_coefficient = as_schedule(entropy_coefficient)
         self.normalize_advantage = normalize_advantage
-        seen_space = nested.without_mask(observation_space)
-        self.observation_normalizer = (
-            observation_normalizer(seen_space) if normalize_observations else None
-        )
-        masks.require(observation_space, action_space)
+        self.noise_steps = noise_steps
         self._action_space = action_space
-        _tell_reach(action_space, log_std)
-        if head is None:
-            head = functools.partial(distributions.head, log_std=log_std)
-        time_step_spec = specs.time_step_spec(seen_space)
-        self.memories: Memories | None = None
-        make = functools.partial(self._network, time_step_spec.observation, network)
-        if memory is not None:
-            self.memories = Memories(
-                memory,
-                1 if share_network else 2,
-                time_step_spec.observation,
-                self.observation_normalizer,
-            )
-            time_step_spec = specs.time_step_spec(self.memories.space)
-            make = functools.partial(self._network_behind, time_step_spec.observation, network)
+        heads: dict[str, Torso] = {"actor": functools.partial(head, action_space)}
+        critics = ["critic"] if intrinsic is None else ["critic", "intrinsic_critic"]
+        heads |= dict.fromkeys(critics, Squeeze)
+        time_step_spec, networks = self.make_networks(
+            observation_space, network, heads, memory, share_network, normalize_observations
+        )
         super().__init__(
             time_step_spec,
             specs.action_spec(action_space),
-            optimizer=optimizer.keras,
-            actor_net=make(functools.partial(head, action_space), 0),
-            value_net=make(Squeeze, 1),
+            actor_net=networks[0],
+            value_net=networks[1],
+            **self._tf_agents_settings(gae_lambda, value_coefficient, value_clip),
+        )
+        if kl_penalty is not None:
+            self.kl_penalty = kl_penalty()
+            self._describe(agents_kl_penalty.DESCRIPTIONS)
+        if intrinsic is not None:
+            space = nested.without_mask(observation_space)
+            self.intrinsic = intrinsic(space, network, networks[2])
+            self._describe(agents_intrinsic.DESCRIPTIONS)
+        state_dependent_noise.require(networks[0], noise_steps)
+        self._build_optimizer(networks)
+
+    def _describe(self, scalars: Mapping[str, str]) -> None:
+        """Add scalars, tag -> what it measures, to those that are returned."""
+        self.descriptions = {**self.descriptions, **scalars}
+
+    def _tf_agents_settings(
+        self, gae_lambda: float, value_coefficient: float, value_clip: float | None
+    ) -> dict[str, Any]:
+        """Arguments of TF-Agents' constructor; what it would do of `update`'s part is off."""
+        return {
+            "optimizer": self.scheduled.keras,
             # Only says that there is a clip: its size is the schedule's
-            importance_ratio_clipping=1.0,
-            lambda_value=gae_lambda,
-            discount_factor=discount,
-            entropy_regularization=1.0,  # likewise; see entropy_regularization_loss
-            value_pred_loss_coef=value_coefficient,
-            value_clipping=value_clip,
-            num_epochs=1,
-            use_gae=True,
-            use_td_lambda_return=True,
-            normalize_rewards=False,
-            normalize_observations=False,
-            compute_value_and_advantage_in_train=False,
-            update_normalizers_in_train=False,
-            train_step_counter=replicas.counter(),
-        )
-        self._progress: tf.Tensor = tf.constant(0.0)
-        self._policy_metrics: dict[str, tf.Tensor] = {}
-        remembering = [] if self.memories is None else self.memories.weights
-        self.trainable = headed.unique(
-            [*remembering, *self._actor_net.trainable_weights, *self._value_net.trainable_weights]
-        )
-        headed.check_layers([self._actor_net, self._value_net])
-        optimizer.build(self.trainable)
+            "importance_ratio_clipping": 1.0,
+            "lambda_value": gae_lambda,
+            "discount_factor": self.discount,
+            "entropy_regularization": 1.0,  # likewise; see entropy_regularization_loss
+            "value_pred_loss_coef": value_coefficient,
+            "value_clipping": value_clip,
+            "num_epochs": 1,
+            "use_gae": True,
+            "use_td_lambda_return": True,
+            "normalize_rewards": False,
+            "normalize_observations": False,
+            "compute_value_and_advantage_in_train": False,
+            "update_normalizers_in_train": False,
+            "train_step_counter": replicas.counter(),
+        }
+
+    def _build_optimizer(self, networks: Sequence[headed.HeadedNetwork]) -> None:
+        """Collect what is learned, refuse layers that draw numbers, and create the slots."""
+        learned = [] if self.memories is None else list(self.memories.weights)
+        for network in networks[:2]:
+            learned += network.trainable_weights
+        if self.intrinsic is not None:
+            learned += self.intrinsic.trainable
+            networks = [*networks, *self.intrinsic.networks]
+        self.trainable = headed.unique(learned)
+        headed.check_layers(networks)
+        self.scheduled.build(self.trainable)
 
     def parts(self) -> dict[str, tf.Module]:
         """Return the modules that were learned: enough to act and to estimate values."""
-        more = {"normalizer": self.observation_normalizer, "memories": self.memories}
-        return {"actor": self._actor_net, "critic": self._value_net} | {
-            k: v for k, v in more.items() if v is not None
-        }
+        more = {} if self.intrinsic is None else {"intrinsic": self.intrinsic}
+        return super().parts() | more
 
-    def _network(self, spec: Any, torso: Torso, head: Torso, number: int) -> HeadedNetwork:
-        return HeadedNetwork(spec, torso, head, self.observation_normalizer, _NAMES[number])
-
-    def _network_behind(self, spec: Any, torso: Torso, head: Torso, number: int) -> HeadedNetwork:
-        """A network behind its memory, which has normalised what it was shown."""
-        assert self.memories is not None
-        width = self.memories.width
-        mine = number % len(self.memories.each)  # of those in what is seen
-        return HeadedNetwork(spec, lambda: Part(torso, mine, width), head, name=_NAMES[number])
-
-    # ---- remembering -----------------------------------------------------------------------------
-
-    def start(self, batch: int) -> State:
-        """Return the state before the first step of `batch` episodes.
-
-        See sparring.agents.networks.recurrent.
-        """
-        return () if self.memories is None else self.memories.start(batch)
-
-    def see(self, observation: Any, state: State) -> tuple[Any, State]:
-        """Return the input of all methods below for observations, and the state after a step."""
-        if self.memories is None:
-            return observation, ()
-        seen, state = self.memories.step(nested.without_mask(observation), state)
-        return masks.beside(seen, observation), state
-
-    def _seen(self, batch: Minibatch) -> Any:
-        """The same of a minibatch, by the memory as it is now."""
-        if self.memories is None:
-            return batch.observation
-        observation = nested.without_mask(batch.observation)
-        seen = self.memories.sequence(observation, batch.first, batch.state)
-        return masks.beside(seen, batch.observation)
-
-    # ---- acting ----------------------------------------------------------------------------------
-
-    def distribution(self, observation: Any) -> distributions.tfd.Distribution:
-        """The policy at observations [B, ...], over the actions that their mask allows."""
-        policy = self._actor_net(nested.without_mask(observation))[0]
-        mask = nested.mask_of(observation)
-        return policy if mask is None else masks.masked(policy, mask, self._action_space)
-
-    def value(self, observation: Any) -> tf.Tensor:
-        """V(s) [B] of observations [B, ...]."""
-        return self._value_net(nested.without_mask(observation))[0]
-
-    def act(
-        self, observation: tf.Tensor, keys: tf.Tensor
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Sampled actions [B, ...], their log probabilities [B] and values [B]; `keys` [B, 2]."""
-        policy = self.distribution(observation)
-        action = distributions.sample(policy, keys)
-        log_prob = common.log_probability(policy, action, self.action_spec)
-        return action, {"log_prob": log_prob, "value": self.value(observation)}
-
-    def act_greedy(self, observation: tf.Tensor) -> tf.Tensor:
-        """The likeliest actions [B, ...]."""
-        return tf.cast(self.distribution(observation).mode(), self.action_spec.dtype)
-
-    def act_sampled(
-        self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
-    ) -> tf.Tensor:
-        """Actions [B, ...] as they are sampled in training."""
-        del progress
-        return distributions.sample(self.distribution(observation), keys)
-
-    def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the parameters of the policy.
-
-        They are logits [B, A] or [B, K, A], or mean and stddev [B, D].
-        """
-        return distributions.parameters(self.distribution(observation))
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Return the parameters of the policy, and the value, for export."""
-        return {
-            "scores": Estimate(self.scores, "The greedy action, and what it was chosen by.", True),
-            "value": Estimate(
-                lambda seen: {"value": self.value(seen)},
-                "V(s), the discounted return to be expected.",
-            ),
-        }
+    def kept_beside(
+        self, observation: Any, policy: distributions.tfd.Distribution
+    ) -> dict[str, tf.Tensor]:
+        """Return what the penalty and the intrinsic reward need of a step, each [B, ...]."""
+        kept: dict[str, tf.Tensor] = {}
+        if self.kl_penalty is not None:
+            kept |= self.kl_penalty.kept(policy)
+        if self.intrinsic is not None:
+            kept |= {"intrinsic_value": self.intrinsic.value(observation)}
+        return kept
 
     # ---- learning --------------------------------------------------------------------------------
 
@@ -242,7 +199,7 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
             ),
             tf.transpose(values),
         )
-        return Minibatch(
+        steps = Minibatch(
             nested.map_parts(lambda x: x[:-1], rollout.observation),
             rollout.action,
             rollout.extras["log_prob"],
@@ -253,6 +210,12 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
             () if self.memories is None else rollout.first,
             rollout.began_with,
         )
+        if self.kl_penalty is not None:
+            steps = steps._replace(policy=self.kl_penalty.parameters(rollout.extras))
+        if self.intrinsic is None:
+            return steps
+        novelty, bonus = self.intrinsic.examples(rollout, seen, self._lambda)
+        return steps._replace(advantage=steps.advantage + bonus, intrinsic=novelty)
 
     def compute_return_and_advantage(
         self, next_time_steps: ts.TimeStep, value_preds: tf.Tensor
@@ -286,20 +249,19 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
         log_prob = common.log_probability(current_policy_distribution, actions, self.action_spec)
         log_ratio = log_prob - sample_action_log_probs  # [M]
         ratio = tf.exp(log_ratio)
-        clip = self.clip(self._progress)
-        objective = tf.minimum(
-            ratio * advantages, tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip) * advantages
+        objective = ratio * advantages
+        # the low-variance, never negative estimate of Schulman, "Approximating KL divergence"
+        # (2020), k3
+        self._policy_metrics["policy/approximate_kl"] = share_of_mean(
+            ratio - 1.0 - log_ratio, weights
         )
-        outside = tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)
-        self._policy_metrics = {
-            "policy/clip_fraction": _share(outside * weights),
-            # the low-variance, never negative estimate of Schulman, "Approximating KL divergence"
-            # (2020), k3
-            "policy/approximate_kl": _share((ratio - 1.0 - log_ratio) * weights),
-        }
-        return common.aggregate_losses(
-            per_example_loss=-objective, sample_weight=weights
-        ).total_loss
+        if self.clip is not None:
+            clip = self.clip(self._progress)
+            clipped = tf.clip_by_value(ratio, 1.0 - clip, 1.0 + clip)
+            objective = tf.minimum(objective, clipped * advantages)
+            outside = tf.cast(tf.abs(ratio - 1.0) > clip, tf.float32)
+            self._policy_metrics["policy/clip_fraction"] = share_of_mean(outside, weights)
+        return share_of_mean(-objective, weights)
 
     def entropy_regularization_loss(
         self,
@@ -309,17 +271,24 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
         debug_summaries: bool = False,
     ) -> tf.Tensor:
         """Minus the entropy, times its coefficient, which is a schedule here."""
-        self._policy_metrics["policy/entropy"] = _share(entropy * weights)
-        mean = common.aggregate_losses(per_example_loss=-entropy, sample_weight=weights).total_loss
-        return mean * self.entropy_coefficient(self._progress)
+        mean = share_of_mean(entropy, weights)
+        self._policy_metrics["policy/entropy"] = mean
+        return -mean * self.entropy_coefficient(self._progress)
 
     def update(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Scalars:
-        """Take a gradient step on a minibatch, in which nothing is drawn.
+        """Take a gradient step on a minibatch, whatever its KL divergence; return all scalars."""
+        gradients, scalars = self.gradients(batch, key, progress)
+        return scalars | self.step(gradients, progress)
+
+    def gradients(
+        self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Scalars]:
+        """Return the gradients of a minibatch, in which nothing is drawn, and its scalars.
 
         A minibatch that is masked as a whole gives a zero gradient.
 
-        Of several replicas, each gives its share of the minibatch; the scalars are those of the
-        whole.
+        Of several replicas, each gives its share of the minibatch, and gets its share of the
+        gradients; the scalars are those of the whole.
         """
         del key
         count = replicas.all_reduce_sum(tf.reduce_sum(batch.mask))
@@ -333,64 +302,80 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
         gradients, values = replicas.compile_in_replica(self._gradients)(
             batch, advantage, weights, progress
         )
-        norms = self.scheduled.step(gradients, progress)
-        self.train_step_counter.assign_add(1)
-        return replicas.all_reduce_sum(values) | norms
+        return gradients, replicas.all_reduce_sum(values)
 
     def goes_on(self, scalars: Scalars) -> tf.Tensor:
         """Return whether the KL divergence is within 1.5 times its target."""
-        ceiling = float("inf") if self.target_kl is None else 1.5 * self.target_kl
-        return scalars["policy/approximate_kl"] <= ceiling
+        if self.target_kl is None:
+            return tf.constant(True)
+        return scalars["policy/approximate_kl"] <= 1.5 * self.target_kl
+
+    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> Scalars:
+        """Take the step of `gradients`; return its norms."""
+        self.train_step_counter.assign_add(1)
+        return super().step(gradients, progress)
 
     def finish(self, batch: Minibatch, progress: tf.Tensor) -> Scalars:
-        """Update the observation statistics; return the scalars of an iteration.
+        """Adapt the penalty, update the statistics; return the scalars of an iteration.
 
         The statistics change after the last update, so that a whole iteration sees one set of them
         and the first ratio is exactly one.
         """
+        scalars = {
+            "value/explained_variance": explained_variance(batch),
+            "value/mean": mean_of_valid(batch.value, batch.mask),
+        }
+        if self.clip is not None:
+            scalars["schedule/clip"] = self.clip(progress)
+        if self.kl_penalty is not None:
+            policy = self.distribution(self._seen(batch))
+            scalars |= self.kl_penalty.adapt(batch, policy)
+        if self.intrinsic is not None:
+            scalars |= self.intrinsic.finish(batch)
         if self.observation_normalizer is not None:
             seen = nested.without_mask(batch.observation)
             self.observation_normalizer.update(seen, batch.mask)
-        count = tf.maximum(replicas.all_reduce_sum(tf.reduce_sum(batch.mask)), 1.0)
+        return scalars
 
-        def mean(x: tf.Tensor) -> tf.Tensor:
-            return replicas.all_reduce_sum(tf.reduce_sum(x * batch.mask)) / count
-
-        def variance(x: tf.Tensor) -> tf.Tensor:
-            return mean(tf.square(x - mean(x)))
-
-        unexplained = variance(batch.returns - batch.value) / tf.maximum(
-            variance(batch.returns), 1e-12
-        )
-        return {
-            "value/explained_variance": 1.0 - unexplained,
-            "value/mean": mean(batch.value),
-            "schedule/clip": self.clip(progress),
-        }
+    def _seen(self, batch: Minibatch) -> Any:
+        """The input of the networks for a minibatch."""
+        return self.see_sequences(batch.observation, batch.first, batch.state)
 
     def _gradients(
         self, batch: Minibatch, advantage: tf.Tensor, weights: tf.Tensor, progress: tf.Tensor
     ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """A replica's share of the gradients and of the scalars."""
         self._progress = progress
+        self._policy_metrics = {}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.trainable)
-            seen = self._seen(batch)
-            policy = self.distribution(seen)
-            entropy = common.entropy(policy, self.action_spec, outer_rank=1)  # [M]
-            losses = {
-                "loss/policy": self.policy_gradient_loss(
-                    (), batch.action, batch.log_prob, advantage, policy, weights
-                ),
-                "loss/value": self.value_loss(self.value(seen), batch, weights),
-                "loss/entropy": self.entropy_regularization_loss((), entropy, weights),
-            }
+            losses = self._losses(batch, advantage, weights)
             loss = tf.add_n([*losses.values(), self._regularization_loss()])
         return tape.gradient(loss, self.trainable), {
             "loss/total": loss,
             **losses,
             **self._policy_metrics,
         }
+
+    def _losses(
+        self, batch: Minibatch, advantage: tf.Tensor, weights: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """A replica's share of each loss, by its tag."""
+        seen = self._seen(batch)
+        policy = self.distribution(seen)
+        entropy = common.entropy(policy, self.action_spec, outer_rank=1)  # [M]
+        losses = {
+            "loss/policy": self.policy_gradient_loss(
+                (), batch.action, batch.log_prob, advantage, policy, weights
+            ),
+            "loss/value": self.value_loss(self.value(seen), batch, weights),
+            "loss/entropy": self.entropy_regularization_loss((), entropy, weights),
+        }
+        if self.kl_penalty is not None:
+            losses["loss/kl"] = self.kl_penalty.loss(batch, policy, weights)
+        if self.intrinsic is not None:
+            losses |= self.intrinsic.losses(seen, batch, self._value_pred_loss_coef)
+        return losses
 
     def value_loss(self, value: tf.Tensor, batch: Minibatch, weights: tf.Tensor) -> tf.Tensor:
         """Squared error of values [M], times its coefficient, as a mean weighted by `weights`.
@@ -406,18 +391,19 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
             error = tf.maximum(
                 error, tf.math.squared_difference(batch.returns, batch.value + change)
             )
-        mean = common.aggregate_losses(per_example_loss=error, sample_weight=weights).total_loss
-        return mean * self._value_pred_loss_coef
+        return share_of_mean(error, weights) * self._value_pred_loss_coef
 
     def _regularization_loss(self) -> tf.Tensor:
         """Sum of the losses that layers add of their own, a shared layer's once."""
-        both = tf.keras.layers.Layer()  # which knows a layer that it finds twice
-        both.networks = [self._actor_net, self._value_net]
-        return tf.nn.scale_regularization_loss(tf.add_n(both.losses)) if both.losses else 0.0
+        every = tf.keras.layers.Layer()  # which knows a layer that it finds twice
+        every.networks = [self._actor_net, self._value_net]
+        if self.intrinsic is not None:
+            every.networks += [self.intrinsic.critic, self.intrinsic.predictor]
+        return tf.nn.scale_regularization_loss(tf.add_n(every.losses)) if every.losses else 0.0
 
-    descriptions = optim_optimizer.DESCRIPTIONS | {
-        "loss/total": "Policy, value and entropy loss together, with what layers of the networks "
-        "add, such as kernel regularizers; mean over minibatches.",
+    descriptions: Mapping[str, str] = optim_optimizer.DESCRIPTIONS | {
+        "loss/total": "All losses together, with what layers of the networks add, such as kernel "
+        "regularizers; mean over minibatches.",
         "loss/policy": "Clipped surrogate loss (Schulman et al. 2017, eq. 7), mean over "
         "minibatches.",
         "loss/value": "Squared error of the value, times its coefficient, mean over minibatches.",
@@ -431,14 +417,6 @@ class PPO(OneOptimizer, ppo_clip_agent.PPOClipAgent):
         "value/mean": "Value of the states of a rollout when they were met, mean.",
         "schedule/clip": "Clip range of the probability ratio.",
     }
-
-
-_NAMES = ("actor", "critic")
-
-
-def _share(values: tf.Tensor) -> tf.Tensor:
-    """Return the contribution of the mean of this replica's values to the mean of all."""
-    return replicas.share_of_mean(tf.reduce_mean(values))
 
 
 def _tell_reach(space: gymnasium.Space, log_std: float) -> None:

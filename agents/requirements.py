@@ -11,6 +11,9 @@ import gymnasium
 from sparring import nested
 from sparring.errors import UserError
 
+_NETWORKS = "sparring.agents.networks"
+_BOX_HEADS = (f"{_NETWORKS}.box_heads", f"{_NETWORKS}.state_dependent_noise")
+
 
 def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if DQN cannot act in `parts["env"]`, or is given a memory."""
@@ -21,8 +24,49 @@ def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
 
 
 def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Raise UserError if the network cannot see what `parts["env"]` shows."""
+    """Raise UserError if the network cannot see what `parts["env"]` shows, or the policy's head is
+    not for its actions.
+    """
     require_network(config, parts["env"].observation_space)
+    require_head(config["agent"], parts["env"].action_space)
+
+
+def a2c(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if PPO cannot act in `parts["env"]`, or takes several steps on a rollout."""
+    ppo(config, parts)
+    for key in ("epochs", "minibatches"):
+        if config["trainer"][key] != 1:
+            raise UserError(
+                f"trainer.{key}={config['trainer'][key]}: A2C takes one step on each rollout, and "
+                f"has trainer.{key}=1. Several steps are agent=ppo."
+            )
+
+
+def require_head(agent: Mapping[str, Any], action_space: gymnasium.Space) -> None:
+    """Raise UserError if a head of Sparring's is not for such actions, or without
+    `agent.noise_steps`' own.
+    """
+    target = str((agent.get("head") or {}).get("_target_", ""))
+    module, _, name = target.rpartition(".")
+    is_noisy = name == "StateDependentNoiseHead"
+    is_vector = isinstance(action_space, gymnasium.spaces.Box) and len(action_space.shape) == 1
+    if module in _BOX_HEADS and not is_vector:
+        raise UserError(
+            f"agent.head: {name} is of a Box of vectors, and the actions are {action_space}. Leave "
+            "head= out: choices have a policy of their own."
+        )
+    steps = agent.get("noise_steps", 1)
+    is_ours = not target or module.startswith("sparring.")
+    if steps != 1 and is_ours and not is_noisy:
+        raise UserError(refused_noise_steps(steps))
+
+
+def refused_noise_steps(steps: int) -> str:
+    """Return the words that refuse `agent.noise_steps` of a policy whose noise is of one step."""
+    return (
+        f"agent.noise_steps={steps}: only noise that depends on the state may stay for several "
+        "steps. Choose head=state_dependent_noise, or agent.noise_steps=1."
+    )
 
 
 def require_network(config: Mapping[str, Any], observation_space: gymnasium.Space) -> None:

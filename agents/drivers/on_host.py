@@ -21,7 +21,7 @@ class HostRollout(NamedTuple):
     observation: Any  # [T + 1, B, ...], of one part or several
     action: np.ndarray  # [T, B, ...]
     outcome: np.ndarray  # [T, 4, B] float32: reward, terminated, truncated, first
-    extras: dict[str, np.ndarray]  # each [T, B]
+    extras: dict[str, np.ndarray]  # each [T, B, ...]
     memory: Any = ()  # [2, B, S]
 
     def unpack(self) -> Rollout:

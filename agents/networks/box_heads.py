@@ -35,7 +35,7 @@ class StateNormalHead(tf.keras.layers.Layer):
         log_std_bounds: tuple[float, float] = (-20.0, 2.0),
     ) -> None:
         super().__init__()
-        size = _vector(action_space).shape[0]
+        size = vector_space(action_space).shape[0]
         self.log_std_bounds = tuple(log_std_bounds)
         self.mean = tf.keras.layers.Dense(size, kernel_initializer=small_orthogonal())
         self.log_std = tf.keras.layers.Dense(
@@ -57,7 +57,7 @@ class SquashedNormalHead(StateNormalHead):
 
     def __init__(self, action_space: gymnasium.Space, **settings: Any) -> None:
         super().__init__(action_space, **settings)
-        box = _vector(action_space)
+        box = vector_space(action_space)
         self.low = box.low
         self.high = box.high
 
@@ -76,7 +76,7 @@ class BetaHead(tf.keras.layers.Layer):
 
     def __init__(self, action_space: gymnasium.Space) -> None:
         super().__init__()
-        box = _vector(action_space)
+        box = vector_space(action_space)
         self.low = box.low
         self.high = box.high
         self.concentrations = tf.keras.layers.Dense(
@@ -142,6 +142,11 @@ class SquashedNormal(_BoxDistribution):
         log_prob = self._normal.log_prob(x) - self._log_slope(x)
         return self._squashed(x), tf.reduce_sum(log_prob, axis=-1)
 
+    def divergence_from(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        # That of the numbers before tanh: squashing both alike changes nothing
+        old = tfd.Normal(parameters["mean"], parameters["stddev"])
+        return tf.reduce_sum(tfd.kl_divergence(old, self._normal), axis=-1)
+
     def _squashed(self, x: tf.Tensor) -> tf.Tensor:
         return self._stretched(0.5 * (tf.tanh(x) + 1.0))
 
@@ -180,6 +185,10 @@ class BoxBeta(_BoxDistribution):
         one = _gamma(random.fold(keys, 0), self._beta.concentration1)
         other = _gamma(random.fold(keys, 1), self._beta.concentration0)
         return self._stretched(one / (one + other))
+
+    def divergence_from(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        old = tfd.Beta(parameters["alpha"], parameters["beta"])
+        return tf.reduce_sum(tfd.kl_divergence(old, self._beta), axis=-1)
 
     def _log_prob(self, action: tf.Tensor) -> tf.Tensor:
         density = self._beta.log_prob(self._share(action)) - tf.math.log(self.span)
@@ -222,7 +231,7 @@ def _gamma(keys: tf.Tensor, concentration: tf.Tensor) -> tf.Tensor:
     return found
 
 
-def _vector(space: gymnasium.Space) -> gymnasium.spaces.Box:
+def vector_space(space: gymnasium.Space) -> gymnasium.spaces.Box:
     """Return a space of action vectors; raise UserError for another."""
     if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1:
         return space

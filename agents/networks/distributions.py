@@ -29,6 +29,15 @@ class KeyedDistribution(tfd.Distribution):
         """Return a sample for each member of the batch, member i's from keys[i] [2] alone."""
         raise NotImplementedError
 
+    def divergence_from(self, parameters: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Return KL(old || this) [B], where old is of the same kind with `parameters` as its
+        `tensors`.
+        """
+        raise UserError(
+            f"agent.kl_penalty: {type(self).__name__} has no divergence_from, which tells its KL "
+            "divergence: write it, or choose agent=ppo."
+        )
+
 
 class CategoricalHead(tf.keras.layers.Layer):
     """Features [B, F] to a Categorical over `count` actions."""
@@ -142,3 +151,17 @@ def parameters(distribution: tfd.Distribution) -> dict[str, tf.Tensor]:
     if isinstance(distribution, tfd.MultivariateNormalDiag):
         return {"mean": distribution.mean(), "stddev": distribution.stddev()}  # [B, D]
     return {}
+
+
+def kl_divergence(old: dict[str, tf.Tensor], new: tfd.Distribution) -> tf.Tensor:
+    """Return KL(old || new) [B] in nats, where `old` are the `parameters` of a distribution of the
+    same kind.
+    """
+    if isinstance(new, KeyedDistribution):
+        return new.divergence_from(old)
+    if isinstance(new, tfd.MultivariateNormalDiag):
+        return tfd.kl_divergence(tfd.MultivariateNormalDiag(old["mean"], old["stddev"]), new)
+    before = tf.nn.log_softmax(old["logits"])  # [B, A] or [B, K, A]
+    change = before - tf.nn.log_softmax(parameters(new)["logits"])
+    each = tf.reduce_sum(tf.exp(before) * change, axis=-1)
+    return tf.reduce_sum(tf.reshape(each, [each.shape[0], -1]), axis=-1)

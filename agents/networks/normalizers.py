@@ -90,13 +90,13 @@ class PartsNormalizer(tf.Module):
 Normalizer = ObservationNormalizer | PartsNormalizer
 
 
-def observation_normalizer(space: Any) -> Normalizer | None:
+def observation_normalizer(space: Any, clip: float = 10.0) -> Normalizer | None:
     """Return the normalizer of observations, of a Box or of several by name: None, which is said,
-    if they are bytes.
+    if they are bytes. `clip` is how many standard deviations they may be off.
     """
     if isinstance(space, Mapping):
         parts = {
-            name: ObservationNormalizer(tuple(box.shape or ()))
+            name: ObservationNormalizer(tuple(box.shape or ()), clip)
             for name, box in space.items()
             if box.dtype != np.uint8
         }
@@ -107,7 +107,7 @@ def observation_normalizer(space: Any) -> Normalizer | None:
             "highest they can be and not normalised besides."
         )
         return None
-    return ObservationNormalizer(tuple(space.shape or ()))
+    return ObservationNormalizer(tuple(space.shape or ()), clip)
 
 
 class RewardNormalizer(tf.Module):

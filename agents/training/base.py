@@ -94,7 +94,7 @@ class AgentTrainer(BatchTrainer):
         self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Actions [B, ...] for collecting at environment step `step`, and what to keep of them,
-        each [B].
+        each [B, ...].
 
         `observation` is what the agent sees: of one that remembers, not the environment's own (see
         sparring.agents.networks.recurrent).
@@ -326,9 +326,13 @@ class AgentTrainer(BatchTrainer):
             observation
         )  # a replica's environments, or an actor's; else all of them
         first = replicas.replica_index() * count if first is None else first
-        keys = random.members(random.fold(self._keys, vector_step), count, first)
+        keys = random.members(self.sampling_key(vector_step), count, first)
         seen, known = self.agent.see(observation, known)
         return *self.act(seen, keys, vector_step * self.num_envs), known
+
+    def sampling_key(self, vector_step: tf.Tensor) -> tf.Tensor:
+        """The key [2] that the actions of vector step `vector_step` of the run are drawn from."""
+        return random.fold(self._keys, vector_step)
 
     def count_episodes(self, rollout: Rollout, total: tf.Tensor) -> tf.Tensor:
         """Return `total` with the episodes that ended in a rollout added."""

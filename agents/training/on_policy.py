@@ -105,6 +105,10 @@ class OnPolicyTrainer(AgentTrainer):
         del step
         return self.agent.act(observation, keys)
 
+    def sampling_key(self, vector_step: tf.Tensor) -> tf.Tensor:
+        """The key [2] of a vector step, which `noise_steps` of the agent have in common."""
+        return super().sampling_key(vector_step // self.agent.noise_steps)
+
     def learn(self, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
         run = self.replicas.run
         first = self.replicas.first
@@ -112,15 +116,20 @@ class OnPolicyTrainer(AgentTrainer):
         steps = run(self._prepare, rollout)
         progress = self.progress(iteration * self.steps_per_iteration)
         key = run(self._key, iteration)
-        update_replicas = self.replicas.on_each(self._update)
+        gradients_of = self.replicas.on_each(self._gradients)
+        step = self.replicas.on_each(self._step)
 
         def update(
             i: tf.Tensor, order: tf.Tensor, goes_on: tf.Tensor, total: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            order, goes_on, total = update_replicas(
+            order, gradients, goes_on, total = gradients_of(
                 steps, iteration, i, order, key, progress, total
             )
-            return i + 1, order, first(goes_on), first(total)
+            goes_on = first(goes_on)
+            total = _only_if(
+                goes_on, lambda: first(step(gradients, progress, total)), lambda: first(total)
+            )
+            return i + tf.cast(goes_on, tf.int32), order, goes_on, total
 
         limit = self.epochs * self.minibatches
         updates, _, _, total = tf.while_loop(
@@ -134,7 +143,7 @@ class OnPolicyTrainer(AgentTrainer):
     def _in_order(self) -> tf.Tensor:
         return tf.range(self.drawn)
 
-    def _update(
+    def _gradients(
         self,
         steps: Any,
         iteration: tf.Tensor,
@@ -143,9 +152,9 @@ class OnPolicyTrainer(AgentTrainer):
         key: tf.Tensor,
         progress: tf.Tensor,
         total: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Update number `i` of an iteration, on the next of a replica's steps, or sequences, in
-        their order.
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """The gradients of update number `i` of an iteration, on the next of a replica's steps, or
+        sequences, in their order; and whether their step is to be taken.
         """
         part = i % self.minibatches
         epoch = i // self.minibatches
@@ -153,8 +162,11 @@ class OnPolicyTrainer(AgentTrainer):
         size = self.drawn // self.minibatches
         batch = self._minibatch(steps, tf.slice(order, [part * size], [size]))
         drawing = random.fold(distribute_replicas.replica_key(self._drawing), iteration)
-        values = self.agent.update(batch, random.fold(drawing, i), progress)
-        return order, self.agent.goes_on(values), self.means.add(total, values)
+        gradients, values = self.agent.gradients(batch, random.fold(drawing, i), progress)
+        return order, gradients, self.agent.goes_on(values), self.means.add(total, values)
+
+    def _step(self, gradients: list[tf.Tensor], progress: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        return self.means.add(total, self.agent.step(gradients, progress))
 
     def _minibatch(self, steps: Any, drawn: tf.Tensor) -> Any:
         """The steps `drawn`, or all steps of the environments `drawn`."""
@@ -227,9 +239,19 @@ class OnPolicyTrainer(AgentTrainer):
 
 _DESCRIPTIONS = {
     "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
-    "policy/updates_per_iteration": "Minibatch updates an iteration made before the agent stopped "
-    "it.",
+    "policy/updates_per_iteration": "Minibatch updates an iteration made, without the one that the "
+    "agent did not take.",
 }
+
+
+def _only_if(
+    condition: tf.Tensor, taken: Callable[[], tf.Tensor], otherwise: Callable[[], tf.Tensor]
+) -> tf.Tensor:
+    """Return `taken()` or `otherwise()`, without a branch in the program if it is known which."""
+    known = tf.get_static_value(condition)
+    if known is None:
+        return tf.cond(condition, taken, otherwise)
+    return taken() if known else otherwise()
 
 
 def _check_minibatches(drawn: int, minibatches: int, sequences: bool) -> None:

@@ -15,9 +15,10 @@ class Rollout(NamedTuple):
     observation [T + 1, B, ...] ends with the state reached; the others are [T, B, ...] of the step
     from t to t + 1. `first` is true where that step was a reset: its action was ignored, its reward
     is zero, nothing is learned from it. `extras` holds what the policy said on the way (log
-    probabilities, values), each [T, B]. `memory` [2, B, S] is what an agent that remembers knew
-    before the first step and after the last (see sparring.agents.networks.recurrent); of others it
-    is (). `info` holds what compiled environments measure of the states reached, each [T, B].
+    probabilities, values), each [T, B, ...]. `memory` [2, B, S] is what an agent that remembers
+    knew before the first step and after the last (see sparring.agents.networks.recurrent); of
+    others it is (). `info` holds what compiled environments measure of the states reached, each
+    [T, B].
     """
 
     observation: Any  # of one part or several, see sparring.nested

@@ -34,7 +34,18 @@ from sparring.errors import UserError, listed, near
 
 _COMMANDS = ("rl", "gan", "supervised")  # kinds of runs that a command names
 # Groups whose options differ in their keys, and are not collections of values for them
-_HAVE_KEYS = ("actors", "agent", "data", "env", "memory", "model", "network", "task")
+_HAVE_KEYS = (
+    "actors",
+    "agent",
+    "data",
+    "env",
+    "head",
+    "intrinsic",
+    "memory",
+    "model",
+    "network",
+    "task",
+)
 _PARTS = ("base", "limits", "benchmark")  # files beside the primary configs, not configs themselves
 CONF = Path(next(iter(sparring.conf.__path__)))
 

@@ -4,6 +4,7 @@ import functools
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from gymnasium import spaces
@@ -11,7 +12,10 @@ from gymnasium import spaces
 from sparring.agents.agent import OffPolicyAgent, OnPolicyAgent, require
 from sparring.agents.conformance import check_agent
 from sparring.agents.dqn import DQN
+from sparring.agents.intrinsic import RND
+from sparring.agents.kl_penalty import AdaptiveKL
 from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.state_dependent_noise import StateDependentNoiseHead
 from sparring.agents.ppo import PPO
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
@@ -30,12 +34,47 @@ SMALL = functools.partial(MLP, (4,))
             functools.partial(PPO, network=SMALL, memory=functools.partial(Memory, "gru", (3,))),
             spaces.Discrete(3),
         ),
+        (
+            functools.partial(PPO, network=SMALL, clip=None, kl_penalty=AdaptiveKL),
+            spaces.MultiDiscrete([2, 3]),
+        ),
+        (
+            functools.partial(
+                PPO,
+                network=SMALL,
+                intrinsic=functools.partial(RND, features=3),
+                memory=functools.partial(Memory, "gru", (3,)),
+            ),
+            spaces.Discrete(3),
+        ),
+        (
+            functools.partial(PPO, network=SMALL, head=StateDependentNoiseHead, noise_steps=2),
+            spaces.Box(-1.0, 1.0, (2,)),
+        ),
         (functools.partial(DQN, network=SMALL), spaces.Discrete(3)),
     ],
-    ids=["ppo", "ppo-memory", "dqn"],
+    ids=["ppo", "ppo-memory", "ppo-kl", "ppo-rnd", "ppo-noise", "dqn"],
 )
 def test_our_agents_keep_the_protocol(make: Any, action_space: spaces.Space) -> None:
     check_agent(make, SEEN, action_space)
+
+
+@pytest.mark.parametrize(
+    ("settings", "action_space"),
+    [
+        ({"memory": functools.partial(Memory, "lstm", (3,))}, spaces.Discrete(3)),
+        (
+            {"memory": functools.partial(Memory, "gru", (3,)), "kl_penalty": AdaptiveKL},
+            spaces.MultiDiscrete([2, 1]),
+        ),
+    ],
+    ids=["discrete", "multi-discrete-kl"],
+)
+def test_a_memory_beside_a_mask_keeps_the_protocol(
+    settings: dict[str, Any], action_space: spaces.Space
+) -> None:
+    masked = spaces.Dict(observation=SEEN, action_mask=spaces.Box(0, 1, (3,), np.uint8))
+    check_agent(functools.partial(PPO, network=SMALL, **settings), masked, action_space)
 
 
 class Whole(DQN):
@@ -83,7 +122,7 @@ class Forgetful(DQN):
     ("kind", "message"),
     [
         (Whole, "update returns errors () of 16 transitions"),
-        (Still, "update changes no weight in `trainable`"),
+        (Still, "an update changes no weight in `trainable`"),
         (Silent, "scalars without a description: ['q/secret']"),
         (Forgetful, "parts() lacks weights that are learned: ["),
         (Together, "act_sampled: a member's action depends on more than its observation and key"),
@@ -105,7 +144,7 @@ def test_what_an_agent_lacks_is_named() -> None:
 
     with pytest.raises(
         UserError,
-        match=r"Bare lacks act, act_sampled, .*, see, start, trainable, update, which "
+        match=r"Bare lacks act, act_sampled, .*, see, start, step, trainable, which "
         r"sparring.agents.agent.OnPolicyAgent describes; sparring.agents.agent.Memoryless has",
     ):
         require(Bare(), OnPolicyAgent)

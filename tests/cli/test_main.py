@@ -16,6 +16,7 @@ from sparring.config.composer import CONF
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
+AGENTS = ("a2c", "double_dqn", "dqn", "dueling_dqn", "ppo", "ppo_kl")
 PRIMARIES = ("rl", "gan", "supervised")
 HEAVY = {
     "tensorflow",
@@ -125,7 +126,15 @@ def test_help_names_the_groups_of_its_own_kind_of_run():
         for command in PRIMARIES
     }
     shared = {"debug", "experiment", "network", "optimizer", "run", "search", "strategy"}
-    assert set(groups["rl"]) == shared | {"actors", "agent", "env", "memory", "prune"}
+    assert set(groups["rl"]) == shared | {
+        "actors",
+        "agent",
+        "env",
+        "head",
+        "intrinsic",
+        "memory",
+        "prune",
+    }
     assert set(groups["gan"]) == shared | {"augmentation", "data", "loss", "metric", "penalty"}
     assert set(groups["supervised"]) == shared | {
         "data",
@@ -178,7 +187,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     [
         ("sparring ", {"rl", "train", "evaluate"}),
         ("sparring ev", {"evaluate"}),
-        ("sparring rl agent=", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn", "agent=ppo"}),
+        ("sparring rl agent=", {f"agent={name}" for name in AGENTS}),
         ("sparring rl agent=d", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn"}),
         ("sparring rl agent=dqn agent.ta", {"agent.target_period=", "agent.target_tau="}),
         ("sparring rl -m seed=1,2 optimizer=adam_l", {"optimizer=adam_linear"}),

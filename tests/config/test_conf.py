@@ -62,6 +62,10 @@ NEEDED = {
     "text": ["data.path=mine.tsv"],
     "projected": ["network.discriminator.features.weights=null"],
     "fid_trained": ["metrics.fid_classifier.extractor.run=runs/mine"],
+    "beta": ["env=pendulum"],
+    "squashed": ["env=pendulum"],
+    "state_dependent_noise": ["env=pendulum"],
+    "state_normal": ["env=pendulum"],
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }
 # Options of env that need a package which may be absent
@@ -176,6 +180,8 @@ def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
         "actors",
         "debug",
         "experiment",
+        "head",
+        "intrinsic",
         "memory",
         "network",
         "optimizer",

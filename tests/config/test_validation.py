@@ -60,6 +60,18 @@ EARLY = {
         ["agent=dqn", "memory=lstm", "env=gymnasium", "env.id=CartPole-v1"],
         "agent.memory: DQN learns",
     ),
+    "head of other actions": (
+        ["env=gymnasium", "env.id=CartPole-v1", "head=beta"],
+        r"agent.head: BetaHead is of a Box of vectors, and the actions are Discrete\(2\)",
+    ),
+    "noise that cannot stay": (
+        ["env=gymnasium", "env.id=Pendulum-v1", "head=squashed", "agent.noise_steps=4"],
+        "agent.noise_steps=4: only noise that depends on the state",
+    ),
+    "several steps of A2C": (
+        ["agent=a2c", "env=gymnasium", "env.id=CartPole-v1", "trainer.epochs=4"],
+        "trainer.epochs=4: A2C takes one step on each rollout",
+    ),
     "mistyped group that is off": (["memry=lstm"], r"memry: no such key. Did you mean memory\?"),
     "settings of a callback that is none": (
         ["+callbacks.mine.margin=3"],
@@ -71,7 +83,7 @@ EARLY = {
     ),
     "group for a key": (
         ["agent=pp0"],
-        r"agent=pp0: no such option. Did you mean ppo\? There are: double",
+        r"agent=pp0: no such option. Did you mean ppo\? There are: a2c",
     ),
     "unknown + group": (
         ["+experment=x"],
@@ -79,7 +91,7 @@ EARLY = {
     ),
     "null for a group": (
         ["agent=null"],
-        "agent=null: agent is the name of an option. There are: c51, double_dqn, dqn, dueling_dqn",
+        "agent=null: agent is the name of an option. There are: a2c, c51, double_dqn, dqn, ",
     ),
     "number for a group": (
         ["prune=0.8"],

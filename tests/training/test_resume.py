@@ -67,6 +67,31 @@ COMPILED = (
     "trainer.evaluation.video_every=0",
 )
 
+# Whose state is the penalty's coefficient, the target network and the statistics, a memory, and a
+# matrix of noise that goes on over the end of a rollout
+OPTIONS = (
+    "rl",
+    "agent=ppo_kl",
+    "env=pendulum",
+    "memory=lstm",
+    "agent.memory.units=[8]",
+    "head=state_dependent_noise",
+    "agent.noise_steps=24",
+    "agent.target_kl=0.05",
+    "intrinsic=rnd",
+    "compile=graph",
+    "trainer.num_envs=2",
+    "trainer.rollout_steps=16",
+    "trainer.minibatches=2",
+    "trainer.epochs=2",
+    "run.steps=6000",
+    "run.log_every=300",
+    "run.evaluate_every=2000",
+    "run.checkpoint_every=400",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+
 GAN = (
     "gan",
     "data=digits",
@@ -119,8 +144,8 @@ def killed_while_running(
 
 @pytest.fixture(
     scope="module",
-    params=[PPO, pytest.param(DQN, marks=pytest.mark.slow), COMPILED, GAN],
-    ids=["ppo", "dqn", "compiled", "gan"],
+    params=[PPO, pytest.param(DQN, marks=pytest.mark.slow), COMPILED, OPTIONS, GAN],
+    ids=["ppo", "dqn", "compiled", "options", "gan"],
 )
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Arguments, and a folder with runs/a: the run that nobody disturbed."""

@@ -8,7 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from sparring.agents.dqn import DQN
 from sparring.agents.networks import distributions, masks
-from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.recurrent import Memory, restarted
 from sparring.agents.ppo import PPO
 from sparring.agents.replay import Transitions
 from sparring.errors import UserError
@@ -130,3 +130,31 @@ def test_a_mask_that_does_not_fit_is_refused(mask: tuple, actions: spaces.Space,
 def test_a_policy_that_cannot_be_masked_is_refused() -> None:
     with pytest.raises(UserError, match="a Normal cannot be masked"):
         masks.masked(tfd.Normal([0.0], 1.0), tf.ones([1, 1], tf.uint8), spaces.Discrete(1))
+
+
+def test_sequences_that_are_learned_from_have_the_masks_of_their_steps() -> None:
+    """Every probability ratio is one before anything is learned, with a reset in between."""
+    steps = 6
+    agent = PPO(MASKED, spaces.Discrete(4), memory=Memory)
+    rng = np.random.default_rng(0)
+    allowed = np.concatenate([np.ones((steps, 2, 1)), rng.integers(2, size=(steps, 2, 3))], axis=2)
+    seen = {
+        "observation": tf.constant(rng.normal(size=(steps, 2, 3)), tf.float32),
+        "action_mask": tf.constant(allowed, tf.uint8),
+    }
+    first = np.zeros((steps, 2), bool)
+    first[2, 1] = True
+    state = start = agent.start(2)
+    actions = []
+    kept = []
+    for t in range(steps):
+        looked, state = agent.see({name: part[t] for name, part in seen.items()}, state)
+        keys = random.members(random.fold(random.stream(0, "policy"), t), 2)
+        action, extras = agent.act(looked, keys)
+        state = restarted(state, tf.constant(first[t]))
+        actions.append(action)
+        kept.append(extras["log_prob"])
+    flat = {name: tf.reshape(part, [2 * steps, -1]) for name, part in seen.items()}
+    looked = agent.see_sequences(flat, tf.constant(first.ravel()), start)
+    log_prob = agent.distribution(looked).log_prob(tf.concat(actions, axis=0))
+    np.testing.assert_allclose(log_prob, tf.concat(kept, axis=0), atol=1e-6)

@@ -137,10 +137,10 @@ class Watched(PPO):
         self.batches: list[Minibatch] = []
         self.log_probs: list[np.ndarray] = []
 
-    def update(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Any:
+    def gradients(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Any:
         self.batches.append(tf.nest.map_structure(lambda x: x.numpy(), batch))
         self.log_probs.append(self.distribution(self._seen(batch)).log_prob(batch.action).numpy())
-        return super().update(batch, key, progress)
+        return super().gradients(batch, key, progress)
 
 
 class Trainer(OnPolicyTrainer):

@@ -19,6 +19,7 @@ from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled
 from sparring.optim.schedules import Linear
+from tests.helpers import replicas
 from tests.helpers.rollouts import assert_follows
 
 pytestmark = pytest.mark.long
@@ -33,18 +34,21 @@ class Watched(PPO):
         super().__init__(*arguments, **settings)
         self.batches: list[Minibatch] = []
         self.progress: list[float] = []
+        self.steps = 0
         self.divergences = iter(divergences)
 
-    def update(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Any:
+    def gradients(self, batch: Minibatch, key: tf.Tensor, progress: tf.Tensor) -> Any:
         self.batches.append(tf.nest.map_structure(lambda x: x.numpy(), batch))
         self.progress.append(float(progress))
-        values = super().update(batch, key, progress)
+        gradients, values = super().gradients(batch, key, progress)
         divergence = next(self.divergences, None)
-        return (
-            values
-            if divergence is None
-            else {**values, "policy/approximate_kl": tf.constant(divergence)}
-        )
+        if divergence is not None:
+            values |= {"policy/approximate_kl": tf.constant(divergence)}
+        return gradients, values
+
+    def step(self, gradients: Sequence[tf.Tensor], progress: tf.Tensor) -> Any:
+        self.steps += 1
+        return super().step(gradients, progress)
 
 
 class Trainer(OnPolicyTrainer):
@@ -63,11 +67,14 @@ def make(
     seed: int = 0,
     normalize_rewards: bool = False,
     learning_rate: Any = 1e-2,
+    compile: str = "eager",
     **agent: Any,
 ) -> Any:
     tf.keras.utils.set_random_seed(0)
-    return Trainer(
-        functools.partial(Watched, **{"normalize_observations": False, **agent}),
+    return (Trainer if compile == "eager" else OnPolicyTrainer)(
+        functools.partial(
+            PPO if compile != "eager" else Watched, **{"normalize_observations": False, **agent}
+        ),
         Gymnasium("tests.helpers.rollouts:toy/Coin-v0"),
         functools.partial(MLP, (4,)),
         Scheduled(tf.keras.optimizers.Adam(), learning_rate),
@@ -78,7 +85,7 @@ def make(
         seed=seed,
         total_steps=TOTAL,
         normalize_rewards=normalize_rewards,
-        compile="eager",
+        compile=compile,
     )
 
 
@@ -163,25 +170,44 @@ def test_minibatches_that_leave_a_remainder_are_refused_with_the_nearest_that_do
 @pytest.mark.parametrize(
     ("divergences", "updates"),
     [
-        (
-            [0.0, 0.029, 0.031, 0.0, 0.0, 0.0],
-            [3, 6],
-        ),  # the limit is 1.5 * 0.02; the third goes past it
-        ([0.0] * 6 + [0.5], [6, 1]),  # never, then at once
+        # The limit is 1.5 * 0.02: the third goes past it, and its step is not taken
+        ([0.0, 0.029, 0.031, 0.0, 0.0, 0.0], [2, 6]),
+        ([0.0] * 6 + [0.5], [6, 0]),  # never, then at once
         ([0.03] * 6, [6, 6]),  # at the limit is not past it
     ],
 )
-def test_updates_end_at_one_and_a_half_times_the_target(
+def test_updates_end_before_one_and_a_half_times_the_target(
     divergences: list[float], updates: list[int]
 ) -> None:
-    trainer = make(divergences=divergences, target_kl=0.02, learning_rate=0.0)
+    trainer = make(divergences=divergences, target_kl=0.02)
     made = []
     for _ in range(2):
-        before = len(trainer.agent.batches)
+        before = trainer.agent.steps
         trainer.train(12)
-        made.append(len(trainer.agent.batches) - before)
+        made.append(trainer.agent.steps - before)
         assert trainer.scalars()["policy/updates_per_iteration"] == made[-1]
     assert made == updates
+    # Neither the optimizer nor the agent counts a step that was not taken
+    assert int(trainer.agent.scheduled.keras.iterations) == sum(updates)
+    assert int(trainer.agent.train_step_counter) == sum(updates)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_a_step_that_is_not_taken_changes_nothing(mode: str) -> None:
+    """Every variable is as one update left it, when the second's divergence is too large."""
+    one = make(compile=mode, epochs=1, minibatches=1, learning_rate=0.1)
+    several = make(compile=mode, epochs=4, minibatches=1, learning_rate=0.1, target_kl=1e-4)
+    for trainer in (one, several):
+        trainer.train(12)
+    said = several.scalars()
+    assert said["policy/updates_per_iteration"] == 1.0
+    # Of two minibatches, the first at the policy that acted; but one step
+    assert said["policy/approximate_kl"] > 1e-4
+    assert said["gradient/norm"] == pytest.approx(one.scalars()["gradient/norm"], rel=1e-5)
+    for name, value in replicas.state(one).items():
+        if not name.startswith("means"):
+            found = replicas.state(several)[name]
+            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_without_a_target_all_updates_are_made() -> None:

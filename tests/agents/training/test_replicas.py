@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 
 from sparring.agents.dqn import DQN
+from sparring.agents.intrinsic import RND
+from sparring.agents.kl_penalty import AdaptiveKL
 from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.state_dependent_noise import StateDependentNoiseHead
 from sparring.agents.ppo import PPO
 from sparring.agents.replay import Ring
 from sparring.agents.training.evaluation import EvaluationSettings
@@ -17,6 +20,7 @@ from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.distribute import replicas as distribute_replicas
 from sparring.distribute import strategies
 from sparring.envs.compiled.classic_control import CartPole
+from sparring.envs.compiled.toys import PointMass
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
@@ -154,6 +158,25 @@ def pruned(kind: Any = OnPolicyTrainer) -> OnPolicyTrainer:
 PARTS = {
     "ppo": (ppo, BothOrders, {"compile": "xla"}),
     "ppo_host": (ppo, BothOrders, {"environment": Gymnasium("CartPole-v1", max_episode_steps=15)}),
+    "ppo_kl_limit": (
+        ppo,
+        BothOrders,
+        {"agent": partial(PPO, target_kl=2e-3), "epochs": 4, "compile": "xla"},
+    ),
+    "ppo_kl": (
+        ppo,
+        BothOrders,
+        {"agent": partial(PPO, clip=None, kl_penalty=partial(AdaptiveKL, target=1e-3))},
+    ),
+    "ppo_rnd": (ppo, BothOrders, {"agent": partial(PPO, intrinsic=partial(RND, features=4))}),
+    "ppo_noise": (
+        ppo,
+        BothOrders,
+        {
+            "agent": partial(PPO, head=StateDependentNoiseHead, noise_steps=3),
+            "environment": PointMass(max_episode_steps=15),
+        },
+    ),
     "ppo_pruned": (pruned, BothOrders, {}),
     "ppo_memory": (ppo, BothOrders, {"agent": partial(PPO, memory=partial(Memory, "lstm", (6,)))}),
     "dqn": (dqn, BothRings, {}),
@@ -170,6 +193,8 @@ def test_two_replicas_are_one_with_the_whole_batch(name: str) -> None:
     )
     for trainer in (one, two):
         trainer.train(10 * one.steps_per_iteration)
+    if name == "ppo_kl_limit":  # some of 4 epochs of 2 minibatches, not all
+        assert 0.0 < one.peek()["policy/updates_per_iteration"] < 8.0
     replicas.assert_alike(one, two, but="replay")
     replicas.assert_in_agreement(two)
     replicas.assert_same_means(one, two)

@@ -339,6 +339,7 @@ PRESETS = {
     },
     **{
         "cartpole_masked": 500,
+        "cartpole_masked_actions": 500,
         "catch": None,
         "deep_sea": None,
         "recall": None,
