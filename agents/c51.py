@@ -100,9 +100,7 @@ class C51(DQN):
         self._replayed = tf.reduce_sum(tf.nn.softmax(taken) * self.support, axis=1)
         self._measured = {"q/beyond_support": beyond}
         loss = common.aggregate_losses(
-            per_example_loss=each,
-            sample_weight=weights,
-            regularization_loss=self._q_network.losses,
+            per_example_loss=each, sample_weight=weights, regularization_loss=self._q_network.losses
         ).total_loss
         entropy = -tf.reduce_sum(tf.math.xlogy(wanted, wanted), axis=1)
         error = tf.reduce_sum(wanted * self.support, axis=1) - self._replayed
@@ -119,8 +117,6 @@ class C51(DQN):
         "q/beyond_support": "Share of the wanted distribution that lay beyond agent.lowest and "
         "agent.highest and was moved to them, mean over the transitions of a batch.",
     }
-
-
 
 
 def projected(values: tf.Tensor, probabilities: tf.Tensor, support: tf.Tensor) -> tf.Tensor:

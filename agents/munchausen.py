@@ -37,9 +37,7 @@ class Munchausen:
         taken = tf.gather(self.log_policy(values, mask), action, batch_dims=1)
         return self.weight * tf.clip_by_value(taken, self.lowest, 0.0)
 
-    def mean(
-        self, outputs: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None
-    ) -> tf.Tensor:
+    def mean(self, outputs: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
         """Return the policy's mean [M, ...] of `outputs` [M, A, ...] less its log policy: with
         values as outputs, the soft value of the state.
         """

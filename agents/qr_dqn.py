@@ -81,9 +81,7 @@ class QRDQN(DQN):
         each = quantile_loss(tf.stop_gradient(wanted), taken, levels, td_errors_loss_fn)
         self._replayed = tf.reduce_mean(taken, axis=1)
         loss = common.aggregate_losses(
-            per_example_loss=each,
-            sample_weight=weights,
-            regularization_loss=self._q_network.losses,
+            per_example_loss=each, sample_weight=weights, regularization_loss=self._q_network.losses
         ).total_loss
         return LossInfo(loss, DqnLossInfo(each, tf.reduce_mean(wanted, axis=1) - self._replayed))
 

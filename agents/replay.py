@@ -252,9 +252,7 @@ class Ring(tf.Module):
             going &= ~_gather(self.last, self._row(rows, k + 1))
         return length
 
-    def _between(
-        self, rows: Rows, length: tf.Tensor, steps: int, discount: float
-    ) -> Transitions:
+    def _between(self, rows: Rows, length: tf.Tensor, steps: int, discount: float) -> Transitions:
         """The transitions of `length` [M] steps that begin at `rows`, without observations."""
         reward = tf.zeros([rows.slot.shape[0]])
         scale = tf.ones([rows.slot.shape[0]])

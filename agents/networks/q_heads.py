@@ -46,11 +46,7 @@ class NoisyHead(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        count: int,
-        atoms: int | None = None,
-        units: Sequence[int] = (64,),
-        std: float = 0.5,
+        self, count: int, atoms: int | None = None, units: Sequence[int] = (64,), std: float = 0.5
     ) -> None:
         super().__init__()
         self.branch = _branch(units, count * (atoms or 1), std)

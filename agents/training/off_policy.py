@@ -167,7 +167,9 @@ class OffPolicyTrainer(AgentTrainer):
         self.replay.learned(rows, errors, progress)
         return self.means.add(total, values | learning_rates(self.agent, progress))
 
-    def sample(self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor) -> tuple[Any, Transitions | Sequences]:
+    def sample(
+        self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[Any, Transitions | Sequences]:
         """A replica's share of the batch of an iteration's update number `i`, and its rows in the
         replay; `key` is the iteration's.
         """
@@ -178,9 +180,7 @@ class OffPolicyTrainer(AgentTrainer):
         """What the agent learns from that begins at `rows`."""
         if not self.agent.sequence:
             return self.replay.gather(rows, self.n_step, self.agent.discount)
-        return self.replay.sequences(
-            rows, self.agent.sequence, self.n_step, self.agent.discount
-        )
+        return self.replay.sequences(rows, self.agent.sequence, self.n_step, self.agent.discount)
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see

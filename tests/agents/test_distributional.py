@@ -182,9 +182,7 @@ def test_iqn_multiplies_features_by_the_embedding_of_a_level() -> None:
     at = 0.5 + 0.5**0.5
     np.testing.assert_allclose(found, [[[2 * at, 0.0], [4 * at + 1, 1.0]]], rtol=1e-5)
     # Acting, at 1/4 and 3/4: -cos(pi / 4) + 0.5, rectified to 0
-    np.testing.assert_allclose(
-        agent.q_values(tf.constant([[2.0]])), [[at, 2 * at + 1]], rtol=1e-5
-    )
+    np.testing.assert_allclose(agent.q_values(tf.constant([[2.0]])), [[at, 2 * at + 1]], rtol=1e-5)
 
 
 def test_iqn_draws_levels_for_each_transition_and_network() -> None:
@@ -207,7 +205,9 @@ TOGETHER = {
     "qr_dqn": functools.partial(QRDQN, head=NOISY, munchausen=Munchausen()),
     "iqn": functools.partial(IQN, head=DuelingHead, double=True, boltzmann=0.5),
 }
-MASKED = spaces.Dict(observation=spaces.Box(-1, 1, (3,)), action_mask=spaces.Box(0, 1, (3,), np.uint8))
+MASKED = spaces.Dict(
+    observation=spaces.Box(-1, 1, (3,)), action_mask=spaces.Box(0, 1, (3,), np.uint8)
+)
 
 
 @pytest.mark.long

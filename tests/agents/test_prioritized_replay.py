@@ -16,9 +16,7 @@ KEY = tf.constant([1, 2], tf.uint32)
 
 
 def ring(capacity: int, num_envs: int = 1, span: int = 1, **settings) -> PrioritizedRing:
-    return PrioritizedRing(
-        capacity, num_envs, SEEN, spaces.Discrete(1000), None, span, **settings
-    )
+    return PrioritizedRing(capacity, num_envs, SEEN, spaces.Discrete(1000), None, span, **settings)
 
 
 def held(one: PrioritizedRing) -> set[float]:
@@ -77,7 +75,9 @@ def test_priorities_and_weights_by_hand() -> None:
             np.testing.assert_allclose(np.asarray(batch.mask)[mine], weight, rtol=1e-5)
     # What is new has the highest priority so far, 3
     one.write(*EPISODES.part(0, 1))
-    new = one.priorities.weights(one._row(Rows(tf.constant([9], tf.int64), tf.constant([0], tf.int64))))
+    new = one.priorities.weights(
+        one._row(Rows(tf.constant([9], tf.int64), tf.constant([0], tf.int64)))
+    )
     np.testing.assert_allclose(new, [3.0])
 
 

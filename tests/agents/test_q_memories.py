@@ -164,5 +164,3 @@ def test_it_keeps_the_contract(masked: bool) -> None:
         )
 
     check_agent(made, space, ACTIONS)
-
-
