@@ -100,7 +100,7 @@ class ContinuousAgent(Memoryless, tf.Module):
         )
         if network is None:
             network = functools.partial(MLP, (256, 256), "relu")
-        ensemble: Callable[..., CriticEnsemble] = CriticEnsemble if critics is None else critics
+        ensemble: Any = CriticEnsemble if critics is None else critics
         make_critics = functools.partial(ensemble, spec, len(self.low), network)
         self.make_policy = functools.partial(Policy, spec, network, head)
         self.policy = self.make_policy()
