@@ -67,6 +67,8 @@ class ContinuousAgent(Memoryless, tf.Module):
       policy_period: updates for each of the policy's.
       normalize_observations: by the running statistics of the replayed ones, which each batch first
         adds to.
+      first_actions: "uniform" between the bounds, or "bounds": each number at one of them, which
+        drives further what adds actions up, such as a car in a valley.
     """
 
     def __init__(
@@ -81,8 +83,12 @@ class ContinuousAgent(Memoryless, tf.Module):
         target_tau: float | None,
         policy_period: int,
         normalize_observations: bool,
+        first_actions: str,
     ) -> None:
         super().__init__(name=type(self).__name__.lower())
+        if first_actions not in ("uniform", "bounds"):
+            raise UserError(f"agent.first_actions={first_actions}: choose uniform or bounds.")
+        self.first_actions = first_actions
         self.discount = discount
         self.target_tau = target_tau
         self.policy_period = policy_period
@@ -163,9 +169,10 @@ class ContinuousAgent(Memoryless, tf.Module):
         return tf.clip_by_value(stretched, self.low, self.low + self.span)
 
     def act_random(self, seen: Any, keys: tf.Tensor) -> tf.Tensor:
-        """Uniformly random actions [B, D]; `keys` [B, 2]."""
+        """Random actions [B, D] of the first steps; `keys` [B, 2]."""
         del seen
-        return self.unscaled(2.0 * random.uniform(keys, len(self.low)) - 1.0)
+        action = 2.0 * random.uniform(keys, len(self.low)) - 1.0
+        return self.unscaled(action if self.first_actions == "uniform" else tf.sign(action + 1e-9))
 
     def act_greedy(self, seen: Any) -> tf.Tensor:
         """The policy's actions [B, D] without noise."""

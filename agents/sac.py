@@ -66,6 +66,7 @@ class SAC(ContinuousAgent):
         target_entropy: float | None = None,
         policy_period: int = 1,
         normalize_observations: bool = False,
+        first_actions: str = "uniform",
         memory: Any = None,
     ) -> None:
         size = requirements.require_continuous("SAC", observation_space, action_space, memory)
@@ -80,6 +81,7 @@ class SAC(ContinuousAgent):
             target_tau,
             policy_period,
             normalize_observations,
+            first_actions,
         )
         self.target_entropy = -float(size) if target_entropy is None else float(target_entropy)
         self.learned_temperature: Temperature | None = None

@@ -66,6 +66,7 @@ class TD3(ContinuousAgent):
         target_noise_clip: float = 0.5,
         policy_period: int = 2,
         normalize_observations: bool = False,
+        first_actions: str = "uniform",
         memory: Any = None,
     ) -> None:
         size = requirements.require_continuous("TD3", observation_space, action_space, memory)
@@ -82,6 +83,7 @@ class TD3(ContinuousAgent):
             target_tau,
             policy_period,
             normalize_observations,
+            first_actions,
         )
         self.exploration_noise = as_schedule(exploration_noise)
         self.target_noise = target_noise
