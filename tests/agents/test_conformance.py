@@ -11,8 +11,12 @@ from gymnasium import spaces
 from sparring.agents.agent import OffPolicyAgent, OnPolicyAgent, require
 from sparring.agents.conformance import check_agent
 from sparring.agents.dqn import DQN, DoubleDQN
+from sparring.agents.networks.critics import CriticEnsemble
 from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.regularized import BatchRenorm, RegularizedMLP
 from sparring.agents.ppo import PPO
+from sparring.agents.sac import SAC
+from sparring.agents.td3 import TD3
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 
@@ -20,6 +24,14 @@ pytestmark = pytest.mark.long
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
 SMALL = functools.partial(MLP, (4,))
+DROPPED = functools.partial(RegularizedMLP, (4,), layer_norm=True, dropout=0.1)
+DROQ = functools.partial(
+    SAC,
+    network=SMALL,
+    critics=functools.partial(CriticEnsemble, network=DROPPED, policy_value="mean"),
+)
+RENORMALIZED = functools.partial(RegularizedMLP, (4,), batch_renorm=BatchRenorm)
+CROSSQ = functools.partial(SAC, network=RENORMALIZED, target_tau=None)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +43,15 @@ SMALL = functools.partial(MLP, (4,))
             spaces.Discrete(3),
         ),
         (functools.partial(DQN, network=SMALL), spaces.Discrete(3)),
+        (
+            functools.partial(SAC, network=SMALL, normalize_observations=True),
+            spaces.Box(-2, 2, (2,)),
+        ),
+        (functools.partial(TD3, network=SMALL), spaces.Box(-2, 2, (2,))),
+        (DROQ, spaces.Box(-2, 2, (2,))),
+        (CROSSQ, spaces.Box(-2, 2, (2,))),
     ],
-    ids=["ppo", "ppo-memory", "dqn"],
+    ids=["ppo", "ppo-memory", "dqn", "sac", "td3", "droq", "crossq"],
 )
 def test_our_agents_keep_the_protocol(make: Any, action_space: spaces.Space) -> None:
     check_agent(make, SEEN, action_space)

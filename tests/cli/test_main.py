@@ -173,13 +173,19 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+VALUE_AGENTS = ("double_dqn", "dqn", "dueling_dqn")
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("sparring ", {"rl", "train", "evaluate"}),
         ("sparring ev", {"evaluate"}),
-        ("sparring rl agent=", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn", "agent=ppo"}),
-        ("sparring rl agent=d", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn"}),
+        (
+            "sparring rl agent=",
+            {f"agent={name}" for name in ("crossq", "droq", "ppo", "sac", "td3", *VALUE_AGENTS)},
+        ),
+        ("sparring rl agent=du", {"agent=dueling_dqn"}),
         ("sparring rl agent=dqn agent.ta", {"agent.target_period=", "agent.target_tau="}),
         ("sparring rl -m seed=1,2 optimizer=adam_l", {"optimizer=adam_linear"}),
         ("sparring train --config-dir conf --config-name mine agent=my", {"agent=my_own"}),

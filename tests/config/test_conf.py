@@ -61,6 +61,7 @@ NEEDED = {
     "table": ["data.path=mine.csv", "data.targets=[y]"],
     "text": ["data.path=mine.tsv"],
     "projected": ["network.discriminator.features.weights=null"],
+    **dict.fromkeys(("sac", "td3", "droq", "crossq"), ["env=pendulum"]),
     "fid_trained": ["metrics.fid_classifier.extractor.run=runs/mine"],
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }

@@ -79,7 +79,7 @@ EARLY = {
     ),
     "null for a group": (
         ["agent=null"],
-        "agent=null: agent is the name of an option. There are: double_dqn, dqn, dueling_dqn, ppo",
+        "agent=null: agent is the name of an option. There are: crossq, double_dqn, dqn, droq, ",
     ),
     "number for a group": (
         ["prune=0.8"],
