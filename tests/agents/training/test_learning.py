@@ -21,6 +21,10 @@ EXPECTED = {
     "dqn_acrobot": (-100.0, 4, -100.0),
     "dqn_mountain_car": (-120.0, 4, -120.0),
     "ppo_pendulum": (-300.0, 4, -300.0),
+    "sac_pendulum": (-170.0, 4, -200.0),
+    "td3_pendulum": (-170.0, 4, -200.0),
+    "sac_mountain_car_continuous": (90.0, 5, 90.0),
+    "td3_mountain_car_continuous": (90.0, 5, 90.0),
 }
 
 # agent and environment, by defaults alone -> the least return of each seed of five
