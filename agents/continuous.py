@@ -1,4 +1,4 @@
-"""What SAC and TD3 share: a policy and several critics, learned from transitions with Box actions.
+"""Base of SAC and TD3: a policy and several critics, learned from transitions with Box actions.
 
 Networks see actions scaled to -1 and 1, whatever the bounds are, and entropy and noise are of
 scaled actions too. An update is a step of the critics and, when it is due, one of the policy. A

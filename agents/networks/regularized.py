@@ -4,8 +4,8 @@ Keras' own draw from a global generator and change their statistics wherever the
 are told by `Learning` what to do, so that a stopped run goes on exactly, and replicas agree.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -16,7 +16,7 @@ from sparring.xla import random
 
 
 class Learning(NamedTuple):
-    """What layers are told of a batch of B rows that they learn from.
+    """Instructions to layers that learn from a batch of B rows.
 
     `keys` uint32 [B, 2] are those of dropout; None: nothing is dropped. `weights` [B] say how much
     a row counts in the moments of its batch; None: running moments are used, and stay. The running
@@ -125,7 +125,7 @@ class RegularizedMLP(tf.keras.layers.Layer):
         activation: str = "relu",
         layer_norm: bool = False,
         dropout: float = 0.0,
-        batch_renorm: "type[BatchRenorm] | None" = None,
+        batch_renorm: Callable[[], BatchRenorm] | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 <= dropout < 1.0:
@@ -160,7 +160,7 @@ class RegularizedMLP(tf.keras.layers.Layer):
         return self.renorms[i](x, learning) if self.renorms else x
 
 
-def features(network: tf.keras.layers.Layer, inputs: object, learning: Learning) -> tf.Tensor:
+def features(network: tf.keras.layers.Layer, inputs: Any, learning: Learning) -> tf.Tensor:
     """Return a network's features [B, F], telling it how it learns if it asks for that."""
     if isinstance(network, RegularizedMLP):
         return network(inputs, learning)

@@ -61,7 +61,7 @@ NEEDED = {
     "table": ["data.path=mine.csv", "data.targets=[y]"],
     "text": ["data.path=mine.tsv"],
     "projected": ["network.discriminator.features.weights=null"],
-    **dict.fromkeys(("sac", "td3", "droq", "crossq"), ["env=pendulum"]),
+    **{name: ["env=pendulum"] for name in ("crossq", "droq", "sac", "td3")},
     "fid_trained": ["metrics.fid_classifier.extractor.run=runs/mine"],
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }

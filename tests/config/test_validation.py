@@ -71,7 +71,7 @@ EARLY = {
     ),
     "group for a key": (
         ["agent=pp0"],
-        r"agent=pp0: no such option. Did you mean ppo\? There are: double",
+        r"agent=pp0: no such option. Did you mean ppo\? There are: crossq",
     ),
     "unknown + group": (
         ["+experment=x"],
