@@ -22,7 +22,8 @@ from sparring.errors import UserError
 from sparring.optim import optimizer as optim_optimizer
 from sparring.optim.optimizer import Scheduled
 
-Scalars = dict[str, tf.Tensor]  # by their tags, each []
+# By their tags, each []; or a sum and its weight, a pair, of what is not measured at every update
+Scalars = dict[str, tf.Tensor]
 
 
 class Estimate(NamedTuple):

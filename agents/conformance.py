@@ -203,10 +203,15 @@ def _checked(
 ) -> dict[str, np.ndarray]:
     unknown = sorted(set(scalars) - set(descriptions))
     assert not unknown, f"scalars without a description: {unknown}"
-    values = {name: np.asarray(value) for name, value in scalars.items()}
+    values = {name: np.asarray(_sum_of(value)) for name, value in scalars.items()}
     bad = {name: v for name, v in values.items() if v.shape != () or not np.isfinite(v)}
     assert not bad, f"not finite scalars: {bad}"
     return values
+
+
+def _sum_of(value: Any) -> tf.Tensor:
+    """Return a scalar, or the sum of one that is a sum and its weight."""
+    return value[0] if isinstance(value, tuple) else value
 
 
 def _check_parts(agent: Agent) -> None:

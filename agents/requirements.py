@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from sparring import nested
 from sparring.errors import UserError
@@ -67,6 +68,22 @@ def refused_noise_steps(steps: int) -> str:
         f"agent.noise_steps={steps}: only noise that depends on the state may stay for several "
         "steps. Choose head=state_dependent_noise, or agent.noise_steps=1."
     )
+
+
+def sac(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if SAC cannot act in `parts["env"]`, or is given a memory."""
+    _continuous("SAC", config, parts["env"])
+
+
+def td3(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if TD3 cannot act in `parts["env"]`, or is given a memory."""
+    _continuous("TD3", config, parts["env"])
+
+
+def _continuous(agent: str, config: Mapping[str, Any], environment: Any) -> None:
+    spaces = environment.observation_space, environment.action_space
+    require_continuous(agent, *spaces, config["agent"].get("memory"))
+    require_network(config, environment.observation_space)
 
 
 def require_network(config: Mapping[str, Any], observation_space: gymnasium.Space) -> None:
@@ -151,3 +168,38 @@ def refuse_memory(memory: Any) -> None:
             "agent.memory: DQN learns from single transitions, out of their order, and can "
             "remember nothing: use agent=ppo, or stack observations, as env.wrappers can."
         )
+
+
+def require_continuous(
+    agent: str,
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    memory: Any = None,
+) -> int:
+    """Return how many numbers an action has.
+
+    Raises:
+      UserError: actions are no vectors within finite bounds, the observations have a mask of
+        actions, or there is a memory.
+    """
+    if memory is not None:
+        raise UserError(
+            f"agent.memory: {agent} learns from single transitions, out of their order, and can "
+            "remember nothing: use agent=ppo, or stack observations, as env.wrappers can."
+        )
+    if not isinstance(action_space, gymnasium.spaces.Box) or len(action_space.shape) != 1:
+        raise UserError(
+            f"{agent} chooses vectors of numbers, and this environment's action space is "
+            f"{action_space}: use agent=ppo, or an environment with a Box of vectors."
+        )
+    if nested.mask_of(observation_space) is not None:
+        raise UserError(
+            f"{agent} chooses numbers, of which an action_mask cannot forbid any, and the "
+            "observations have one: leave it out with env.action_mask=false."
+        )
+    if not np.all(np.isfinite(action_space.high - action_space.low)):
+        raise UserError(
+            f"{agent} needs finite bounds of actions, and this environment's are {action_space}: "
+            "bound them by a wrapper in env.wrappers."
+        )
+    return int(action_space.shape[0])

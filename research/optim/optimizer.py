@@ -68,13 +68,18 @@ class Scheduled:
         return other
 
     def step(
-        self, gradients: Sequence[tf.Tensor], progress: tf.Tensor, name: str = "optimizer"
+        self,
+        gradients: Sequence[tf.Tensor],
+        progress: tf.Tensor,
+        name: str = "optimizer",
+        due: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Apply gradients (one per built variable); return global norms of gradient and change.
 
         With several replicas, each gives the gradient of its share of the loss. Frozen variables
         count in neither norm and do not change. Of several optimizers, `name` tells their norms
-        apart (see `tag`).
+        apart (see `tag`). Where `due`, bool [], is false, nothing changes, moments included: a
+        branch instead could not hold the sum over replicas.
         """
         norm = tag("gradient/norm", name)
         update_norm = tag("gradient/update_norm", name)
@@ -84,12 +89,18 @@ class Scheduled:
         if not pairs:
             return {norm: tf.zeros([]), update_norm: tf.zeros([])}
         before = [tf.identity(v) for _, v in pairs]
+        slots = list(self.keras.variables) if due is not None else []
+        slots_before = [tf.identity(slot) for slot in slots]
         self.keras.apply_gradients(pairs, skip_gradients_aggregation=True)
         if self.prune is not None:
             for (_, v), b in zip(pairs, before, strict=True):
                 replicas.assign(
                     v, self.prune.kept(tf.identity(v), b, progress, self.keras.iterations)
                 )
+        if due is not None:
+            held = [*zip((v for _, v in pairs), before, strict=True)]
+            for v, b in [*held, *zip(slots, slots_before, strict=True)]:
+                replicas.assign(v, tf.where(due, v, b))
         change = [v - b for (_, v), b in zip(pairs, before, strict=True)]
         return {
             norm: tf.linalg.global_norm([g for g, _ in pairs]),

@@ -14,9 +14,13 @@ from sparring.agents.conformance import check_agent
 from sparring.agents.dqn import DQN
 from sparring.agents.intrinsic import RND
 from sparring.agents.kl_penalty import AdaptiveKL
+from sparring.agents.networks.critics import CriticEnsemble
 from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.regularized import BatchRenorm, RegularizedMLP
 from sparring.agents.networks.state_dependent_noise import StateDependentNoiseHead
 from sparring.agents.ppo import PPO
+from sparring.agents.sac import SAC
+from sparring.agents.td3 import TD3
 from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 
@@ -24,6 +28,14 @@ pytestmark = pytest.mark.long
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
 SMALL = functools.partial(MLP, (4,))
+DROPPED = functools.partial(RegularizedMLP, (4,), layer_norm=True, dropout=0.1)
+DROQ = functools.partial(
+    SAC,
+    network=SMALL,
+    critics=functools.partial(CriticEnsemble, network=DROPPED, policy_value="mean"),
+)
+RENORMALIZED = functools.partial(RegularizedMLP, (4,), batch_renorm=BatchRenorm)
+CROSSQ = functools.partial(SAC, network=RENORMALIZED, target_tau=None)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +64,15 @@ SMALL = functools.partial(MLP, (4,))
             spaces.Box(-1.0, 1.0, (2,)),
         ),
         (functools.partial(DQN, network=SMALL), spaces.Discrete(3)),
+        (
+            functools.partial(SAC, network=SMALL, normalize_observations=True),
+            spaces.Box(-2, 2, (2,)),
+        ),
+        (functools.partial(TD3, network=SMALL), spaces.Box(-2, 2, (2,))),
+        (DROQ, spaces.Box(-2, 2, (2,))),
+        (CROSSQ, spaces.Box(-2, 2, (2,))),
     ],
-    ids=["ppo", "ppo-memory", "ppo-kl", "ppo-rnd", "ppo-noise", "dqn"],
+    ids=["ppo", "ppo-memory", "ppo-kl", "ppo-rnd", "ppo-noise", "dqn", "sac", "td3", "droq", "crossq"],
 )
 def test_our_agents_keep_the_protocol(make: Any, action_space: spaces.Space) -> None:
     check_agent(make, SEEN, action_space)

@@ -16,7 +16,8 @@ from sparring.config.composer import CONF
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
-AGENTS = ("a2c", "double_dqn", "dqn", "dueling_dqn", "ppo", "ppo_kl")
+# Options of agent
+AGENTS = tuple(sorted(path.stem for path in Path("conf/agent").glob("*.yaml")))
 PRIMARIES = ("rl", "gan", "supervised")
 HEAVY = {
     "tensorflow",
@@ -188,7 +189,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("sparring ", {"rl", "train", "evaluate"}),
         ("sparring ev", {"evaluate"}),
         ("sparring rl agent=", {f"agent={name}" for name in AGENTS}),
-        ("sparring rl agent=d", {"agent=dqn", "agent=double_dqn", "agent=dueling_dqn"}),
+        ("sparring rl agent=du", {"agent=dueling_dqn"}),
         ("sparring rl agent=dqn agent.ta", {"agent.target_period=", "agent.target_tau="}),
         ("sparring rl -m seed=1,2 optimizer=adam_l", {"optimizer=adam_linear"}),
         ("sparring train --config-dir conf --config-name mine agent=my", {"agent=my_own"}),

@@ -61,6 +61,7 @@ NEEDED = {
     "table": ["data.path=mine.csv", "data.targets=[y]"],
     "text": ["data.path=mine.tsv"],
     "projected": ["network.discriminator.features.weights=null"],
+    **{name: ["env=pendulum"] for name in ("crossq", "droq", "sac", "td3")},
     "fid_trained": ["metrics.fid_classifier.extractor.run=runs/mine"],
     "beta": ["env=pendulum"],
     "squashed": ["env=pendulum"],

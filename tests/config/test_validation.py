@@ -91,7 +91,7 @@ EARLY = {
     ),
     "null for a group": (
         ["agent=null"],
-        "agent=null: agent is the name of an option. There are: a2c, c51, double_dqn, dqn, ",
+        "agent=null: agent is the name of an option. There are: a2c, c51, crossq, double_dqn, ",
     ),
     "number for a group": (
         ["prune=0.8"],

@@ -110,3 +110,23 @@ def test_another_has_its_own_slots_and_tags_and_the_same_schedule() -> None:
     assert list(theirs) == ["gradient/critics_norm", "gradient/critics_update_norm"]
     told = descriptions(["critics"])
     assert told["schedule/critics_learning_rate"] == "Critics: learning rate, mean over updates."
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_step_that_is_not_due_changes_neither_weights_nor_moments(jit: bool) -> None:
+    weight = tf.Variable([1.0, 2.0])
+    scheduled = built(tf.keras.optimizers.Adam(), 0.1, [weight])
+    step = tf.function(
+        lambda due: scheduled.step([tf.constant([3.0, 4.0])], tf.constant(0.0), due=due),
+        jit_compile=jit,
+        autograph=False,
+    )
+    held = step(tf.constant(False))
+    np.testing.assert_array_equal(weight, [1.0, 2.0])
+    assert int(scheduled.keras.iterations) == 0
+    assert float(held["gradient/update_norm"]) == 0.0
+    # Adam's first step is the rate against the gradient's sign: its moments were not moved before
+    moved = step(tf.constant(True))
+    np.testing.assert_allclose(weight, [0.9, 1.9], rtol=1e-5)
+    np.testing.assert_allclose(moved["gradient/update_norm"], 0.1 * 2**0.5, rtol=1e-4)
+    assert int(scheduled.keras.iterations) == 1

@@ -10,11 +10,11 @@ import sys
 import time
 
 import torch
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 
 
-def model(kind: str, settings: dict) -> PPO | DQN:
+def model(kind: str, settings: dict) -> PPO | DQN | SAC:
     env = make_vec_env(settings["env"], n_envs=settings["num_envs"], seed=0)
     policy = {
         "net_arch": settings["units"],
@@ -31,7 +31,8 @@ def model(kind: str, settings: dict) -> PPO | DQN:
             device="cpu",
             seed=0,
         )
-    return DQN(
+    kinds = {"dqn": DQN, "sac": SAC}
+    return kinds[kind](
         "MlpPolicy",
         env,
         train_freq=1,

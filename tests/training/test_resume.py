@@ -92,6 +92,30 @@ OPTIONS = (
     "trainer.evaluation.video_every=0",
 )
 
+SAC = (
+    "rl",
+    "agent=sac",
+    "env=pendulum",
+    "network.units=[16]",
+    "agent.policy_period=2",
+    "trainer.num_envs=2",
+    "trainer.batch_size=32",
+    "trainer.capacity=1500",
+    "run.steps=12000",
+    "run.log_every=600",
+    "run.evaluate_every=4000",
+    "run.checkpoint_every=800",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+
+CROSSQ = (
+    *(SAC[0], "agent=crossq", *SAC[2:4]),
+    "agent.critics.network.units=[32]",
+    "agent.critics.network.dropout=0.1",
+    *SAC[4:],
+)
+
 GAN = (
     "gan",
     "data=digits",
@@ -144,8 +168,16 @@ def killed_while_running(
 
 @pytest.fixture(
     scope="module",
-    params=[PPO, pytest.param(DQN, marks=pytest.mark.slow), COMPILED, OPTIONS, GAN],
-    ids=["ppo", "dqn", "compiled", "options", "gan"],
+    params=[
+        PPO,
+        pytest.param(DQN, marks=pytest.mark.slow),
+        COMPILED,
+        OPTIONS,
+        pytest.param(SAC, marks=pytest.mark.slow),
+        CROSSQ,
+        GAN,
+    ],
+    ids=["ppo", "dqn", "compiled", "options", "sac", "crossq", "gan"],
 )
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Arguments, and a folder with runs/a: the run that nobody disturbed."""

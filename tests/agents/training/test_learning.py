@@ -23,6 +23,10 @@ EXPECTED = {
     "ppo_pendulum": (-300.0, 4, -300.0),
     "ppo_deep_sea": (0.9, 5, 0.99 - 1e-3),
     "ppo_cartpole_masked_actions": (475.0, 5, 450.0),
+    "sac_pendulum": (-170.0, 4, -200.0),
+    "td3_pendulum": (-170.0, 4, -200.0),
+    "sac_mountain_car_continuous": (90.0, 5, 90.0),
+    "td3_mountain_car_continuous": (90.0, 5, 90.0),
 }
 
 # agent and environment, by defaults alone -> the least return of each seed of five

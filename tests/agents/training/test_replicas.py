@@ -1,4 +1,4 @@
-"""PPO and DQN on two replicas are PPO and DQN on one that is given the same minibatches."""
+"""Agents on two replicas are agents on one that is given the same minibatches."""
 
 from functools import partial
 from typing import Any
@@ -11,15 +11,18 @@ from sparring.agents.dqn import DQN
 from sparring.agents.intrinsic import RND
 from sparring.agents.kl_penalty import AdaptiveKL
 from sparring.agents.networks.recurrent import Memory
+from sparring.agents.networks.regularized import BatchRenorm, RegularizedMLP
 from sparring.agents.networks.state_dependent_noise import StateDependentNoiseHead
 from sparring.agents.ppo import PPO
 from sparring.agents.replay import Ring
+from sparring.agents.sac import SAC
+from sparring.agents.td3 import TD3
 from sparring.agents.training.evaluation import EvaluationSettings
 from sparring.agents.training.off_policy import OffPolicyTrainer
 from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.distribute import replicas as distribute_replicas
 from sparring.distribute import strategies
-from sparring.envs.compiled.classic_control import CartPole
+from sparring.envs.compiled.classic_control import CartPole, Pendulum
 from sparring.envs.compiled.toys import PointMass
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
@@ -155,7 +158,48 @@ def pruned(kind: Any = OnPolicyTrainer) -> OnPolicyTrainer:
     return ppo(kind, optimizer=steady(1e-2, Magnitude(0.75, end=0.2, every=3)))
 
 
+class BothKeys:
+    """Draws for the two halves of a batch what two replicas draw for theirs; given two keys."""
+
+    def row_keys(self, key: tf.Tensor, count: int) -> tf.Tensor:
+        if key.shape.rank == 1:
+            return random.members(key, count)
+        return tf.concat([random.members(key[n], count // 2) for n in (0, 1)], axis=0)
+
+
+class SACBothKeys(BothKeys, SAC):
+    """SAC on one device that draws as on two."""
+
+
+class TD3BothKeys(BothKeys, TD3):
+    """TD3 on one device that draws as on two."""
+
+
+class BothDraws(BothRings):
+    """Samples and draws what two replicas would."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._drawing = random.fold(self._drawing, tf.range(2))  # [2, 2]
+
+
+def continuous(kind: Any = OffPolicyTrainer, **settings: Any) -> OffPolicyTrainer:
+    return dqn(kind, **{"environment": Pendulum(max_episode_steps=15), **settings})
+
+
+RENORMALIZED = partial(
+    RegularizedMLP, (8,), dropout=0.2, batch_renorm=partial(BatchRenorm, warmup=3)
+)
+CROSSQ = {"target_tau": None, "policy_period": 2, "normalize_observations": True}
+
 PARTS = {
+    "sac": (continuous, BothDraws, {"agent": SACBothKeys, "compile": "xla"}),
+    "crossq": (
+        continuous,
+        BothDraws,
+        {"agent": partial(SACBothKeys, **CROSSQ), "network": RENORMALIZED},
+    ),
+    "td3": (continuous, BothDraws, {"agent": TD3BothKeys}),
     "ppo": (ppo, BothOrders, {"compile": "xla"}),
     "ppo_host": (ppo, BothOrders, {"environment": Gymnasium("CartPole-v1", max_episode_steps=15)}),
     "ppo_kl_limit": (
