@@ -118,9 +118,10 @@ class ActorCritic:
         return self._value_net(nested.without_mask(observation))[0]
 
     def act(
-        self, observation: tf.Tensor, keys: tf.Tensor
+        self, observation: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Sampled actions [B, ...], their log probabilities [B] and values [B]; `keys` [B, 2]."""
+        del progress
         policy = self.distribution(observation)
         action = distributions.sample(policy, keys)
         log_prob = common.log_probability(policy, action, self.action_spec)

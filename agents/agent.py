@@ -77,8 +77,12 @@ class OnPolicyAgent(Agent, Protocol):
 
     noise_steps: int  # steps in a row for which an environment's actions are drawn from one key
 
-    def act(self, seen: Any, keys: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Return sampled actions [B, ...], and what to keep of them by name, each [B, ...]."""
+    def act(
+        self, seen: Any, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Return actions [B, ...] sampled at the share `progress` [] of the run, and what to keep
+        of them by name, each [B, ...].
+        """
 
     def examples(self, rollout: Rollout, reward: tf.Tensor) -> Any:
         """Return what is learned from a rollout: a NamedTuple of tensors [T, B, ...].

@@ -1,11 +1,11 @@
 """C51 (Bellemare et al. 2017, "A distributional perspective on reinforcement learning").
 
-TF-Agents' CategoricalDqnAgent, made anew on sparring.agents.dqn.DQN. What is mended beside DQN's own
-list, each with a test in tests/agents/test_c51.py: 1. transitions weigh by their mask and
-importance, which TF-Agents' loss ignores; 2. returns over several steps stop at the end of an
-episode, also where they are projected; 3. the next action may be chosen by the online network; 4.
-what lies beyond the support is logged; 5. the projection takes time in proportion to the atoms, not
-to their square.
+TF-Agents' CategoricalDqnAgent, made anew on sparring.agents.dqn.DQN. What is mended beside DQN's
+own list, each with a test in tests/agents/test_distributional.py: 1. transitions weigh by their
+mask and importance, which TF-Agents' loss ignores; 2. returns over several steps stop at the end of
+an episode, also where they are projected; 3. the next action may be chosen by the online network;
+4. what lies beyond the support is logged; 5. the projection takes time in proportion to the atoms,
+not to their square.
 """
 
 from collections.abc import Callable

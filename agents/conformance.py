@@ -131,7 +131,7 @@ class _Trial:
         kept = []
         for t in range(_STEPS):
             seen, state = agent.see(self.observed(t), state)
-            action, extras = self.run(agent.act, seen, random.fold(self.keys, t))
+            action, extras = self.run(agent.act, seen, random.fold(self.keys, t), _HALF)
             self._check_action("act", action)
             state = restarted(state, tf.constant(self.first[t]))
             actions.append(action)

@@ -25,7 +25,8 @@ from tf_agents.utils import common
 
 from sparring import nested
 from sparring.agents import requirements
-from sparring.agents.agent import Estimate, OneOptimizer, Scalars
+from sparring.agents.agent import OneOptimizer, Scalars
+from sparring.agents.epsilon_greedy import EpsilonGreedy
 from sparring.agents.munchausen import Munchausen
 from sparring.agents.networks import headed, masks, noisy, specs
 from sparring.agents.networks.headed import HeadedNetwork, Torso
@@ -44,7 +45,7 @@ from sparring.xla import random
 LOSSES = {"huber": common.element_wise_huber_loss, "squared": common.element_wise_squared_loss}
 
 
-class DQN(OneOptimizer, dqn_agent.DqnAgent):
+class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
     """Deep Q-learning for one Discrete action.
 
     Without a `network` it is two layers of 64 rectified units; without an `optimizer`, Adam at 5e-4
@@ -213,46 +214,6 @@ class DQN(OneOptimizer, dqn_agent.DqnAgent):
         del action, progress
         return {} if self.memories is None else {"state": self.memories.state(seen)}
 
-    # ---- acting ----------------------------------------------------------------------------------
-
-    def q_values(self, observation: Any) -> tf.Tensor:
-        """Q(s, .) [B, A] of observations [B, ...]."""
-        return self._q_network(nested.without_mask(observation))[0]
-
-    def act_greedy(self, observation: Any) -> tf.Tensor:
-        """The allowed actions [B] of highest value."""
-        return masks.best(self.q_values(observation), nested.mask_of(observation))
-
-    def act_random(self, observation: Any, keys: tf.Tensor) -> tf.Tensor:
-        """Uniformly random allowed actions [B]; `keys` [B, 2]."""
-        mask = nested.mask_of(observation)
-        if mask is not None:
-            return masks.best(random.gumbel(keys, self.num_actions), mask)
-        return tf.cast(random.integers(keys, 1, self.num_actions)[:, 0], tf.int32)
-
-    def act_sampled(self, observation: Any, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-        """Epsilon-greedy actions [B], or from Boltzmann's distribution; `keys` [B, 2]."""
-        explore = random.uniform(random.fold(keys, 0), 1)[:, 0] < self.epsilon(progress)
-        with noisy.noise(self._q_network, random.fold(keys, 2)):
-            values = self.q_values(observation)
-        if self.boltzmann is not None:
-            drawn = random.gumbel(random.fold(keys, 3), self.num_actions)
-            values = values / self.boltzmann(progress) + drawn
-        return tf.where(
-            explore,
-            self.act_random(observation, random.fold(keys, 1)),
-            masks.best(values, nested.mask_of(observation)),
-        )
-
-    def scores(self, observation: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the values that the greedy action is chosen by: Q(s, .) [B, A]."""
-        return {"q_values": self.q_values(observation)}
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Return the values of actions, for export."""
-        about = "The greedy action, and what it was chosen by."
-        return {"scores": Estimate(self.scores, about, with_action=True)}
-
     # ---- learning --------------------------------------------------------------------------------
 
     def _compute_q_values(
@@ -287,8 +248,7 @@ class DQN(OneOptimizer, dqn_agent.DqnAgent):
     def update(
         self, batch: Transitions | Sequences, key: tf.Tensor, progress: tf.Tensor
     ) -> tuple[Scalars, tf.Tensor]:
-        """Take a gradient step on M transitions, or sequences, and update the target network when it
-        is due.
+        """Take a gradient step on M transitions, or sequences; update the target network when due.
 
         Only noisy layers draw from `key` [2]. Returns scalars, and errors [M]: see `_errors`.
         """
@@ -303,13 +263,7 @@ class DQN(OneOptimizer, dqn_agent.DqnAgent):
         count = tf.maximum(sums.pop("count"), 1.0)
         values = {tag: value if tag == "loss/td" else value / count for tag, value in sums.items()}
         values |= {t: replicas.all_reduce_max(v) for t, v in highest.items()}
-        return values | norms | self._scheduled(progress), errors
-
-    def _scheduled(self, progress: tf.Tensor) -> Scalars:
-        values = {"schedule/epsilon": self.epsilon(progress)}
-        if self.boltzmann is not None:
-            values["schedule/boltzmann"] = self.boltzmann(progress)
-        return values
+        return values | norms | self.exploration(progress), errors
 
     def _gradients(
         self, batch: Transitions | Sequences, key: tf.Tensor
@@ -367,19 +321,14 @@ class DQN(OneOptimizer, dqn_agent.DqnAgent):
     @property
     def descriptions(self) -> dict[str, str]:
         """Tag -> what it measures."""
-        scheduled = {} if self.boltzmann is None else _BOLTZMANN
-        return self._descriptions | scheduled
+        return self.described(self._descriptions)
 
     _descriptions = optim_optimizer.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
         "q/mean": "Value of the replayed actions, mean over the transitions of a batch.",
         "q/max": "Largest value of a replayed action in the batch, mean over updates.",
         "q/td_error": "Absolute temporal-difference error, mean over the transitions of a batch.",
-        "schedule/epsilon": "Share of random actions, mean over updates.",
     }
-
-
-_BOLTZMANN = {"schedule/boltzmann": "Temperature of Boltzmann exploration, mean over updates."}
 
 
 PEAK = 0.9  # of the largest error of a sequence in its own (Kapturowski et al. 2019, section 2.3)

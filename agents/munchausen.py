@@ -1,4 +1,4 @@
-"""Munchausen reinforcement learning (Vieillard et al. 2020): an agent's own log policy as reward."""
+"""Munchausen reinforcement learning (Vieillard et al. 2020): the log policy as a reward."""
 
 import tensorflow as tf
 

@@ -111,10 +111,17 @@ def require_discrete(action_space: gymnasium.Space) -> int:
     """Return the number of actions; raise UserError unless an action is one of a list."""
     if not isinstance(action_space, gymnasium.spaces.Discrete):
         raise UserError(
-            "DQN chooses one of a list of actions, and this environment's action space is "
+            "This agent chooses one of a list of actions, and the environment's action space is "
             f"{action_space}: use agent=ppo, or an environment with a Discrete action space."
         )
     return int(action_space.n)  # type: ignore[arg-type]
+
+
+def pqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if PQN cannot act in `parts["env"]`, or is given a memory."""
+    refuse_memory(config["agent"].get("memory"))
+    require_discrete(parts["env"].action_space)
+    require_network(config, parts["env"].observation_space)
 
 
 def c51(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -165,8 +172,9 @@ def refuse_memory(memory: Any) -> None:
     """Raise UserError if there is a memory."""
     if memory is not None:
         raise UserError(
-            "agent.memory: DQN learns from single transitions, out of their order, and can "
-            "remember nothing: use agent=ppo, or stack observations, as env.wrappers can."
+            "agent.memory: this agent learns from single steps, out of their order, and can "
+            "remember nothing: use agent=ppo or agent=r2d2, or stack observations by "
+            "env.frame_stack."
         )
 
 

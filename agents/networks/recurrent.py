@@ -109,7 +109,7 @@ class Memories(tf.Module):
         return self._step(self._encoded(observation), state)
 
     def sequence(self, observation: tf.Tensor, first: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """Return the features of T steps of B environments, from `state` [B, S] on: see `unroll`."""
+        """Return the features of T steps of B environments, from `state` [B, S] on."""
         return self.unroll(observation, first, state)[0]
 
     def unroll(

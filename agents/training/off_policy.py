@@ -28,8 +28,9 @@ class OffPolicyTrainer(AgentTrainer):
     `agent` is a factory of a `sparring.agents.agent.OffPolicyAgent`, called with
     (observation_space, action_space, network=, optimizer=); for a network or an optimizer of None
     it takes its own. `replay` is a factory of a `sparring.agents.replay.Ring`, called with
-    (capacity, num_envs, observation_space, action_space, extra, span): `extra` is what the agent asks
-    to have kept of each step, `span` the steps that what is drawn goes over. `total_steps` is the length of the run, which schedules stretch over.
+    (capacity, num_envs, observation_space, action_space, extra, span): `extra` is what the agent
+    asks to have kept of each step, `span` the steps that what is drawn goes over. `total_steps` is
+    the length of the run, which schedules stretch over.
     The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988). An agent whose `sequence` is not 0 learns
     from sequences of so many transitions; `batch_size` counts these then.

@@ -102,8 +102,7 @@ class OnPolicyTrainer(AgentTrainer):
     def act(
         self, observation: tf.Tensor, keys: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        del step
-        return self.agent.act(observation, keys)
+        return self.agent.act(observation, keys, self.progress(step))
 
     def sampling_key(self, vector_step: tf.Tensor) -> tf.Tensor:
         """The key [2] of a vector step, which `noise_steps` of the agent have in common."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from sparring.errors import UserError
-from sparring.networks.mlp import MLP, fresh
+from sparring.networks.mlp import MLP, LayerNorm, fresh
 
 
 class PatchConvolution(tf.keras.layers.Layer):
@@ -71,6 +71,8 @@ class CNN(tf.keras.layers.Layer):
         activation: after every layer.
         convolution: "patches" for a matrix product of patches, "conv2d" for TensorFlow's own
             operation.
+        layer_norm: whether each layer is normalised (Ba et al. 2016) before its activation, over
+            its filters or units.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class CNN(tf.keras.layers.Layer):
         units: Sequence[int] = (128,),
         activation: str = "relu",
         convolution: str = "conv2d",
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         if not len(filters) == len(kernel_sizes) == len(strides):
@@ -99,13 +102,15 @@ class CNN(tf.keras.layers.Layer):
             for sizes in zip(filters, kernel_sizes, strides, strict=True)
         ]
         self.activation = tf.keras.activations.get(activation)
-        self.dense = MLP(units, activation)
+        self.norms = [LayerNorm(activation) for _ in filters] if layer_norm else []
+        self.dense = MLP(units, activation, layer_norm=layer_norm)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = inputs  # [B, H, W, C]
-        for convolution, size in zip(self.convolutions, self._sizes, strict=True):
-            _check_looks(x.shape, size)
-            x = self.activation(convolution(x))
+        for number, convolution in enumerate(self.convolutions):
+            _check_looks(x.shape, self._sizes[number])
+            x = convolution(x)
+            x = self.norms[number](x) if self.norms else self.activation(x)
         return self.dense(x)
 
 

@@ -298,9 +298,9 @@ DROPPED = dict.fromkeys(
     ("here", "port", "seconds", "start_seconds"),
 )
 # Arguments that make what stands for it now what was once called so
-IMPLIED: dict[str, dict[str, Any]] = dict.fromkeys(
-    ("agents.dqn.DoubleDQN", "sparring.agents.dqn.DoubleDQN"), {"double": True}
-)
+IMPLIED: dict[str, dict[str, Any]] = {
+    name: {"double": True} for name in ("agents.dqn.DoubleDQN", "sparring.agents.dqn.DoubleDQN")
+}
 # Modules of which nothing is left
 _REVERB = "actors are processes of Ray's now, with nothing of that name: say actors=ray"
 GONE = dict.fromkeys(

@@ -72,7 +72,18 @@ CROSSQ = functools.partial(SAC, network=RENORMALIZED, target_tau=None)
         (DROQ, spaces.Box(-2, 2, (2,))),
         (CROSSQ, spaces.Box(-2, 2, (2,))),
     ],
-    ids=["ppo", "ppo-memory", "ppo-kl", "ppo-rnd", "ppo-noise", "dqn", "sac", "td3", "droq", "crossq"],
+    ids=[
+        "ppo",
+        "ppo-memory",
+        "ppo-kl",
+        "ppo-rnd",
+        "ppo-noise",
+        "dqn",
+        "sac",
+        "td3",
+        "droq",
+        "crossq",
+    ],
 )
 def test_our_agents_keep_the_protocol(make: Any, action_space: spaces.Space) -> None:
     check_agent(make, SEEN, action_space)

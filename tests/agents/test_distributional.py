@@ -132,8 +132,8 @@ def test_a_transition_weighs_in_the_loss_and_not_in_its_error(kind) -> None:
 
 def test_the_loss_of_pairs_of_quantiles() -> None:
     # Quantiles 0 and 2 at the levels 1/4 and 3/4, for samples 1 and 4. Errors of 0: 1 and 4, Huber
-    # 0.5 and 3.5, above it, so each a quarter: mean 0.5. Of 2: -1, below it, |3/4 - 1| of 0.5, and 2,
-    # 3/4 of 1.5: mean (0.125 + 1.125) / 2 = 0.625
+    # 0.5 and 3.5, above it, so each a quarter: mean 0.5. Of 2: -1, below it, |3/4 - 1| of 0.5, and
+    # 2, 3/4 of 1.5: mean (0.125 + 1.125) / 2 = 0.625
     huber = make(QRDQN)._td_errors_loss_fn
     levels = tf.constant([[0.25, 0.75]])
     found = quantile_loss(tf.constant([[1.0, 4.0]]), tf.constant([[0.0, 2.0]]), levels, huber)

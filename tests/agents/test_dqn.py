@@ -236,8 +236,8 @@ def test_epsilon_is_the_share_of_random_actions():
 
 
 def test_boltzmann_exploration_draws_by_the_values() -> None:
-    # Q(s) = s = (0, 2 log 3), at a temperature of 2: softmax(0, log 3) takes 1 with 3/4; at one of 4,
-    # with sqrt(3) / (1 + sqrt(3)). With epsilon 1/2 half of the actions are uniform instead
+    # Q(s) = s = (0, 2 log 3), at a temperature of 2: softmax(0, log 3) takes 1 with 3/4; at one of
+    # 4, with sqrt(3) / (1 + sqrt(3)). With epsilon 1/2 half of the actions are uniform instead
     seen = tf.tile([[0.0, 2 * np.log(3.0)]], [COUNT, 1])
     hot = 3**0.5 / (1 + 3**0.5)
     for boltzmann, epsilon, expected in (

@@ -41,7 +41,9 @@ def made(**settings) -> PPO:
 
 def rollout(agent: PPO, **flags: tf.Tensor) -> Rollout:
     """Three steps of one environment, from 0 to 3, that it pays nothing for."""
-    action, kept = agent.act(tf.reshape(SEEN[:-1], [3, 1]), tf.zeros([3, 2], tf.uint32))
+    action, kept = agent.act(
+        tf.reshape(SEEN[:-1], [3, 1]), tf.zeros([3, 2], tf.uint32), tf.constant(0.0)
+    )
     extras = {name: value[:, tf.newaxis] for name, value in kept.items()}
     none = {"terminated": NO, "truncated": NO, "first": NO}
     return Rollout(

@@ -123,7 +123,7 @@ def test_the_surrogate_is_not_clipped() -> None:
 
 def test_the_old_policy_is_the_one_that_acted() -> None:
     agent = make(spaces.MultiDiscrete([2, 3]), clip=None, kl_penalty=AdaptiveKL)
-    _, kept = agent.act(observations(5), keys(5))
+    _, kept = agent.act(observations(5), keys(5), tf.constant(0.0))
     old = agent.kl_penalty.parameters(kept)
     policy = agent.distribution(observations(5))
     assert old.keys() == {"logits"}
@@ -151,6 +151,6 @@ class Own(distributions.KeyedDistribution):
 def test_a_policy_of_unknown_divergence_is_refused() -> None:
     agent = PPO(OBSERVATIONS, spaces.Box(-1, 1, (2,)), head=Laplaces, kl_penalty=AdaptiveKL)
     with pytest.raises(UserError, match=r"agent\.kl_penalty: .* of a Independent is not known"):
-        agent.act(observations(2), keys(2))
+        agent.act(observations(2), keys(2), tf.constant(0.0))
     with pytest.raises(UserError, match=r"agent\.kl_penalty: Own has no divergence_from"):
         distributions.kl_divergence({}, Own())

@@ -299,7 +299,7 @@ def test_sampled_actions_follow_the_policy():
     count = 10_000
     agent.trainable[3].assign([1.0, 0.0, -1.0])  # the logits' bias
     seen = tf.tile(observations(1), [count, 1])
-    actions, kept = agent.act(seen, keys(count))
+    actions, kept = agent.act(seen, keys(count), tf.constant(0.0))
     p = tf.nn.softmax(agent.distribution(seen[:1]).logits[0]).numpy().astype(np.float64)
     shares = np.bincount(actions, minlength=3) / count
     assert (np.abs(shares - p) < 5 * np.sqrt(p * (1 - p) / count)).all()  # five standard errors
@@ -312,14 +312,16 @@ def test_sampled_actions_follow_the_policy():
 def test_members_act_by_their_own_keys(space):
     agent = make(space)
     seen = observations(6)
-    together = agent.act(seen, keys(6))
-    tf.nest.map_structure(np.testing.assert_array_equal, together, agent.act(seen, keys(6)))
+    together = agent.act(seen, keys(6), tf.constant(0.0))
+    tf.nest.map_structure(
+        np.testing.assert_array_equal, together, agent.act(seen, keys(6), tf.constant(0.0))
+    )
     for i in range(6):
-        alone = agent.act(seen[i : i + 1], keys(6)[i : i + 1])
+        alone = agent.act(seen[i : i + 1], keys(6)[i : i + 1], tf.constant(0.0))
         for a, b in zip(tf.nest.flatten(together), tf.nest.flatten(alone), strict=True):
             np.testing.assert_allclose(a[i], b[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(together[0], agent.act_sampled(seen, keys(6), END))
-    assert np.any(together[0] != agent.act(seen, keys(6, seed=1))[0])
+    assert np.any(together[0] != agent.act(seen, keys(6, seed=1), tf.constant(0.0))[0])
 
 
 def test_greedy_actions_are_the_likeliest():
@@ -339,7 +341,7 @@ def test_choices_of_unequal_sizes():
     agent = make(spaces.MultiDiscrete([2, 5]))
     count = 10_000
     seen = tf.tile(observations(1), [count, 1])
-    actions, kept = agent.act(seen, keys(count))
+    actions, kept = agent.act(seen, keys(count), tf.constant(0.0))
     assert actions.numpy().max(0).tolist() == [1, 4]  # never past a size, and every size reached
     logits = agent.distribution(seen[:1]).distribution.logits[0].numpy()
     parts = [tf.nn.log_softmax(logits[0, :2]).numpy(), tf.nn.log_softmax(logits[1]).numpy()]
@@ -356,7 +358,7 @@ def test_choices_of_unequal_sizes():
 def test_box_actions_are_kept_as_they_were_sampled():
     agent = make(spaces.Box(-1, 1, (2,)), log_std=1.0)  # a spread of e: most leave the box
     seen = observations(1000)
-    actions, kept = agent.act(seen, keys(1000))
+    actions, kept = agent.act(seen, keys(1000), tf.constant(0.0))
     assert np.mean(np.abs(actions) > 1.0) > 0.5
     z = (actions.numpy() - agent.distribution(seen).mean().numpy()) / np.e
     # ln N = -z**2/2 - ln sqrt(2 pi) - ln e, for each of two numbers

@@ -65,8 +65,8 @@ def test_priorities_and_weights_by_hand() -> None:
     chosen = one.choose(KEY, 6000, 1, 0.0)
     counts = np.bincount(np.asarray(chosen.slot), minlength=9)
     assert counts.tolist() == [1000, 2000, 0, 0, 0, 0, 0, 0, 3000]  # strata of equal size
-    # P ** -1/2 divided by the largest, which is row 0's: 1, 2 ** -1/2, 3 ** -1/2; at the end 1, 1/2,
-    # 1/3
+    # P ** -1/2 divided by the largest, which is row 0's: 1, 2 ** -1/2, 3 ** -1/2; at the end 1,
+    # 1/2, 1/3
     for progress, power in ((0.0, 0.5), (1.0, 1.0)):
         chosen = one.choose(KEY, 60, 1, progress)
         batch = one.gather(chosen, 1)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 # Options of agent
-AGENTS = tuple(sorted(path.stem for path in Path("conf/agent").glob("*.yaml")))
+AGENTS = tuple(sorted(path.stem for path in (ROOT / "conf/agent").glob("*.yaml")))
 PRIMARIES = ("rl", "gan", "supervised")
 HEAVY = {
     "tensorflow",

@@ -54,7 +54,7 @@ EARLY = {
     "mistyped group": (["agnt=ppo"], r"agnt: no such key. Did you mean agent\?"),
     "actions the agent does not take": (
         ["-m", "agent=ppo,double_dqn", "env=gymnasium", "env.id=Pendulum-v1"],
-        "DQN chooses one of a list .*use agent=ppo",
+        "This agent chooses one of a list .*use agent=ppo",
     ),
     "memory the agent cannot have": (
         ["agent=dqn", "memory=lstm", "env=gymnasium", "env.id=CartPole-v1"],
@@ -335,7 +335,7 @@ LATE = {
     ),
     "an agent that can't act there": (
         ["agent=dqn", "env=pendulum"],
-        "DQN chooses one of a list .*use agent=ppo",
+        "This agent chooses one of a list .*use agent=ppo",
     ),
     "a mode that is not there": (
         ["compile=fast"],

@@ -40,7 +40,7 @@ def batch_of(
     agent: PPO, count: int, ratio=1.0, advantage=1.0, mask=1.0, value=None, returns=None
 ) -> Minibatch:
     seen = observations(count)
-    action, kept = agent.act(seen, keys(count))
+    action, kept = agent.act(seen, keys(count), tf.constant(0.0))
     log_prob = kept["log_prob"]
     now = kept["value"]
     value = now if value is None else now + tf.cast(value, tf.float32)

@@ -59,7 +59,7 @@ def test_ppo_never_chooses_what_is_not_allowed(memory: type | None) -> None:
     agent = PPO(MASKED, spaces.Discrete(4), memory=memory)
     seen, _ = agent.see(shown([[0, 0, 1, 0], [1, 0, 0, 1]] * 200), agent.start(400))
     keys = random.members(random.stream(0, "policy"), 400)
-    action, kept = agent.act(seen, keys)
+    action, kept = agent.act(seen, keys, tf.constant(0.0))
     assert set(action.numpy()[::2]) == {2}
     assert set(action.numpy()[1::2]) == {0, 3}
     np.testing.assert_allclose(kept["log_prob"][::2], 0.0, atol=1e-6)  # the only one
@@ -150,7 +150,7 @@ def test_sequences_that_are_learned_from_have_the_masks_of_their_steps() -> None
     for t in range(steps):
         looked, state = agent.see({name: part[t] for name, part in seen.items()}, state)
         keys = random.members(random.fold(random.stream(0, "policy"), t), 2)
-        action, extras = agent.act(looked, keys)
+        action, extras = agent.act(looked, keys, tf.constant(0.0))
         state = restarted(state, tf.constant(first[t]))
         actions.append(action)
         kept.append(extras["log_prob"])
