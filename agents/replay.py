@@ -229,7 +229,7 @@ class Ring(tf.Module):
         envs = tf.zeros_like(slots) + rows.env
         every = Rows(tf.reshape(slots, [-1]), tf.reshape(envs, [-1]))
         weight = tf.reshape(tf.zeros_like(slots[:count], tf.float32) + rows.weight, [-1])
-        starts = Rows(*(tf.reshape(x[:count], [-1]) for x in (slots, envs)), weight)
+        starts = Rows(tf.reshape(slots[:count], [-1]), tf.reshape(envs[:count], [-1]), weight)
         length = self._length(starts, steps)
 
         def shaped(flat: tf.Tensor) -> tf.Tensor:

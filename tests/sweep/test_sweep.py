@@ -135,7 +135,9 @@ def test_failed_jobs_are_named_with_their_reasons_and_the_others_finish(sweep):
     assert "[2/3] id=CartPole-v1" in done.stdout
     assert "3 jobs: 2 failed, 1 finished" in done.stdout
     end = done.stderr[done.stderr.rindex(str(folder / "runs/s/id=Pendulum-v1")) :].splitlines()
-    assert re.match(r".*/id=Pendulum-v1: failed, exit code 2: This agent chooses one of a list", end[0])
+    assert re.match(
+        r".*/id=Pendulum-v1: failed, exit code 2: This agent chooses one of a list", end[0]
+    )
     assert re.match(rf".*/{apart}: failed, exit code 1: .*FallingApart", end[1])
     assert end[-1] == "    RuntimeError: the wheel came off"
 
