@@ -21,6 +21,8 @@ EXPECTED = {
     "dqn_acrobot": (-100.0, 4, -100.0),
     "dqn_mountain_car": (-120.0, 4, -120.0),
     "ppo_pendulum": (-300.0, 4, -300.0),
+    "a2c_cartpole": (475.0, 5, 475.0),
+    "ppo_kl_cartpole": (475.0, 5, 475.0),
     "ppo_deep_sea": (0.9, 5, 0.99 - 1e-3),
     "ppo_cartpole_masked_actions": (475.0, 5, 450.0),
     "sac_pendulum": (-170.0, 4, -200.0),
