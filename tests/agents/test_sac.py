@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
+from sparring.agents.conformance import check_agent
 from sparring.agents.networks.critics import CriticEnsemble
+from sparring.agents.networks.part_encoders import PartEncoders
 from sparring.agents.networks.regularized import BatchRenorm, Learning, RegularizedMLP
 from sparring.agents.replay import Transitions
 from sparring.agents.sac import SAC
@@ -354,3 +356,22 @@ def test_the_gradient_is_clipped_as_a_whole():
     # 3 and 2 times (1, -1, 1): sqrt(3 * (9 + 4))
     np.testing.assert_allclose(scalars["gradient/critics_norm"], 39**0.5, rtol=1e-5)
     np.testing.assert_allclose(scalars["gradient/critics_update_norm"], 0.5, rtol=1e-5)
+
+
+@pytest.mark.long
+def test_a_camera_and_joints_keep_the_protocol():
+    parts = spaces.Dict(camera=spaces.Box(0, 255, (4, 4, 1), np.uint8), joints=SEEN)
+    small = functools.partial(MLP, (4,))
+    agent = functools.partial(
+        SAC,
+        network=lambda: PartEncoders(picture=small, vector=small),
+        critics=functools.partial(CriticEnsemble, network=small),
+        normalize_observations=True,
+    )
+    check_agent(agent, parts, BOX)
+
+
+def test_a_network_that_does_not_join_parts_is_refused():
+    parts = spaces.Dict(camera=spaces.Box(0, 255, (4, 4, 1), np.uint8), joints=SEEN)
+    with pytest.raises(UserError, match=r"of several parts .* which MLP does not join"):
+        SAC(parts, BOX, functools.partial(MLP, (4,)))
