@@ -269,6 +269,16 @@ def test_without_targets_present_and_next_rows_are_one_batch_of_the_critics():
     np.testing.assert_allclose(errors, [np.abs(target - now).mean()], rtol=1e-4)
 
 
+def test_no_gradient_passes_through_the_target_without_target_networks():
+    agent = make(learning_rate=1.0, target_tau=None, temperature=1e-9)
+    agent.update(transitions(GOES_ON), KEY, START)
+    action, _ = drawn(agent, 0)
+    # Of Q1: the error 1.5 - 3 - 1/2 (4 + a') times (s, a) = (1, 0.5), and nothing of s' = 4
+    error = 1.5 - 3.0 - 0.5 * (4.0 + action[0])
+    kernel = agent.critics.critics[0].value.kernel[:, 0]
+    np.testing.assert_allclose(kernel, [1.0 - error, 1.0 - 0.5 * error], rtol=1e-5)
+
+
 def test_critics_drop_by_keys_of_their_own_and_acting_drops_nothing():
     network = functools.partial(RegularizedMLP, (64,), dropout=0.5)
     agent = SAC(SEEN, BOX, critics=functools.partial(CriticEnsemble, network=network))
