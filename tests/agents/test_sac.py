@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 
+from sparring.agents.conformance import check_agent
 from sparring.agents.networks.critics import CriticEnsemble
+from sparring.agents.networks.part_encoders import PartEncoders
 from sparring.agents.networks.regularized import BatchRenorm, Learning, RegularizedMLP
 from sparring.agents.replay import Transitions
 from sparring.agents.sac import SAC
@@ -267,6 +269,16 @@ def test_without_targets_present_and_next_rows_are_one_batch_of_the_critics():
     np.testing.assert_allclose(errors, [np.abs(target - now).mean()], rtol=1e-4)
 
 
+def test_no_gradient_passes_through_the_target_without_target_networks():
+    agent = make(learning_rate=1.0, target_tau=None, temperature=1e-9)
+    agent.update(transitions(GOES_ON), KEY, START)
+    action, _ = drawn(agent, 0)
+    # Of Q1: the error 1.5 - 3 - 1/2 (4 + a') times (s, a) = (1, 0.5), and nothing of s' = 4
+    error = 1.5 - 3.0 - 0.5 * (4.0 + action[0])
+    kernel = agent.critics.critics[0].value.kernel[:, 0]
+    np.testing.assert_allclose(kernel, [1.0 - error, 1.0 - 0.5 * error], rtol=1e-5)
+
+
 def test_critics_drop_by_keys_of_their_own_and_acting_drops_nothing():
     network = functools.partial(RegularizedMLP, (64,), dropout=0.5)
     agent = SAC(SEEN, BOX, critics=functools.partial(CriticEnsemble, network=network))
@@ -354,3 +366,22 @@ def test_the_gradient_is_clipped_as_a_whole():
     # 3 and 2 times (1, -1, 1): sqrt(3 * (9 + 4))
     np.testing.assert_allclose(scalars["gradient/critics_norm"], 39**0.5, rtol=1e-5)
     np.testing.assert_allclose(scalars["gradient/critics_update_norm"], 0.5, rtol=1e-5)
+
+
+@pytest.mark.long
+def test_a_camera_and_joints_keep_the_protocol():
+    parts = spaces.Dict(camera=spaces.Box(0, 255, (4, 4, 1), np.uint8), joints=SEEN)
+    small = functools.partial(MLP, (4,))
+    agent = functools.partial(
+        SAC,
+        network=lambda: PartEncoders(picture=small, vector=small),
+        critics=functools.partial(CriticEnsemble, network=small),
+        normalize_observations=True,
+    )
+    check_agent(agent, parts, BOX)
+
+
+def test_a_network_that_does_not_join_parts_is_refused():
+    parts = spaces.Dict(camera=spaces.Box(0, 255, (4, 4, 1), np.uint8), joints=SEEN)
+    with pytest.raises(UserError, match=r"of several parts .* which MLP does not join"):
+        SAC(parts, BOX, functools.partial(MLP, (4,)))
