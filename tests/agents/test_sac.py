@@ -279,6 +279,19 @@ def test_no_gradient_passes_through_the_target_without_target_networks():
     np.testing.assert_allclose(kernel, [1.0 - error, 1.0 - 0.5 * error], rtol=1e-5)
 
 
+def test_the_policys_moments_are_of_its_own_steps_and_of_transitions_alone():
+    renorm = functools.partial(BatchRenorm, momentum=0.0)
+    network = functools.partial(RegularizedMLP, (), batch_renorm=renorm)
+    critics = functools.partial(CriticEnsemble, network=LINEAR)
+    scheduled = Scheduled(tf.keras.optimizers.SGD(), 0.0)
+    agent = SAC(SEEN, BOX, network, scheduled, critics=critics, policy_period=2)
+    found = []
+    for _ in range(2):
+        agent.update(transitions(GOES_ON, NOTHING), KEY, START)
+        found.append(float(agent.policy.torso.renorms[0].mean[0]))
+    assert found == [0.0, 1.0]  # not 50, of what is no transition
+
+
 def test_critics_drop_by_keys_of_their_own_and_acting_drops_nothing():
     network = functools.partial(RegularizedMLP, (64,), dropout=0.5)
     agent = SAC(SEEN, BOX, critics=functools.partial(CriticEnsemble, network=network))
