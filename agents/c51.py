@@ -8,7 +8,7 @@ an episode, also where they are projected; 3. the next action may be chosen by t
 not to their square.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -110,7 +110,8 @@ class C51(DQN):
         """Kullback-Leibler divergences [M], as Rainbow's priorities (Hessel et al. 2018)."""
         return tf.maximum(info.extra.td_loss, 0.0)
 
-    _descriptions = DQN._descriptions | {
+    descriptions: Mapping[str, str] = {
+        **DQN.descriptions,
         "loss/td": "Cross entropy of the distribution of returns, mean over updates.",
         "q/td_error": "Absolute error of the distribution's mean, mean over the transitions of a "
         "batch.",

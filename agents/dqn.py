@@ -13,7 +13,7 @@ To change the algorithm, subclass `DQN` and override `_loss`, `_td_loss` or
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import gymnasium
@@ -151,6 +151,7 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
         self.trainable = headed.unique([*remembering, *self._q_network.trainable_weights])
         headed.check_layers([self._q_network])
         optimizer.build(self.trainable)
+        self.describe_exploration()
         self.initialize()
 
     def _make_head(self, head: Callable[..., tf.keras.layers.Layer]) -> tf.keras.layers.Layer:
@@ -174,7 +175,7 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
         common.soft_variables_update(*self._pairs(), tau=1.0)
 
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
-        """What moves the target network, and its memory, when it is due."""
+        """Return the updater of the target network, and of its memory, for when it is due."""
 
         def update() -> Any:
             return common.soft_variables_update(*self._pairs(), tau, tau_non_trainable=1.0)
@@ -198,7 +199,7 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
 
     @property
     def extra(self) -> dict[str, gymnasium.spaces.Box]:
-        """What is kept of each step: the memory's state before it."""
+        """Spaces of what is kept of each step: the memory's state before it."""
         return {} if self.memories is None else {"state": self.memories.state_space}
 
     def start(self, batch: int) -> State:
@@ -234,7 +235,7 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
         return self._target_q_network(nested.without_mask(observation))[0]
 
     def _of_next(self, observation: Any, outputs: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-        """What of `outputs` [M, A, ...] of next states is bootstrapped from: [M, ...].
+        """Return the part of `outputs` [M, A, ...] of next states to bootstrap from: [M, ...].
 
         `values` [M, A] are the target network's. It is that of the allowed action of highest value,
         with `double` by the online network's; of Munchausen's policy it is the mean.
@@ -315,19 +316,15 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
         return batch._replace(reward=batch.reward + tf.stop_gradient(added))
 
     def _errors(self, info: LossInfo) -> tf.Tensor:
-        """How far each transition's value was off, [M]: its absolute temporal-difference error."""
+        """Return the error [M] of each transition for replay: the absolute temporal difference."""
         return tf.abs(info.extra.td_error)
 
-    @property
-    def descriptions(self) -> dict[str, str]:
-        """Tag -> what it measures."""
-        return self.described(self._descriptions)
-
-    _descriptions = optim_optimizer.DESCRIPTIONS | {
+    descriptions: Mapping[str, str] = optim_optimizer.DESCRIPTIONS | {
         "loss/td": "Huber or squared temporal-difference loss, mean over updates.",
         "q/mean": "Value of the replayed actions, mean over the transitions of a batch.",
         "q/max": "Largest value of a replayed action in the batch, mean over updates.",
         "q/td_error": "Absolute temporal-difference error, mean over the transitions of a batch.",
+        "schedule/epsilon": "Share of random actions, mean over updates.",
     }
 
 

@@ -1,5 +1,6 @@
 """Acting on the values of actions: the best one, or now and then another."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ class EpsilonGreedy:
     num_actions: int
     epsilon: Schedule
     boltzmann: Schedule | None
+    descriptions: Mapping[str, str]
     _q_network: HeadedNetwork
 
     def q_values(self, observation: Any) -> tf.Tensor:
@@ -69,9 +71,8 @@ class EpsilonGreedy:
             values["schedule/boltzmann"] = self.boltzmann(progress)
         return values
 
-    def described(self, scalars: dict[str, str]) -> dict[str, str]:
-        """Return what scalars measure, by tag, with those of exploration."""
-        found = scalars | {"schedule/epsilon": "Share of random actions, mean over updates."}
+    def describe_exploration(self) -> None:
+        """Add what a temperature of exploration is to `descriptions`."""
         if self.boltzmann is not None:
-            found["schedule/boltzmann"] = "Temperature of Boltzmann exploration, mean over updates."
-        return found
+            temperature = "Temperature of Boltzmann exploration, mean over updates."
+            self.descriptions = {**self.descriptions, "schedule/boltzmann": temperature}

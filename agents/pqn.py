@@ -3,7 +3,7 @@ replay and without a target network, by lambda returns of many environments' rol
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -83,6 +83,7 @@ class PQN(EpsilonGreedy, Memoryless, OneOptimizer, tf.Module):
         self.scheduled = optimizer or optim_optimizer.adam(5e-4, global_clipnorm=10.0)
         self.trainable = headed.unique(self._q_network.trainable_weights)
         self.scheduled.build(self.trainable)
+        self.describe_exploration()
 
     def parts(self) -> dict[str, tf.Module]:
         """Return the modules that were learned: enough to act and to bootstrap."""
@@ -162,15 +163,10 @@ class PQN(EpsilonGreedy, Memoryless, OneOptimizer, tf.Module):
             self.observation_normalizer.update(seen, batch.mask)
         return {"q/returns": mean_of_valid(batch.returns, batch.mask)}
 
-    @property
-    def descriptions(self) -> dict[str, str]:
-        """Tag -> what it measures."""
-        return self.described(_DESCRIPTIONS)
-
-
-_DESCRIPTIONS = optim_optimizer.DESCRIPTIONS | {
-    "loss/td": "Half the squared error of the values of actions, mean over minibatches.",
-    "q/mean": "Value of the actions taken, mean over the steps of a minibatch.",
-    "q/td_error": "Absolute error of the values of actions, mean over the steps of a minibatch.",
-    "q/returns": "Lambda return, mean over the steps of a rollout.",
-}
+    descriptions: Mapping[str, str] = optim_optimizer.DESCRIPTIONS | {
+        "loss/td": "Half the squared error of the values of actions, mean over minibatches.",
+        "q/mean": "Value of the actions taken, mean over the steps of a minibatch.",
+        "q/td_error": "Absolute error of these values, mean over the steps of a minibatch.",
+        "q/returns": "Lambda return, mean over the steps of a rollout.",
+        "schedule/epsilon": "Share of random actions, mean over updates.",
+    }

@@ -63,7 +63,7 @@ class PrioritizedRing(Ring):
         return row, tf.where(gone, 0.0, self.priorities.weights(row))
 
     def _since(self, oldest: tf.Tensor | int, first: tf.Tensor, steps: int) -> tf.Tensor:
-        """Which rows [steps * B] of the `steps` slots from `first` on are of `oldest` or newer."""
+        """Tell which rows [steps * B] of the slots from `first` on are of `oldest` or newer."""
         slots = first + tf.range(steps, dtype=tf.int64)
         return tf.repeat(slots >= oldest, self.num_envs)
 

@@ -85,8 +85,8 @@ class QMemories(Memories):
     def _unrolled(
         self, batch: Sequences, begin: int, end: int, state: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What is seen of the slots from `begin` to `end`, [T * M, 2 W + S], and the state after
-        them; the states inside of them are zeros.
+        """Return the features of the slots from `begin` to `end`, [T * M, 2 W + S], and the state
+        after them; the states inside of them are zeros.
         """
         part = nested.map_parts(lambda x: x[begin:end], nested.without_mask(batch.observation))
         flat = nested.map_parts(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), part)

@@ -1,6 +1,6 @@
 """QR-DQN (Dabney et al. 2018, "Distributional reinforcement learning with quantile regression")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -85,7 +85,8 @@ class QRDQN(DQN):
         ).total_loss
         return LossInfo(loss, DqnLossInfo(each, tf.reduce_mean(wanted, axis=1) - self._replayed))
 
-    _descriptions = DQN._descriptions | {
+    descriptions: Mapping[str, str] = {
+        **DQN.descriptions,
         "loss/td": "Quantile regression loss, mean over updates.",
         "q/td_error": "Absolute error of the quantiles' mean, mean over the transitions of a "
         "batch.",

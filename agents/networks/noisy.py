@@ -13,7 +13,7 @@ from sparring.xla import random
 
 
 class _Source:
-    """What a layer draws its noise from; not a variable, nor tracked."""
+    """Key that a layer draws its noise from; not a variable, nor tracked."""
 
     key: tf.Tensor | None = None
 

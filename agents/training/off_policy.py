@@ -178,7 +178,7 @@ class OffPolicyTrainer(AgentTrainer):
         return rows, self._gather(rows)
 
     def _gather(self, rows: Rows) -> Transitions | Sequences:
-        """What the agent learns from that begins at `rows`."""
+        """The transitions, or sequences, to learn from that begin at `rows`."""
         if not self.agent.sequence:
             return self.replay.gather(rows, self.n_step, self.agent.discount)
         return self.replay.sequences(rows, self.agent.sequence, self.n_step, self.agent.discount)
