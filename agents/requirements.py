@@ -19,6 +19,11 @@ _BOX_HEADS = (f"{_NETWORKS}.box_heads", f"{_NETWORKS}.state_dependent_noise")
 def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if DQN cannot act in `parts["env"]`, or is given a memory."""
     agent = config["agent"]
+    if agent.get("memory") is not None and "minibatches" in config["trainer"]:
+        raise UserError(
+            "memory: its options are for agent=ppo, which learns from whole rollouts. DQN's memory "
+            "learns from replayed sequences: agent=r2d2, with agent.memory.cell=gru for the other."
+        )
     refuse_double_munchausen(agent.get("double"), agent.get("munchausen"))
     require_discrete(parts["env"].action_space)
     require_network(config, parts["env"].observation_space)

@@ -86,8 +86,8 @@ def test_every_synonym_is_of_a_key_that_some_agent_has() -> None:
     [
         ("env.id=CartPole-v1", "env=gymnasium"),
         ("env.kwargs.gravity=1", "env=gymnasium"),
-        ("agent.epsilon=0.1", "agent=dqn"),
-        ("trainer.capacity=100", "agent=dqn"),
+        ("agent.target_period=10", "agent=dqn"),
+        ("agent.double=true", "agent=dqn"),
         ("network.cell=3", ""),
     ],
 )

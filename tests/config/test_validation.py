@@ -58,7 +58,7 @@ EARLY = {
     ),
     "memory the agent cannot have": (
         ["agent=dqn", "memory=lstm", "env=gymnasium", "env.id=CartPole-v1"],
-        "agent.memory: DQN learns",
+        "memory: its options are for agent=ppo.* agent=r2d2, with agent.memory.cell=gru",
     ),
     "head of other actions": (
         ["env=gymnasium", "env.id=CartPole-v1", "head=beta"],
@@ -202,7 +202,7 @@ EARLY = {
     ),
     "a GAN's network for an agent": (
         ["network=dcgan"],
-        "network=dcgan is for another kind of run. There are: cnn, gru",
+        "network=dcgan is for another kind of run. There are: cnn, cnn_layer_norm",
     ),
     "misspelt module": (["agent._target_=sparring.agents.pppo.PPO"], "sparring.agents has no pppo"),
     "a module for a class": (
