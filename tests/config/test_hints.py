@@ -87,7 +87,6 @@ def test_every_synonym_is_of_a_key_that_some_agent_has() -> None:
         ("env.id=CartPole-v1", "env=gymnasium"),
         ("env.kwargs.gravity=1", "env=gymnasium"),
         ("agent.target_period=10", "agent=dqn"),
-        ("agent.double=true", "agent=dqn"),
         ("network.cell=3", ""),
     ],
 )

@@ -175,7 +175,9 @@ def test_the_same_sweep_again_runs_only_what_failed(sweep):
     done = swept(folder)
     assert done.returncode == 1
     assert "3 jobs: 2 finished, 1 failed" in done.stdout
-    assert re.search(r"id=Pendulum-v1: failed, exit code 2: DQN chooses one", done.stderr)  # still
+    assert re.search(
+        r"id=Pendulum-v1: failed, exit code 2: This agent chooses one", done.stderr
+    )  # still
     assert re.search(r"id=CartPole-v1: finished before, eval/episode_return", done.stdout)
     assert {p: p.stat().st_mtime_ns for p in before} == before
 

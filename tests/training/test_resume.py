@@ -92,6 +92,27 @@ OPTIONS = (
     "trainer.evaluation.video_every=0",
 )
 
+# Whose state is a memory stored in replay, priorities, a lagging memory and noise from keys
+REPLAYED = (
+    "rl",
+    "agent=r2d2",
+    "env=recall",
+    "agent.memory.units=[8]",
+    "agent.burn_in=2",
+    "agent.unroll=4",
+    "agent.head={_target_:sparring.agents.networks.q_heads.DuelingHead,_partial_:true,units:[8],std:0.5}",
+    "agent.target_period=50",
+    "compile=graph",
+    "trainer.capacity=1500",
+    "trainer.learning_starts=200",
+    "run.steps=12000",
+    "run.log_every=600",
+    "run.evaluate_every=4000",
+    "run.checkpoint_every=800",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+
 SAC = (
     "rl",
     "agent=sac",
@@ -172,12 +193,13 @@ def killed_while_running(
         PPO,
         pytest.param(DQN, marks=pytest.mark.slow),
         COMPILED,
-        OPTIONS,
+        pytest.param(OPTIONS, marks=pytest.mark.slow),
+        pytest.param(REPLAYED, marks=pytest.mark.slow),
         pytest.param(SAC, marks=pytest.mark.slow),
-        CROSSQ,
+        pytest.param(CROSSQ, marks=pytest.mark.slow),
         GAN,
     ],
-    ids=["ppo", "dqn", "compiled", "options", "sac", "crossq", "gan"],
+    ids=["ppo", "dqn", "compiled", "options", "replayed", "sac", "crossq", "gan"],
 )
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Arguments, and a folder with runs/a: the run that nobody disturbed."""

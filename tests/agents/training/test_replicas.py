@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sparring.agents.c51 import C51
 from sparring.agents.dqn import DQN
 from sparring.agents.intrinsic import RND
 from sparring.agents.kl_penalty import AdaptiveKL
@@ -14,6 +15,7 @@ from sparring.agents.networks.recurrent import Memory
 from sparring.agents.networks.regularized import BatchRenorm, RegularizedMLP
 from sparring.agents.networks.state_dependent_noise import StateDependentNoiseHead
 from sparring.agents.ppo import PPO
+from sparring.agents.pqn import PQN
 from sparring.agents.replay import Ring
 from sparring.agents.sac import SAC
 from sparring.agents.td3 import TD3
@@ -224,6 +226,8 @@ PARTS = {
     "ppo_pruned": (pruned, BothOrders, {}),
     "ppo_memory": (ppo, BothOrders, {"agent": partial(PPO, memory=partial(Memory, "lstm", (6,)))}),
     "dqn": (dqn, BothRings, {}),
+    "c51": (dqn, BothRings, {"agent": partial(C51, double=True, target_period=3, epsilon=0.5)}),
+    "pqn": (ppo, BothOrders, {"agent": partial(PQN, normalize_observations=True)}),
 }
 
 

@@ -128,8 +128,8 @@ def test_what_an_environment_measures_is_logged_from_the_ends_of_episodes(rollou
     class Steady(PPO):
         going = 2
 
-        def act(self, observation, keys):
-            action, kept = super().act(observation, keys)
+        def act(self, observation, keys, progress):
+            action, kept = super().act(observation, keys, progress)
             return tf.fill(action.shape, self.going), kept
 
         def act_greedy(self, observation):
