@@ -61,7 +61,7 @@ def played(agent: DQN, kind=Ring) -> tuple[Ring, np.ndarray, np.ndarray]:
     return ring, np.stack(seen), np.concatenate([first, ended[-1:]])
 
 
-ROWS = Rows(tf.constant([1, 4, 5], tf.int64), tf.constant([0, 2, 1], tf.int64))
+ROWS = Rows(tf.constant([2, 6, 5], tf.int64), tf.constant([0, 2, 1], tf.int64))
 
 
 def test_a_replayed_sequence_is_seen_as_it_was_when_it_was_played() -> None:
@@ -69,6 +69,7 @@ def test_a_replayed_sequence_is_seen_as_it_was_when_it_was_played() -> None:
     ring, seen, last = played(agent)
     batch = ring.sequences(ROWS, 4, 2, 0.9)
     found = agent.memories.transitions(batch, 0)
+    assert set(batch.length.numpy().ravel().tolist()) == {1, 2}  # episodes end in what is drawn
     for t in range(4):
         for m, (slot, env) in enumerate(zip(ROWS.slot.numpy(), ROWS.env.numpy(), strict=True)):
             i = t * 3 + m
