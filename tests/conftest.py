@@ -24,6 +24,12 @@ os.environ["no_proxy"] = (
 # Tests in which TensorFlow's version plays no part: .ci/run has them run on one of the two
 EITHER = (
     "tests/agents/actors/",
+    "tests/agents/test_distributional.py",
+    "tests/agents/test_intrinsic.py",
+    "tests/agents/test_kl_penalty.py",
+    "tests/agents/test_q_memories.py",
+    "tests/agents/test_sac.py",
+    "tests/agents/test_td3.py",
     "tests/agents/test_variants.py",
     "tests/agents/training/test_parts.py",
     "tests/benchmark/",
@@ -67,7 +73,7 @@ REPEATS = re.compile(
             r"actors/test_driver.py::test_an_actor_that_is_lost_again",
             r"actors/test_driver.py::test_an_environment_that_raises",
             r"test_replicas.py::test_a_run_goes_on_with_another_number",
-            r"test_replicas.py::test_two_replicas_are_one\w*\[ppo\]",
+            r"test_replicas.py::test_two_replicas_are_one\w*\[(ppo|sac|td3)\]",
             r"test_parts.py::test_what_is_not_allowed\w*\[stacked_on_host-ppo",
             r"test_parts.py::test_what_is_not_allowed\w*\[stacked_compiled-ppo\]",
             r"test_box_heads.py::test_ppo_keeps_its_contract\w*\[BetaHead",
