@@ -108,22 +108,17 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
         self.observation_normalizer = (
             observation_normalizer(seen_space) if normalize_observations else None
         )
-        self.memories: QMemories | None = None
-        if memory is not None:
-            spec = specs.time_step_spec(seen_space).observation
-            self.memories = QMemories(memory, spec, self.observation_normalizer)
-            observation_space = masks.beside(self.memories.space, observation_space)
         self.burn_in = int(burn_in)
         self.unroll = int(unroll)
-        time_step_spec = specs.time_step_spec(observation_space)
-        has_mask = nested.mask_of(observation_space) is not None
+        time_step_spec = specs.time_step_spec(self._remembered(observation_space, memory))
         make = functools.partial(
             self._network,
             nested.without_mask(time_step_spec.observation),
             network,
             functools.partial(self._make_head, head or QHead),
         )
-        try:
+        has_mask = nested.mask_of(observation_space) is not None
+        with _told_if_shared():
             super().__init__(
                 time_step_spec,
                 specs.action_spec(action_space),
@@ -138,20 +133,31 @@ class DQN(EpsilonGreedy, OneOptimizer, dqn_agent.DqnAgent):
                 gamma=discount,
                 train_step_counter=replicas.counter(),
             )
-        except ValueError as error:
-            if "shares weights" not in str(error):
-                raise
-            raise UserError(
-                "network: it gives the same layers at every call, so that the target network would "
-                "be the online one: give a class, or a function that makes layers anew."
-            ) from error
         self._replayed: tf.Tensor | None = None
         self._measured: Scalars = {}  # of the batch, each [M], while an update is traced
+        self.describe_exploration()
+        self._begin_to_learn()
+
+    def _remembered(
+        self, observation_space: gymnasium.Space, memory: Callable[[], Memory] | None
+    ) -> Any:
+        """Make the memories, if there are any, and return the space of what networks are given."""
+        self.memories: QMemories | None = None
+        if memory is None:
+            return observation_space
+        spec = specs.time_step_spec(nested.without_mask(observation_space)).observation
+        self.memories = QMemories(memory, spec, self.observation_normalizer)
+        return masks.beside(self.memories.space, observation_space)
+
+    def _begin_to_learn(self) -> None:
+        """Collect what is learned, create the optimizer's slots, and copy it to the target."""
         remembering = [] if self.memories is None else self.memories.online
         self.trainable = headed.unique([*remembering, *self._q_network.trainable_weights])
+        ours = {weight.ref() for weight in self.trainable}
+        if any(weight.ref() in ours for weight in self._target_q_network.trainable_weights):
+            raise _shared()
         headed.check_layers([self._q_network])
-        optimizer.build(self.trainable)
-        self.describe_exploration()
+        self.scheduled.build(self.trainable)
         self.initialize()
 
     def _make_head(self, head: Callable[..., tf.keras.layers.Layer]) -> tf.keras.layers.Layer:
@@ -360,6 +366,24 @@ def of_actions(outputs: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
 def valid(batch: Transitions) -> tf.Tensor:
     """Return one for each transition [M] that counts, however much, and zero for the others."""
     return tf.cast(batch.mask > 0.0, tf.float32)
+
+
+@contextlib.contextmanager
+def _told_if_shared() -> Iterator[None]:
+    """Context in which TF-Agents' complaint of shared weights is told in the config's words."""
+    try:
+        yield
+    except ValueError as error:
+        if "shares weights" not in str(error):
+            raise
+        raise _shared() from error
+
+
+def _shared() -> UserError:
+    return UserError(
+        "network: it gives the same layers at every call, so that the target network would be the "
+        "online one: give a class, or a function that makes layers anew."
+    )
 
 
 def _split(observation: Any) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from sparring.agents.dqn import DQN
 from sparring.agents.networks.recurrent import Memory, restarted
 from sparring.agents.prioritized_replay import PrioritizedRing
 from sparring.agents.replay import Ring, Rows, Sequences
+from sparring.errors import UserError
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled
 
@@ -134,6 +135,13 @@ def test_the_targets_memory_lags() -> None:
     assert not np.array_equal(*pair)
     agent.update(batch, KEY, HALF)
     np.testing.assert_array_equal(*pair)
+
+
+def test_layers_that_the_target_would_share_are_refused() -> None:
+    same = tf.keras.layers.Dense(4)
+    memory = functools.partial(Memory, "gru", (WIDTH,))
+    with pytest.raises(UserError, match="the target network would be the online one"):
+        DQN(SEEN, ACTIONS, lambda: same, memory=memory)
 
 
 def test_sequences_are_drawn_by_their_priorities() -> None:
