@@ -70,7 +70,7 @@ NEEDED = {
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }
 # Options of env that need a package which may be absent
-SUITES = {
+PACKAGES = {
     "atari": "ale_py",
     "box2d": "Box2D",
     "envpool": "envpool",
@@ -99,7 +99,7 @@ def resolvers() -> None:
 
 @functools.cache
 def composed(primary: str, *overrides: str) -> DictConfig:
-    for suite, package in SUITES.items():
+    for suite, package in PACKAGES.items():
         if f"env={suite}" in overrides and importlib.util.find_spec(package) is None:
             # Its environment cannot be built, which a command does before all else
             return Composer(primary).compose([*overrides, "run.name=x"])
