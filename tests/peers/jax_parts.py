@@ -28,9 +28,18 @@ def dense(key: jax.Array, inputs: int, outputs: int, gain: float) -> dict:
     }
 
 
+def normalized(layer: dict, x: jax.Array) -> jax.Array:
+    """Layer normalisation over the last axis, of a layer that has a scale for it."""
+    if "scale" not in layer:
+        return x
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(variance + 1e-6) * layer["scale"] + layer["offset"]
+
+
 def network(key: jax.Array, shape: tuple, settings: dict, outputs: int, gain: float) -> list[dict]:
     """Weights of a convolution of 3 x 3, if `filters` says so, of the dense layers, and of the
-    head.
+    head. With `layer_norm` all but the head are normalised.
     """
     keys = list(jax.random.split(key, len(settings["units"]) + 2))
     layers = []
@@ -41,6 +50,10 @@ def network(key: jax.Array, shape: tuple, settings: dict, outputs: int, gain: fl
     for units in settings["units"]:
         layers.append(dense(keys.pop(), size, units, 2**0.5))
         size = units
+    if settings.get("layer_norm"):
+        for layer in layers:
+            layer["scale"] = jnp.ones_like(layer["b"])
+            layer["offset"] = jnp.zeros_like(layer["b"])
     return [*layers, dense(keys.pop(), size, outputs, gain)]
 
 
@@ -57,9 +70,9 @@ def apply(layers: list[dict], x: jax.Array, settings: dict) -> jax.Array:
             [x[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=-1
         )
         x = x @ layer["w"]
-        x = activation(x + layer["b"]).reshape(x.shape[0], -1)
+        x = activation(normalized(layer, x + layer["b"])).reshape(x.shape[0], -1)
     for layer in layers[:-1]:
-        x = activation(x @ layer["w"] + layer["b"])
+        x = activation(normalized(layer, x @ layer["w"] + layer["b"]))
     return x @ layers[-1]["w"] + layers[-1]["b"]
 
 

@@ -190,14 +190,14 @@ def killed_while_running(
 @pytest.fixture(
     scope="module",
     params=[
-        PPO,
+        pytest.param(PPO, marks=pytest.mark.either),
         pytest.param(DQN, marks=pytest.mark.slow),
         COMPILED,
         pytest.param(OPTIONS, marks=pytest.mark.slow),
         pytest.param(REPLAYED, marks=pytest.mark.slow),
         pytest.param(SAC, marks=pytest.mark.slow),
         pytest.param(CROSSQ, marks=pytest.mark.slow),
-        GAN,
+        pytest.param(GAN, marks=pytest.mark.either),
     ],
     ids=["ppo", "dqn", "compiled", "options", "replayed", "sac", "crossq", "gan"],
 )
