@@ -93,7 +93,7 @@ class Collector:
             np.array(actions),
             np.array(outcomes),
             {name: np.array([extras[name] for extras in said]) for name in said[0]},
-            tf.nest.map_structure(lambda *known: np.stack(known), before, self._known),
+            () if isinstance(before, tuple) else np.stack([before, self._known]),
         )
 
     def _recorded(self) -> dict[str, np.ndarray]:

@@ -24,8 +24,10 @@ def restarted(state: State, first: Any) -> State:
     """The state after a step, at the start again where the step opened an episode: `first` [B].
     Tensors or arrays.
     """
+    if isinstance(state, tuple):
+        return state
     where = np.where if isinstance(first, np.ndarray) else tf.where
-    return tf.nest.map_structure(lambda s: where(first[:, np.newaxis], np.float32(0.0), s), state)
+    return where(first[:, np.newaxis], np.float32(0.0), state)
 
 
 class Memory(tf.keras.layers.Layer):
