@@ -85,6 +85,10 @@ REPEATS = re.compile(
         )
     )
 )
+# Of what is run once in CI, that which is run on both: an experiment of each kind
+BOTH = re.compile(
+    r"test_an_experiment_runs\[(ppo_cartpole|dqn_breakout|gan_digits|supervised_shapes)\]"
+)
 # Files that last longest, which are begun first so that no worker is left alone with one at the end
 LONGEST = (
     "tests/training/test_resume.py",
@@ -101,8 +105,7 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need to run on one TensorFlow only, or seldom; the longest come first."""
     for item in items:
-        runs = item.name.startswith("test_an_experiment_runs")
-        if item.nodeid.startswith(EITHER) and not runs:
+        if item.nodeid.startswith(EITHER) and not BOTH.match(item.name):
             item.add_marker(pytest.mark.either)
         if REPEATS.search(item.nodeid):
             item.add_marker(pytest.mark.slow)
