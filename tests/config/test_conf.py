@@ -88,6 +88,7 @@ JUDGED_ELSEWHERE = (
     "network",
     "prune",
     "stages",
+    "suite",  # of the runs that it expands to
     "task",
 )
 
