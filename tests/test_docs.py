@@ -35,7 +35,7 @@ DOTTED = re.compile(r"(?<![\w./-])sparring(?:\.\w+)+")
 OLD_PACKAGES = re.compile(r"(?<![\w./-])(?:import|from) (?:research|agents|envs|gans|conf)\b")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = ("rl", "gan", "supervised")
+KINDS = ("rl", "gan", "imitation", "supervised")
 # Values, runs and packages that only the reader has
 OPEN = re.compile(r"NAME|CASE|\.\.\.|FOLDER|--config-dir|--cfg|hydra[/.]|\$|=runs/|LunarLander")
 
@@ -64,7 +64,7 @@ def resolve(name: str) -> Any:
 def commands(name: str) -> Iterator[str]:
     """Yield the `sparring ...` commands of a page's indented and fenced blocks."""
     for line in re.sub(r"\\\n *", " ", text(name)).splitlines():
-        found = re.match(r"(?:    )?(sparring (?:rl|gan|supervised|search) .*)", line)
+        found = re.match(r"(?:    )?(sparring (?:rl|gan|imitation|supervised|search) .*)", line)
         if found and not OPEN.search(found[1]):
             yield found[1]
 

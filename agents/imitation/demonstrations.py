@@ -271,14 +271,16 @@ def load(
       UserError: there is no such file, or it is of another kind, damaged, empty or not finite.
     """
     source = f"{key}={path}"
+    if not Path(path).is_file():
+        raise UserError(
+            f"{source}: there is no such file. Record one: sparring demonstrate RUN --out {path}."
+        )
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{source}: this is no npz file, as sparring demonstrate writes them.")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{source}: there is no such file. Record one: sparring demonstrate RUN --out {path}."
-        ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{source}: it cannot be read as demonstrations ({' '.join(str(error).split())})."
         ) from error
