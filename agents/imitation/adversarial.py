@@ -51,7 +51,7 @@ class GAIL:
     """Reward of a discriminator over observations and actions; a `RewardSource`.
 
     Batches are drawn with replacement, from the demonstrations and from the present rollout, by
-    keys. An observation is normalised by the moments of the demonstrations and of all rollouts.
+    keys. Observations are normalised by the moments of all rollouts so far.
 
     Args:
       agent: has the members of `sparring.agents.agent.Likelihood`, and no memory.

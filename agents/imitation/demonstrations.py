@@ -250,7 +250,7 @@ class Demonstrations:
                 arrays |= {f"{name}/{key}": part for key, part in parts.items()}
             else:
                 arrays[name] = parts
-        metadata = {**self.metadata, "versions": provenance.versions()}
+        metadata = {**self.metadata, "written_by": provenance.versions()}
         content = io.BytesIO()
         np.savez_compressed(
             content, schema=np.int64(SCHEMA), metadata=np.array(json.dumps(metadata)), **arrays
