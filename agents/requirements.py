@@ -37,7 +37,8 @@ def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     require_network(config, parts["env"].observation_space)
     require_head(config["agent"], parts["env"].action_space)
     if "demonstrations" in parts:  # of sparring imitation
-        parts["demonstrations"].check(parts["env"], settings.plain(config)["env"])
+        cfg: Any = config
+        parts["demonstrations"].check(parts["env"], settings.plain(cfg)["env"])
 
 
 def a2c(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Encoder:
 def _choices(space: gymnasium.Space) -> list[int]:
     """Return how many choices each number of an action has; none of a Box."""
     if isinstance(space, gymnasium.spaces.Discrete):
-        return [int(space.n)]
+        return [int(space.n)]  # type: ignore[arg-type]
     if isinstance(space, gymnasium.spaces.MultiDiscrete):
         return [int(n) for n in np.ravel(space.nvec)]
     return []
