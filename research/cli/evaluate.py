@@ -74,7 +74,7 @@ def evaluate(
         cfg.seed = seed
     override(cfg, overrides)
     with restored(folder, cfg, checkpoint) as (trainer, step):
-        playing = trainer.unit == "env_steps"
+        playing = trainer.unit in ("env_steps", "expert_steps")
         if episodes is None and playing:
             episodes = _EPISODES
         found = trainer.evaluate(episodes=episodes, media=False, step=step)
