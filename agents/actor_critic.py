@@ -105,6 +105,11 @@ class ActorCritic:
         seen = self.memories.sequence(nested.without_mask(observation), first, state)
         return masks.beside(seen, observation)
 
+    def take_up(self, observation: Any, mask: tf.Tensor) -> None:
+        """Update the normalizer by the observations [N, ...] whose mask [N] is one."""
+        if self.observation_normalizer is not None:
+            self.observation_normalizer.update(nested.without_mask(observation), mask)
+
     # ---- acting ----------------------------------------------------------------------------------
 
     def distribution(self, observation: Any) -> distributions.tfd.Distribution:
@@ -127,6 +132,12 @@ class ActorCritic:
         log_prob = common.log_probability(policy, action, self.action_spec)
         kept = {"log_prob": log_prob, "value": self.value(observation)}
         return action, kept | self.kept_beside(observation, policy)
+
+    def log_probability(self, seen: Any, action: tf.Tensor) -> tf.Tensor:
+        """Return the log probabilities [B] of actions [B, ...], such as an expert's."""
+        policy = self.distribution(seen)
+        found: tf.Tensor = common.log_probability(policy, action, self.action_spec)
+        return found
 
     def kept_beside(
         self, observation: Any, policy: distributions.tfd.Distribution

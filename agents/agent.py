@@ -140,6 +140,16 @@ class OffPolicyAgent(Agent, Protocol):
         """
 
 
+class Likelihood(Protocol):
+    """Protocol of an agent whose policy has a density, as imitation asks of one besides."""
+
+    def log_probability(self, seen: Any, action: tf.Tensor) -> tf.Tensor:
+        """Return the log probabilities [B] of actions [B, ...] at what is seen [B, ...]."""
+
+    def take_up(self, observation: Any, mask: tf.Tensor) -> None:
+        """Update statistics of observations by those [B, ...] where mask [B] is one."""
+
+
 class Memoryless:
     """Mixin of agents that remember nothing, and keep nothing of a step beside its action."""
 

@@ -332,9 +332,7 @@ class PPO(ActorCritic, OneOptimizer, ppo_clip_agent.PPOClipAgent):
             scalars |= self.kl_penalty.adapt(batch, policy)
         if self.intrinsic is not None:
             scalars |= self.intrinsic.finish(batch)
-        if self.observation_normalizer is not None:
-            seen = nested.without_mask(batch.observation)
-            self.observation_normalizer.update(seen, batch.mask)
+        self.take_up(batch.observation, batch.mask)
         return scalars
 
     def _seen(self, batch: Minibatch) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparring import nested
 from sparring.errors import UserError
+from sparring.storage import settings
 
 _NETWORKS = "sparring.agents.networks"
 _BOX_HEADS = (f"{_NETWORKS}.box_heads", f"{_NETWORKS}.state_dependent_noise")
@@ -35,6 +36,9 @@ def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """
     require_network(config, parts["env"].observation_space)
     require_head(config["agent"], parts["env"].action_space)
+    if "demonstrations" in parts:  # of sparring imitation
+        cfg: Any = config
+        parts["demonstrations"].check(parts["env"], settings.plain(cfg)["env"])
 
 
 def a2c(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:

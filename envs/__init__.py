@@ -13,6 +13,10 @@ os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 # num_envs=64). They are named here and imported, and TensorFlow with them, when one is made.
 _COMPILED = {
     "CartPole-v1": ("sparring.envs.compiled.classic_control:CartPole", 500),
+    "CartPole-FixedHorizon-v0": (
+        "sparring.envs.compiled.classic_control:FixedHorizonCartPole",
+        500,
+    ),
     "Acrobot-v1": ("sparring.envs.compiled.acrobot:Acrobot", 500),
     "MountainCar-v0": ("sparring.envs.compiled.classic_control:MountainCar", 200),
     "MountainCarContinuous-v0": (

@@ -42,7 +42,41 @@ _DISCRIMINATOR_TAGS = (
 )
 
 
-class AdversarialStep:
+class DiscriminatorGradients:
+    """Discriminator, its objective, and the gradients of its loss on one batch.
+
+    `shape` is that of one input: of packed examples.
+    """
+
+    def __init__(
+        self,
+        discriminator: Player,
+        shape: tuple[int, ...],
+        loss: Loss,
+        penalties: Mapping[str, Penalty],
+        augmentations: Mapping[str, Augmentation],
+        rules: GameSettings,
+    ) -> None:
+        self.discriminator = discriminator
+        network = discriminator.network
+        settings.check_joint(rules, penalties, network)
+        twice = any(differentiability.takes_gradient(p, shape) for p in penalties.values())
+        differentiability.check(network, shape, twice)
+        if twice:
+            differentiability.check_normalization(network)
+        self.objective = Objective(network, loss, dict(penalties), dict(augmentations), rules)
+
+    def discriminator_gradients(
+        self, batch: Batch, inputs: DiscriminatorInputs, progress: tf.Tensor, penalized: bool = True
+    ) -> tuple[Gradients, Values]:
+        """Differentiate the discriminator's loss, with penalties if `penalized`."""
+        weights = self.discriminator.weights
+        with watching(weights) as tape:
+            loss, values = self.objective.discriminator_loss(batch, inputs, progress, penalized)
+        return tape.gradient(loss, weights, unconnected_gradients=_ZERO), values
+
+
+class AdversarialStep(DiscriminatorGradients):
     """Generator and discriminator with their optimizers, and the steps that train them.
 
     `discriminator_step`, `generator_step` and `both_steps` run the `_update_*` methods on every
@@ -79,15 +113,8 @@ class AdversarialStep:
         discriminator = network.build_discriminator(
             shape, self._classes, rules.discriminator_precision
         )
-        self.discriminator = Player("discriminator", discriminator, optimizers[1])
-        settings.check_joint(rules, penalties, discriminator)
-        twice = any(differentiability.takes_gradient(p, shape) for p in penalties.values())
-        differentiability.check(discriminator, shape, twice)
-        if twice:
-            differentiability.check_normalization(discriminator)
-        self.objective = Objective(
-            self.discriminator.network, loss, self.penalties, dict(augmentations), rules
-        )
+        player = Player("discriminator", discriminator, optimizers[1])
+        super().__init__(player, shape, loss, self.penalties, augmentations, rules)
 
     def make_generator(self) -> tf.keras.layers.Layer:
         """Build a generator with weights of its own."""
@@ -169,10 +196,11 @@ class AdversarialStep:
     ) -> Values:
         spectral_norm.power_step(self.discriminator.network)
         learn = self._compiled(self.discriminator_gradients)
+        penalized = not self.lazy
 
         def of_part(part: tf.Tensor) -> tuple[Gradients, Values]:
             batch, fake, inputs = self._discriminator_batch(step, rows, part, progress)
-            gradients, values = learn(batch, inputs, progress)
+            gradients, values = learn(batch, inputs, progress, penalized)
             return gradients, values | self.objective.diversity(batch, fake)
 
         tags = [*_DISCRIMINATOR_TAGS, *([] if self.lazy else self._penalty_tags)]
@@ -217,7 +245,7 @@ class AdversarialStep:
         learn = self._compiled(self.discriminator_gradients)
         constant = tf.stop_gradient(fake)
         inputs = self.objective.discriminator_inputs(batch, constant, progress)
-        gradients, found = learn(batch, inputs, progress)
+        gradients, found = learn(batch, inputs, progress, not self.lazy)
         found |= self.objective.diversity(batch, constant)
         values = self.discriminator.apply(gradients, found, progress)
         values |= self._finish_discriminator(step, rows, progress)
@@ -237,17 +265,6 @@ class AdversarialStep:
         return batch, fake, self.objective.discriminator_inputs(batch, fake, progress)
 
     # ---- gradients -------------------------------------------------------------------------------
-
-    def discriminator_gradients(
-        self, batch: Batch, inputs: DiscriminatorInputs, progress: tf.Tensor
-    ) -> tuple[Gradients, Values]:
-        """Differentiate the discriminator's loss, with penalties unless they are lazy."""
-        weights = self.discriminator.weights
-        with watching(weights) as tape:
-            loss, values = self.objective.discriminator_loss(
-                batch, inputs, progress, penalized=not self.lazy
-            )
-        return tape.gradient(loss, weights, unconnected_gradients=_ZERO), values
 
     def penalty_gradients(
         self, batch: Batch, inputs: DiscriminatorInputs, progress: tf.Tensor

@@ -24,6 +24,7 @@ os.environ["no_proxy"] = (
 # Tests in which TensorFlow's version plays no part: .ci/run has them run on one of the two
 EITHER = (
     "tests/agents/actors/",
+    "tests/agents/imitation/",
     "tests/agents/test_distributional.py",
     "tests/agents/test_intrinsic.py",
     "tests/agents/test_kl_penalty.py",

@@ -16,6 +16,7 @@ from sparring.cli import setup
 from sparring.cli.main import COMMANDS
 from sparring.config.composer import Composer
 from sparring.config.validation import Command
+from tests.helpers import demonstrations
 
 pytestmark = pytest.mark.long
 
@@ -35,9 +36,17 @@ DOTTED = re.compile(r"(?<![\w./-])sparring(?:\.\w+)+")
 OLD_PACKAGES = re.compile(r"(?<![\w./-])(?:import|from) (?:research|agents|envs|gans|conf)\b")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = ("rl", "gan", "supervised")
+KINDS = ("rl", "gan", "imitation", "supervised")
 # Values, runs and packages that only the reader has
 OPEN = re.compile(r"NAME|CASE|\.\.\.|FOLDER|--config-dir|--cfg|hydra[/.]|\$|=runs/|LunarLander")
+
+
+# Demonstrations that the reader has recorded
+EXPERTS = re.compile(r"expert=(cartpole|acrobot)\.npz")
+
+
+def _made_up(found: re.Match[str]) -> str:
+    return f"expert={demonstrations.file(found[1])}"
 
 
 @functools.cache
@@ -64,7 +73,7 @@ def resolve(name: str) -> Any:
 def commands(name: str) -> Iterator[str]:
     """Yield the `sparring ...` commands of a page's indented and fenced blocks."""
     for line in re.sub(r"\\\n *", " ", text(name)).splitlines():
-        found = re.match(r"(?:    )?(sparring (?:rl|gan|supervised|search) .*)", line)
+        found = re.match(r"(?:    )?(sparring (?:rl|gan|imitation|supervised|search) .*)", line)
         if found and not OPEN.search(found[1]):
             yield found[1]
 
@@ -116,7 +125,7 @@ def test_commands_compose(name: str) -> None:
             kind, *words = words
             words = [w for w in words if w not in ("--trials", "40")]
         multirun = "-m" in words
-        overrides = [word for word in words if word != "-m"]
+        overrides = [EXPERTS.sub(_made_up, word) for word in words if word != "-m"]
         assert not any(word.startswith("-") for word in overrides), line
         found = Command(Composer(kind), overrides, multirun=multirun)
         assert found.cfg is not None, line

@@ -3,6 +3,7 @@
 import abc
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -12,8 +13,10 @@ from sparring.agents.actors.driver import ACTORS, ActorsDriver
 from sparring.agents.actors.settings import Ray
 from sparring.agents.drivers.on_device import CompiledDriver
 from sparring.agents.drivers.on_host import Collector, HostDriver, HostRollout, add_sums
+from sparring.agents.imitation.recording import demonstrated
 from sparring.agents.networks import recurrent
 from sparring.agents.training import policy_export
+from sparring.agents.training.evaluation import DESCRIPTIONS as EVALUATION
 from sparring.agents.training.evaluation import EvaluationSettings, Evaluator
 from sparring.agents.training.rollout import EpisodeStatistics, Rollout, RolloutSpec
 from sparring.distribute import replicas, sharding
@@ -125,13 +128,7 @@ class AgentTrainer(BatchTrainer):
                 f"schedule/env_{name}": f"`{name}` of the environment, for episodes that begin now."
                 for name in self.environment.curriculum
             },
-            "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, "
-            "mean.",
-            "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
-            "eval/episode_length": "Length in steps of the greedy evaluation episodes, mean.",
-            "eval/episode_return_sampled": "Return of evaluation episodes with actions sampled as "
-            "in training, mean.",
-            "eval/episode": "One greedy evaluation episode, filmed.",
+            **EVALUATION,
         }
 
     def _descriptions_of_info(self) -> dict[str, str]:
@@ -241,6 +238,12 @@ class AgentTrainer(BatchTrainer):
     def export(self) -> Export:
         """The policy, greedy and sampled."""
         return policy_export.policy(self)
+
+    def demonstrate(
+        self, path: Path, episodes: int, seed: int, sampled: bool, metadata: Mapping[str, Any]
+    ) -> list[str]:
+        """Record whole episodes of the agent; see `sparring.agents.imitation.recording`."""
+        return demonstrated(self.evaluator, path, episodes, seed, sampled, metadata)
 
     def close(self) -> None:
         self.evaluator.close()

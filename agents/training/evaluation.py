@@ -139,6 +139,15 @@ class Evaluator:
                 )
         return means
 
+    def player(self, sampled: bool) -> Player:
+        """Return the agent as it plays whole episodes, greedily or `sampled` as at a run's end."""
+        if not sampled:
+            return Player(self._step, self.agent.start)
+        key = random.stream(self.seed, "demonstrations")
+        act = CachedCall(self._remembering(self._act_sampled), self.mode)
+        ended = tf.constant(1.0)  # the share of the run
+        return Player(lambda *given: act(*given, key, ended), self.agent.start)
+
     def close(self) -> None:
         """Close the environments on the host."""
         for vector in self._vectors.values():
@@ -155,12 +164,7 @@ class Evaluator:
         """(episodes, seed, key, progress) -> the same with actions sampled as in training at
         `progress`.
         """
-
-        def act(seen: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
-            keys = random.members(random.fold(key, t), nested.batch_size(seen))
-            return self.agent.act_sampled(seen, keys, progress)
-
-        return self._playing(act)
+        return self._playing(self._act_sampled)
 
     @functools.cached_property
     def _step(self) -> CachedCall:
@@ -170,6 +174,12 @@ class Evaluator:
     def _act_greedily(self, seen: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         del t
         return self.agent.act_greedy(seen)
+
+    def _act_sampled(
+        self, seen: tf.Tensor, t: tf.Tensor, key: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        keys = random.members(random.fold(key, t), nested.batch_size(seen))
+        return self.agent.act_sampled(seen, keys, progress)
 
     def _remembering(
         self, act: Callable[..., tf.Tensor]
@@ -238,3 +248,13 @@ def _limited(environment: Any, settings: EvaluationSettings) -> tuple[Any, int |
 def _evaluation_seed(seed: int, step: int) -> int:
     """A seed for evaluation environments that no training environment has, new at every step."""
     return int(np.random.SeedSequence([seed, step, 0x5EED]).generate_state(1)[0] >> 1)
+
+
+DESCRIPTIONS = {
+    "eval/episode_return": "Undiscounted return of evaluation episodes played greedily, mean.",
+    "eval/episode_return_std": "Standard deviation of the greedy evaluation returns.",
+    "eval/episode_length": "Length in steps of the greedy evaluation episodes, mean.",
+    "eval/episode_return_sampled": "Return of evaluation episodes with actions sampled as "
+    "in training, mean.",
+    "eval/episode": "One greedy evaluation episode, filmed.",
+}

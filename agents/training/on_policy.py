@@ -1,6 +1,6 @@
 """Training on-policy: learn from a rollout in epochs of minibatches, then discard it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -12,13 +12,15 @@ from sparring.agents.replay import row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.reward_source import RewardSource
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas as distribute_replicas
 from sparring.distribute import sharding
 from sparring.errors import UserError
 from sparring.optim import optimizer as optim_optimizer
 from sparring.processes import resources
-from sparring.xla import random
+from sparring.training.trainer import Evaluation
+from sparring.xla import loops, random
 
 
 class OnPolicyTrainer(AgentTrainer):
@@ -30,7 +32,9 @@ class OnPolicyTrainer(AgentTrainer):
     `total_steps` is the length of the run, which schedules stretch over. Each minibatch holds
     num_envs * rollout_steps / minibatches steps, which must divide. Of an agent that remembers (see
     sparring.agents.networks.recurrent) it holds whole sequences: all steps of num_envs /
-    minibatches environments.
+    minibatches environments. With a `reward_source`, a factory of a
+    `sparring.agents.training.reward_source.RewardSource`, the agent learns from its rewards; those
+    of the environment are counted in returns, and reach no weight.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class OnPolicyTrainer(AgentTrainer):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         actors: Ray | None = None,
+        reward_source: Callable[..., RewardSource] | None = None,
     ) -> None:
         each = row_bytes(environment.observation_space, environment.action_space)
         resources.require_memory(
@@ -71,6 +76,14 @@ class OnPolicyTrainer(AgentTrainer):
         self.drawn = share if self.sequences else share * rollout_steps
         _check_minibatches(self.drawn, minibatches, self.sequences)
         self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
+        self.reward_source: RewardSource | None = None
+        if reward_source is not None:
+            self.reward_source = reward_source(
+                agent=built,
+                observation_space=environment.observation_space,
+                action_space=environment.action_space,
+                seed=seed,
+            )
         super().__init__(
             built,
             environment,
@@ -86,15 +99,31 @@ class OnPolicyTrainer(AgentTrainer):
         self._drawing = random.stream(seed, "updates")
 
     def _scalar_names(self) -> list[str]:
-        return [*super()._scalar_names(), *_DESCRIPTIONS]
+        source = self.reward_source
+        return [
+            *super()._scalar_names(),
+            *_DESCRIPTIONS,
+            *([] if source is None else source.descriptions),
+        ]
 
     @property
     def descriptions(self) -> dict[str, str]:
         """Tag -> what it measures."""
-        return {**super().descriptions, **_DESCRIPTIONS}
+        found = {**super().descriptions, **_DESCRIPTIONS}
+        source = self.reward_source
+        return found if source is None else {**found, **source.descriptions, **source.reported}
 
-    def _learning_state(self) -> dict[str, tf.Module]:
-        return {} if self.rewards is None else {"rewards": self.rewards}
+    @property
+    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """TensorBoard's custom scalars; with a reward source, its accuracy and rewards too."""
+        found = super().charts
+        return found if self.reward_source is None else {**found, "Imitation": _IMITATION}
+
+    def _learning_state(self) -> dict[str, Any]:
+        found: dict[str, Any] = {} if self.rewards is None else {"rewards": self.rewards}
+        if self.reward_source is not None:
+            found["reward_source"] = tf.train.Checkpoint(**self.reward_source.state)
+        return found
 
     def _shards(self) -> list[sharding.Sharded]:
         return [*super()._shards(), *([] if self.rewards is None else [self.rewards.shard])]
@@ -112,8 +141,10 @@ class OnPolicyTrainer(AgentTrainer):
         run = self.replicas.run
         first = self.replicas.first
         total = self.count_episodes(rollout, total)
-        steps = run(self._prepare, rollout)
         progress = self.progress(iteration * self.steps_per_iteration)
+        if self.reward_source is not None:
+            rollout, total = self._rewarded(self.reward_source, rollout, iteration, total)
+        steps = run(self._prepare, rollout)
         key = run(self._key, iteration)
         gradients_of = self.replicas.on_each(self._gradients)
         step = self.replicas.on_each(self._step)
@@ -138,6 +169,28 @@ class OnPolicyTrainer(AgentTrainer):
             maximum_iterations=limit,
         )
         return first(run(self._finish, rollout, steps, progress, updates, total))
+
+    def _rewarded(
+        self, source: RewardSource, rollout: Rollout, iteration: tf.Tensor, total: tf.Tensor
+    ) -> tuple[Rollout, tf.Tensor]:
+        """Return a rollout with the rewards of a source, which has learned from it first, and
+        `total` with the source's scalars added.
+        """
+        progress = self.progress(iteration * self.steps_per_iteration)
+        taken = self.replicas.run(source.take_up, rollout)
+        update = self.replicas.agreed(source.update)
+
+        def step(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            return self.means.add(total, update(taken, iteration * source.updates + i, progress))
+
+        total = loops.repeated(step, total, source.updates, most=source.updates)
+
+        def rewarded(rollout: Rollout, taken: Any) -> tuple[Rollout, Any]:
+            reward, values = source.rewards(rollout, taken, iteration)
+            return rollout._replace(reward=reward), values
+
+        rollout, values = self.replicas.run(rewarded, rollout, taken)
+        return rollout, self.means.add(total, self.replicas.first(values))
 
     def _in_order(self) -> tf.Tensor:
         return tf.range(self.drawn)
@@ -184,6 +237,33 @@ class OnPolicyTrainer(AgentTrainer):
         iteration's.
         """
         return random.permutation(random.fold(key, epoch), self.drawn)
+
+    def scalars(self) -> dict[str, float]:
+        """Return the means since the last call; a reward source looks at them."""
+        values = super().scalars()
+        if self.reward_source is not None:
+            self.reward_source.watch(values, self.step)
+        return values
+
+    def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
+        """Evaluate the agent; a reward source adds to what was found."""
+        found = super().measure(episodes, media, step)
+        if self.reward_source is not None:
+            self.reward_source.report(found)
+        return found
+
+    def host_state(self) -> dict[str, Any]:
+        """Return the state outside of variables, and what a reward source was given."""
+        if self.reward_source is None:
+            return super().host_state()
+        return {**super().host_state(), "reward_source": dict(self.reward_source.fingerprint)}
+
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        """Return a sentence if a reward source was given something else before."""
+        before = state.get("reward_source")
+        if self.reward_source is None or before in (None, dict(self.reward_source.fingerprint)):
+            return []
+        return ["The demonstrations are not those that the run has learned from so far."]
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see
@@ -236,6 +316,11 @@ class OnPolicyTrainer(AgentTrainer):
         return self.means.add(total, values | learning_rates(self.agent, progress))
 
 
+_IMITATION = {
+    "share of the expert's return": ["imitation/expert_share"],
+    "accuracy": ["discriminator/.*accuracy"],
+    "rewards": ["imitation/reward", "imitation/expert_reward"],
+}
 _DESCRIPTIONS = {
     "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
     "policy/updates_per_iteration": "Minibatch updates an iteration made, without the one that the "

@@ -92,6 +92,45 @@ class CartPole(CompiledEnvironment):
         return canvas.pixels()
 
 
+class FixedHorizonState(NamedTuple):
+    """State of the cart and pole, and whether the pole has ever fallen, bool [B]."""
+
+    cart_pole: CartPoleState
+    fallen: tf.Tensor
+
+
+class FixedHorizonCartPole(CartPole):
+    """CartPole whose episodes all have the same length, whatever becomes of the pole.
+
+    A pole that has fallen, or a cart that has left the track, stays where it is for the rest of
+    the episode, with a reward of 0 per step; before, it is 1. So the length of an episode says
+    nothing of the reward, by which an imitator of CartPole may learn to balance from a constant.
+    """
+
+    name = "CartPole-FixedHorizon-v0"
+
+    def initial(self, keys: tf.Tensor) -> FixedHorizonState:  # type: ignore[override]
+        opened = super().initial(keys)
+        return FixedHorizonState(opened, tf.zeros_like(opened.x, tf.bool))
+
+    def observe(self, state: FixedHorizonState) -> tf.Tensor:  # type: ignore[override]
+        return super().observe(state.cart_pole)
+
+    def transition(  # type: ignore[override]
+        self, state: FixedHorizonState, action: tf.Tensor, keys: tf.Tensor
+    ) -> tuple[FixedHorizonState, tf.Tensor, tf.Tensor]:
+        before = state.cart_pole
+        moved, _, falls = super().transition(before, action, keys)
+        after = [tf.where(state.fallen, old, new) for old, new in zip(before, moved, strict=True)]
+        fallen = state.fallen | falls
+        reward = tf.cast(~state.fallen, tf.float32)
+        new = FixedHorizonState(CartPoleState(*after), fallen)
+        return new, reward, tf.zeros_like(fallen)
+
+    def render(self, state: FixedHorizonState) -> np.ndarray:  # type: ignore[override]
+        return super().render(state.cart_pole)
+
+
 class MountainCarState(NamedTuple):
     """Position in the valley and velocity of the car, each float32 [B]."""
 

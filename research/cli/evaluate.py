@@ -72,9 +72,9 @@ def evaluate(
     cfg = RunFolder(folder).read_config()
     if seed is not None:
         cfg.seed = seed
-    _override(cfg, overrides)
+    override(cfg, overrides)
     with restored(folder, cfg, checkpoint) as (trainer, step):
-        playing = trainer.unit == "env_steps"
+        playing = trainer.unit in ("env_steps", "expert_steps")
         if episodes is None and playing:
             episodes = _EPISODES
         found = trainer.evaluate(episodes=episodes, media=False, step=step)
@@ -98,7 +98,7 @@ def evaluate(
     return [*lines, *(f"  {tag} {value:.4g}" for tag, value in found.scalars.items())]
 
 
-def _override(cfg: DictConfig, overrides: Sequence[str]) -> None:
+def override(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Change settings of a run's config; `+key=value` adds one.
 
     Raises:

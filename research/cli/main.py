@@ -32,6 +32,11 @@ COMMANDS = {
     "gan": Command(
         "sparring.cli.train:gan", "train a GAN: sparring gan data=ring loss=hinge penalty=r1", "gan"
     ),
+    "imitation": Command(
+        "sparring.cli.train:imitation",
+        "train an agent on an expert's steps: sparring imitation env=cartpole expert=mine.npz",
+        "imitation",
+    ),
     "supervised": Command(
         "sparring.cli.train:supervised",
         "train a model on examples: sparring supervised data=digits",
@@ -49,6 +54,10 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "sparring.cli.evaluate:main", "evaluate a run: sparring evaluate runs/my_run --episodes 100"
+    ),
+    "demonstrate": Command(
+        "sparring.cli.demonstrate:main",
+        "record a run's episodes for imitation: sparring demonstrate runs/my_run --episodes 10",
     ),
     "report": Command(
         "sparring.cli.report:main", "statistics over seeds: sparring report runs/my_sweep"

@@ -1,4 +1,4 @@
-"""`sparring rl`, `gan`, `supervised` and `train`: check a config, then have Hydra run it.
+"""`sparring rl`, `gan`, `imitation`, `supervised` and `train`: check a config, and have it run.
 
 Hydra composes the config and runs one job or a sweep of them.
 """
@@ -82,6 +82,7 @@ def _check_writable(found: validation.Command) -> None:
 
 rl = functools.partial(run, "rl", "rl")
 gan = functools.partial(run, "gan", "gan")
+imitation = functools.partial(run, "imitation", "imitation")
 supervised = functools.partial(run, "supervised", "supervised")
 train = functools.partial(run, "train", None)
 

@@ -32,7 +32,7 @@ from sparring.config import hints, old_spellings
 from sparring.config.overrides import quoted
 from sparring.errors import UserError, listed, near
 
-_COMMANDS = ("rl", "gan", "supervised")  # kinds of runs that a command names
+_COMMANDS = ("rl", "gan", "imitation", "supervised")  # kinds of runs that a command names
 # Groups whose options differ in their keys, and are not collections of values for them
 _HAVE_KEYS = (
     "actors",

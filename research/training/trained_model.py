@@ -13,7 +13,7 @@ from sparring.errors import UserError
 from sparring.storage import provenance, settings
 
 _log = logging.getLogger("sparring")
-_PATHS = ("path", "weights", "run")  # last parts of the keys that name files and folders
+_PATHS = ("path", "weights", "run", "expert")  # last parts of the keys that name files and folders
 
 
 def restore_model(trainer: Any, folder: Path, checkpoint: str) -> int:

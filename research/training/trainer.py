@@ -6,6 +6,7 @@
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,18 @@ class Trainer(abc.ABC):
     def export(self) -> Export:
         """Return the model as functions of named tensors that need nothing of Sparring."""
         raise UserError(f"{type(self).__name__} has no export(): there is nothing to export.")
+
+    def demonstrate(
+        self, path: Path, episodes: int, seed: int, sampled: bool, metadata: Mapping[str, Any]
+    ) -> list[str]:
+        """Record whole episodes of an agent in a file; return what to tell of them, in lines.
+
+        `sampled`: act as in training, not greedily. `metadata` are plain values for the file.
+        """
+        del path, episodes, seed, sampled, metadata
+        raise UserError(
+            "Only a run of an agent plays episodes, which sparring demonstrate records."
+        )
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Return the share of an iteration's time of each of its parts, measured for `seconds`."""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 # Options of agent
 AGENTS = tuple(sorted(path.stem for path in (ROOT / "conf/agent").glob("*.yaml")))
-PRIMARIES = ("rl", "gan", "supervised")
+PRIMARIES = ("rl", "gan", "imitation", "supervised")
 HEAVY = {
     "tensorflow",
     "keras",
@@ -102,7 +102,7 @@ def test_help_names_every_command():
 def test_help_of_a_command_names_groups_with_options_keys_with_comments_and_examples():
     said = ask("rl", "--help")[0]
     assert "sparring rl -m agent=dqn,ppo seed=0,1,2" in said
-    shown = said + ask("gan", "--help")[0] + ask("supervised", "--help")[0]
+    shown = said + "".join(ask(kind, "--help")[0] for kind in PRIMARIES[1:])
     for group in (p for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml"))):
         lines = re.findall(rf"^{group.name}: (.+)$", shown, re.MULTILINE)
         listed = {option for line in lines for option in line.split(", ")}
@@ -137,6 +137,17 @@ def test_help_names_the_groups_of_its_own_kind_of_run():
         "prune",
     }
     assert set(groups["gan"]) == shared | {"augmentation", "data", "loss", "metric", "penalty"}
+    assert set(groups["imitation"]) == shared - {"search"} | {
+        "agent",
+        "discriminator",
+        "env",
+        "head",
+        "loss",
+        "method",
+        "penalty",
+        "prune",
+        "reward",
+    }
     assert set(groups["supervised"]) == shared | {
         "data",
         "metric",

@@ -22,18 +22,20 @@ from sparring.config.validation import Command
 from sparring.errors import UserError
 from sparring.storage import run_folder
 from sparring.training.experiment import train
+from tests.helpers import demonstrations
 
 pytestmark = pytest.mark.long
 
 PRIMARIES = {
     "rl": ["env=gymnasium", "env.id=CartPole-v1"],
     "gan": [],
+    "imitation": [f"expert={demonstrations.file('cartpole')}"],
     "supervised": [],
 }  # and one way to compose each
 # Experiments of each kind of network, environment and data; `make test-slow` runs all the others
 OFTEN = re.compile(
     r"ppo_(cartpole|memory)|gym_\w+_cartpole|dqn_breakout|gan_(ring|digits|stacked_digits)"
-    r"|supervised_\w+|transfer_shapes"
+    r"|supervised_\w+|transfer_shapes|imitation_\w+_cartpole"
 )
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
@@ -49,6 +51,7 @@ SUITES = [
     name for name in EXPERIMENTS if "\nsuite:" in (CONF / "experiment" / f"{name}.yaml").read_text()
 ]
 GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan
+IMITATION = ("discriminator", "method", "reward")  # groups of sparring imitation
 SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 # What an option needs beside it: values that it leaves open, and others it goes with.
 NEEDED = {
@@ -67,6 +70,11 @@ NEEDED = {
     "squashed": ["env=pendulum"],
     "state_dependent_noise": ["env=pendulum"],
     "state_normal": ["env=pendulum"],
+    **{
+        name: [f"expert={demonstrations.file('acrobot' if 'acrobot' in name else 'cartpole')}"]
+        for group, name in OPTIONS
+        if group in IMITATION or name.startswith("imitation_")
+    },
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }
 # Options of env that need a package which may be absent
@@ -112,6 +120,8 @@ def primary_of(group: str, name: str) -> str:
     text = (CONF / group / f"{name}.yaml").read_text()
     if group == "experiment":
         return text.splitlines()[1].split()[2]  # its command
+    if group in IMITATION:
+        return "imitation"
     if group in SUPERVISED or "For `sparring supervised`" in text:
         return "supervised"
     return "gan" if group in GANS or "sparring gan" in text else "rl"
@@ -138,7 +148,8 @@ def chosen(group: str, name: str) -> list[str]:
         if (group, name) in (("model", "text"), ("model", "bag"))
         else beside.get(name, [])
     )
-    return [f"{group}={name}", *words, *([] if group == "model" else NEEDED.get(name, []))]
+    alone = group in ("model", "loss") or (group == "network" and name == "mlp")
+    return [f"{group}={name}", *words, *([] if alone else NEEDED.get(name, []))]
 
 
 def option(group: str, name: str) -> DictConfig:
@@ -192,7 +203,8 @@ def test_every_file_is_an_option_of_a_group_or_known_here() -> None:
         "search",
         "strategy",
     }
-    assert shared | {"agent", "env"} | set(GANS) | set(SUPERVISED) == set(GROUPS)
+    kinds = {*GANS, *IMITATION, *SUPERVISED}
+    assert shared | {"agent", "env"} | kinds == set(GROUPS)
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
@@ -255,6 +267,19 @@ ANYWHERE = {
         "trainer.alarms",
         "strategy",
     ],
+    "imitation": [
+        "agent",
+        "demonstrations",
+        "discriminator",
+        "discriminator_optimizer",
+        "env",
+        "loss",
+        "penalty.r1",
+        "reward",
+        "reward_source",
+        "reward_source.discriminator",
+        "trainer",
+    ],
     "supervised": [
         "data",
         "model",
@@ -271,6 +296,7 @@ ANYWHERE = {
 FULL = {
     "rl": PRIMARIES["rl"],
     "gan": ["penalty=r1", "augmentation=instance_noise"],
+    "imitation": [*PRIMARIES["imitation"], "penalty=r1"],
     "supervised": ["stages=head"],
 }
 
@@ -331,7 +357,9 @@ def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where metrics keep what they have trained
     primary = primary_of("experiment", name)
     cfg = option("experiment", name)
-    steps, short = {"rl": of_rl, "gan": of_gan, "supervised": of_supervised}[primary](cfg)
+    of_kind = {"rl": of_rl, "gan": of_gan, "imitation": of_imitation, "supervised": of_supervised}
+    steps, short = of_kind[primary](cfg)
+    short += NEEDED.get(name, []) if primary == "imitation" else []
     short += [
         f"run.steps={steps}",
         "run.log_every=1",
@@ -360,6 +388,15 @@ def of_rl(cfg: DictConfig) -> tuple[int, list[str]]:
         *(f"trainer.{k}={v}" for k, v in short.items() if k in cfg.trainer),
         *evaluation,
     ]
+
+
+def of_imitation(cfg: DictConfig) -> tuple[int, list[str]]:
+    """The same of imitation, whose behaviour cloning steps no environment."""
+    if "num_envs" in cfg.trainer:
+        steps, short = of_rl(cfg)
+        return steps, [*short, "reward_source.updates=2"]
+    evaluation = ["trainer.evaluation.episodes=1", "trainer.evaluation.video_every=0"]
+    return 2 * cfg.trainer.batch_size, evaluation
 
 
 def of_gan(cfg: DictConfig) -> tuple[int, list[str]]:

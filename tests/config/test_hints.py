@@ -125,7 +125,7 @@ def test_whole_numbers_in_short_form_are_written_out(typed: str, meant: str | No
     assert hints.whole_number("1.0001k") == ""
 
 
-@pytest.mark.parametrize("kind", ["rl", "gan", "supervised"])
+@pytest.mark.parametrize("kind", ["rl", "gan", "imitation", "supervised"])
 def test_help_and_errors_list_the_options_of_this_kind_of_run(kind: str) -> None:
     lines = Composer(kind).help([]).splitlines()
     names = next(line for line in lines if line.startswith("experiment: ")).partition(": ")[2]
@@ -140,7 +140,7 @@ def test_help_and_errors_list_the_options_of_this_kind_of_run(kind: str) -> None
 def test_every_experiment_is_offered_by_one_kind_of_run() -> None:
     offered = [
         line.partition(": ")[2].split(", ")
-        for kind in ("rl", "gan", "supervised")
+        for kind in ("rl", "gan", "imitation", "supervised")
         for line in Composer(kind).help([]).splitlines()
         if line.startswith("experiment: ")
     ]

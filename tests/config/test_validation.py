@@ -274,7 +274,8 @@ EARLY = {
 OTHER = {
     "no such command": (
         ["rll"],
-        "sparring rll: no such command. There are: rl, gan, supervised, train, check, evaluate",
+        "sparring rll: no such command. There are: rl, gan, imitation, supervised, train, check, "
+        "evaluate",
     ),
     "train without a config": (["train"], "sparring train needs your config: --config-name"),
     "train from no such config": (

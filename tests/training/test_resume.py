@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import runs
+from tests.helpers import demonstrations, runs
 
 pytestmark = pytest.mark.long
 
@@ -158,6 +158,29 @@ GAN = (
 )
 
 
+# Whose state is a discriminator's too, with its optimizer and its singular vectors
+IMITATION = (
+    "imitation",
+    f"expert={demonstrations.file('cartpole')}",
+    "method=airl",
+    "discriminator=mlp_spectral",
+    "discriminator.units=[8]",
+    "penalty=r1",
+    "reward_source.batch_size=32",
+    "compile=graph",
+    "trainer.num_envs=2",
+    "trainer.rollout_steps=16",
+    "trainer.minibatches=2",
+    "trainer.epochs=2",
+    "run.steps=24000",
+    "run.log_every=600",
+    "run.evaluate_every=8000",
+    "run.checkpoint_every=1600",
+    "trainer.evaluation.episodes=2",
+    "trainer.evaluation.video_every=0",
+)
+
+
 def finish(folder: Path, *arguments: str) -> None:
     done = runs.sparring(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -198,8 +221,9 @@ def killed_while_running(
         pytest.param(SAC, marks=pytest.mark.slow),
         pytest.param(CROSSQ, marks=pytest.mark.slow),
         pytest.param(GAN, marks=pytest.mark.either),
+        pytest.param(IMITATION, marks=pytest.mark.slow),
     ],
-    ids=["ppo", "dqn", "compiled", "options", "replayed", "sac", "crossq", "gan"],
+    ids=["ppo", "dqn", "compiled", "options", "replayed", "sac", "crossq", "gan", "imitation"],
 )
 def reference(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """Arguments, and a folder with runs/a: the run that nobody disturbed."""

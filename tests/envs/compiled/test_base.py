@@ -332,6 +332,7 @@ def test_a_vector_of_thousands_is_its_members():
 PRESETS = {
     **{
         "cartpole": 500,
+        "cartpole_fixed_horizon": 500,
         "acrobot": 500,
         "mountain_car": 200,
         "mountain_car_continuous": 999,

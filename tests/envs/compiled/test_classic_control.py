@@ -8,6 +8,7 @@ import tensorflow as tf
 from sparring.envs.compiled.acrobot import Acrobot
 from sparring.envs.compiled.classic_control import (
     CartPole,
+    FixedHorizonCartPole,
     MountainCar,
     MountainCarContinuous,
     Pendulum,
@@ -152,3 +153,38 @@ def test_the_picture_shows_the_state(kind):
     assert one.shape[2] == 3
     assert 200 <= one.shape[1] <= 400
     assert (one != other).any()
+
+
+def test_a_pole_that_has_fallen_stays_so_at_no_reward_until_the_horizon():
+    """Step it beside CartPole until that terminates, always to the left."""
+    plain = CartPole().vector(1, seed=3)
+    fixed = FixedHorizonCartPole().vector(1, seed=3)
+    np.testing.assert_array_equal(plain.reset(), fixed.reset())
+    left = np.zeros(1, np.int32)
+    for _ in range(500):
+        ours = fixed.step(left)
+        theirs = plain.step(left)
+        np.testing.assert_allclose(ours.observation, theirs.observation, atol=1e-5)
+        assert ours.reward == theirs.reward == 1.0  # of the step that falls too
+        assert not ours.terminated
+        if theirs.terminated:
+            break
+    fallen = ours.observation
+    assert abs(fallen[0, 2]) > 12 * 2 * PI / 360
+    for _ in range(20):
+        ours = fixed.step(left)
+        assert ours.reward == 0.0
+        assert not ours.terminated
+        assert not ours.truncated
+        np.testing.assert_array_equal(ours.observation, fallen)
+
+
+def test_every_episode_of_a_fixed_horizon_is_as_long():
+    env = FixedHorizonCartPole(max_episode_steps=30).vector(4, seed=0)
+    env.reset()
+    ended = [env.step(np.ones(4, np.int32)).truncated.all() for _ in range(30)]
+    assert ended == [False] * 29 + [True]
+    again = env.step(np.ones(4, np.int32))
+    assert again.first.all()
+    assert np.abs(again.observation).max() <= 0.05  # upright again
+    assert (env.step(np.ones(4, np.int32)).reward == 1.0).all()

@@ -1,0 +1,1 @@
+"""Imitation: demonstrations, rewards that a discriminator gives, and behaviour cloning."""

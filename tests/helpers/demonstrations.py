@@ -1,0 +1,57 @@
+"""Demonstrations that are made up, for tests of what is around them."""
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from sparring.agents.imitation.demonstrations import Demonstrations
+
+CARTPOLE = (
+    spaces.Box(
+        np.array([-4.8, -np.inf, -0.41887903, -np.inf], np.float32),
+        np.array([4.8, np.inf, 0.41887903, np.inf], np.float32),
+    ),
+    spaces.Discrete(2),
+)
+ACROBOT = (spaces.Box(-np.ones(6, np.float32), np.ones(6, np.float32)), spaces.Discrete(3))
+
+
+def made_up(
+    observation_space: Any, action_space: Any, episodes: int = 5, length: int = 6, **metadata: Any
+) -> Demonstrations:
+    """Return episodes of `length` steps whose numbers are random and within the spaces' dtypes."""
+    rng = np.random.default_rng(0)
+    count = episodes * length
+
+    def drawn(rows: int) -> np.ndarray:
+        return rng.uniform(-0.2, 0.2, (rows, *observation_space.shape)).astype(np.float32)
+
+    space = spaces.Discrete(1) if isinstance(action_space, spaces.Box) else action_space
+    action = rng.integers(0, getattr(space, "n", 1), count)
+    if isinstance(action_space, spaces.Box):
+        action = rng.uniform(-0.5, 0.5, (count, *action_space.shape)).astype(np.float32)
+    step = np.arange(count) % length
+    return Demonstrations(
+        observation=drawn(count),
+        action=action,
+        reward=np.ones(count, np.float32),
+        terminated=step == length - 1,
+        truncated=np.zeros(count, bool),
+        first=step == 0,
+        last_observation=drawn(episodes),
+        metadata=metadata,
+    )
+
+
+@functools.cache
+def file(task: str) -> str:
+    """Return the path of a file of demonstrations of "cartpole" or "acrobot", in a folder that is
+    left to the system to clean.
+    """
+    path = Path(tempfile.mkdtemp()) / f"{task}.npz"
+    made_up(*(ACROBOT if task == "acrobot" else CARTPOLE)).save(path)
+    return str(path)

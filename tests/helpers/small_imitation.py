@@ -1,0 +1,68 @@
+"""Adversarial imitation that is small and quick: PPO of few weights on CartPole."""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from sparring.agents.imitation.adversarial import GAIL
+from sparring.agents.ppo import PPO
+from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.on_policy import OnPolicyTrainer
+from sparring.envs.compiled.classic_control import CartPole
+from sparring.gans.discriminator_step import DiscriminatorStep
+from sparring.gans.losses import NonSaturating
+from sparring.gans.networks.mlp import MLPDiscriminator
+from sparring.gans.penalties import R1
+from sparring.networks.mlp import MLP
+from sparring.optim.optimizer import Scheduled
+from tests.helpers.demonstrations import made_up
+
+
+def adam(rate: float = 1e-2) -> Scheduled:
+    """Adam that makes no full step of a gradient that is zero but for rounding."""
+    return Scheduled(tf.keras.optimizers.Adam(epsilon=1e-3), rate)
+
+
+def reward_source(kind: Any = GAIL, demonstrations: Any = None, **settings: Any) -> Any:
+    """Return a factory of a reward source with a discriminator of eight units."""
+    loss = settings.pop("loss", NonSaturating())
+    penalties = settings.pop("penalties", {"r1": R1(0.1)})
+    optimizer = settings.pop("optimizer", None) or adam()
+    network = settings.pop("network", None) or functools.partial(MLPDiscriminator, units=[8])
+    discriminator = functools.partial(
+        DiscriminatorStep, loss=loss, penalties=penalties, optimizer=optimizer
+    )
+    usual = {"batch_size": 8, "updates": 2}
+    return functools.partial(
+        kind,
+        demonstrations=demonstrations,
+        discriminator=discriminator,
+        network=network,
+        **usual | settings,
+    )
+
+
+def make(
+    kind: Any = GAIL, environment: Any = None, compile: str = "eager", **settings: Any
+) -> OnPolicyTrainer:
+    """Return a trainer of 4 environments, 8 steps of each in a rollout."""
+    tf.keras.utils.set_random_seed(0)
+    environment = environment or CartPole()
+    spaces = environment.observation_space, environment.action_space
+    more = {k: settings.pop(k) for k in ("num_envs", "rollout_steps", "epochs") if k in settings}
+    settings.setdefault("demonstrations", made_up(*spaces))
+    usual = {"num_envs": 4, "rollout_steps": 8, "epochs": 1}
+    return OnPolicyTrainer(
+        functools.partial(PPO, normalize_observations=False),
+        environment,
+        functools.partial(MLP, (4,)),
+        adam(),
+        minibatches=1,
+        total_steps=512,
+        normalize_rewards=False,
+        compile=compile,
+        evaluation=EvaluationSettings(episodes=2, video_every=0),
+        reward_source=reward_source(kind, **settings),
+        **usual | more,
+    )
