@@ -54,6 +54,11 @@ class DiscriminatorStep(DiscriminatorGradients):
         super().__init__(player, shape, loss, penalties or {}, {}, rules)
 
     @property
+    def relative(self) -> bool:
+        """Whether the loss compares logits with each other, and leaves their level open."""
+        return bool(self.objective.loss.relativistic)
+
+    @property
     def state(self) -> dict[str, Any]:
         """Trackables of all that the next step depends on, by name."""
         return {

@@ -97,6 +97,12 @@ class GAIL:
             for name in ("expert", "agent", "discriminator", "accuracy")
         }
         self._saturated = 0
+        if self.discriminator.relative:
+            _log.warning(
+                "loss: a relativistic loss leaves the level of the logits open, and the level of "
+                "the reward with it: where episodes can end early, it may pay for lasting or for "
+                "ending."
+            )
 
     # ---- what a kind of imitation defines --------------------------------------------------------
 

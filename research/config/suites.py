@@ -16,9 +16,10 @@ def preset(choices: Mapping[str, Any]) -> str:
     """Return the experiment with settings for the agent and environment in `choices`, or "".
 
     `choices` are the options of the config groups; with an experiment among them there is nothing
-    to advise.
+    to advise. Of imitation it is the experiment of the method and the environment.
     """
-    wanted = {key: choices.get(key) for key in ("agent", "env")}
+    imitates = choices.get("method") is not None
+    wanted = {key: choices.get(key) for key in ("method" if imitates else "agent", "env")}
     if choices.get("experiment") or choices.get("debug"):
         return ""
     for path in sorted((CONF / "experiment").glob("*.yaml")):
@@ -27,6 +28,8 @@ def preset(choices: Mapping[str, Any]) -> str:
         for entry in config.get("defaults", []):
             if OmegaConf.is_dict(entry):
                 overridden |= {str(k).removeprefix("override /"): v for k, v in entry.items()}
+        if imitates:  # by a penalty and a form of the reward, which the preset chooses
+            overridden = {key: overridden.get(key) for key in wanted}
         if overridden == wanted:
             return path.stem
     return ""

@@ -9,6 +9,20 @@ from sparring.config.composer import Composer
 @pytest.mark.parametrize(
     ("overrides", "preset"),
     [
+        (["method=gail", "env=acrobot"], "imitation_gail_acrobot"),
+        (["method=bc", "env=cartpole_fixed_horizon"], "imitation_bc_cartpole"),
+        (["method=gail", "env=cartpole"], ""),
+        (["method=airl", "env=acrobot"], ""),
+    ],
+)
+def test_the_experiment_of_this_method_and_environment_is_found(overrides, preset):
+    cfg = Composer("imitation").compose([*overrides, "run.name=x"])
+    assert suites.preset(cfg.hydra.runtime.choices) == preset
+
+
+@pytest.mark.parametrize(
+    ("overrides", "preset"),
+    [
         (["agent=dqn", "env=mountain_car"], "dqn_mountain_car"),
         (["agent=ppo", "env=pendulum"], "ppo_pendulum"),
         (["agent=double_dqn", "env=mountain_car"], ""),

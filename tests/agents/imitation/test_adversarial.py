@@ -18,6 +18,7 @@ from sparring.agents.training.rollout import Rollout
 from sparring.envs.compiled.classic_control import CartPole, Pendulum
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
+from sparring.gans.losses import NonSaturating, RelativisticPairing
 from sparring.gans.networks.mlp import MLPDiscriminator
 from sparring.storage import variable_names
 from sparring.training.conformance import check_trainer
@@ -280,6 +281,14 @@ def test_a_saturated_discriminator_is_told_of_once(caplog: pytest.LogCaptureFixt
             gail.watch({"discriminator/accuracy": 0.995}, 8)
     assert caplog.text.count("ordered 99.5% of pairs right for 20 points") == 1
     assert "Try penalty=r1" in caplog.text
+
+
+def test_a_relativistic_loss_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    for loss, told in ((NonSaturating(), 0), (RelativisticPairing(), 1)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "sparring"):
+            make(loss=loss)
+        assert sum("level of the logits open" in r.getMessage() for r in caplog.records) == told
 
 
 def test_agents_that_cannot_imitate_are_refused() -> None:
