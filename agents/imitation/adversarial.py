@@ -158,7 +158,7 @@ class GAIL:
             self.encoder.action(_flat(rollout.action)),
             self.encoder.observation(_flat(after)),
             _column(rollout.terminated),
-            _column(rollout.extras.get("log_prob", rollout.reward * 0.0)),
+            _column(rollout.extras.get("log_prob", tf.zeros_like(rollout.reward))),
         )
         if self.normalizer is not None:
             self.normalizer.update(own.observation, mask)

@@ -75,10 +75,14 @@ def _rl_work(cfg: DictConfig, kind: str) -> dict[str, Any]:
         "activation": cfg.network.activation,
     }
     same |= {"rollout_steps": trainer.rollout_steps, "learning_rate": cfg.optimizer.learning_rate}
-    if kind != "ppo":
+    if kind not in ("ppo", "pqn"):
         return same | {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
     batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
     same |= {"epochs": trainer.epochs, "batch_size": batch, "minibatches": trainer.minibatches}
+    if kind == "pqn":  # and what jax_pqn.py assumes
+        assert (cfg.agent.discount, cfg.agent.trace, cfg.agent.epsilon) == (0.99, 0.65, 0.1)
+        assert cfg.optimizer.optimizer.global_clipnorm == 10.0
+        return same | {"layer_norm": cfg.network.layer_norm}
     return same | {"entropy": cfg.agent.entropy_coefficient}
 
 
