@@ -16,6 +16,7 @@ from sparring import nested
 from sparring.agents.advantages import mean_of_valid
 from sparring.agents.agent import Scalars
 from sparring.agents.imitation import rewards as imitation_rewards
+from sparring.agents.imitation import surface
 from sparring.agents.imitation.airl import AIRLNetwork
 from sparring.agents.imitation.demonstrations import Demonstrations
 from sparring.agents.imitation.encoding import Encoder, Rows
@@ -119,6 +120,10 @@ class GAIL:
         """Return steps as the discriminator is shown them, [N, width]."""
         return tf.concat([self._normalized(rows.observation), rows.action], axis=-1)
 
+    def learned(self, rows: Rows) -> tf.Tensor:
+        """Return what was learned as a reward [N] of steps, for another agent to be paid by."""
+        return self.form(self.discriminator.logits(self.shown(rows)))
+
     def expert_log_prob(self, observation: Any, action: tf.Tensor) -> tf.Tensor:
         """Return the agent's log probabilities [M] of the expert's actions: nobody asks for it."""
         del observation
@@ -134,7 +139,7 @@ class GAIL:
     @property
     def reported(self) -> dict[str, str]:
         """Tag -> what it measures, of what an evaluation gains."""
-        return EXPERT
+        return {**EXPERT, surface.NAME: surface.DESCRIPTION}
 
     @property
     def state(self) -> dict[str, Any]:
@@ -150,7 +155,17 @@ class GAIL:
     def take_up(self, rollout: Rollout) -> Taken:
         """Return a rollout's steps as rows; the statistics of observations take them up."""
         steps = rollout.reward.shape[0]
-        mask = tf.reshape(tf.cast(~rollout.first, tf.float32), [-1])  # [T * B]
+        own, mask = self.rows(rollout)
+        if self.normalizer is not None:
+            self.normalizer.update(own.observation, mask)
+        whole = _gathered(tf.concat([*own, mask[:, tf.newaxis]], axis=-1), steps)
+        *columns, counts = tf.split(whole, [x.shape[-1] for x in own] + [1], axis=-1)
+        valid = tf.cast(counts[:, 0], tf.int32)  # [R * T * B]
+        order = tf.argsort(-valid, stable=True)
+        return Taken(own, mask, Rows(*columns), order, tf.reduce_sum(valid))
+
+    def rows(self, rollout: Rollout) -> tuple[Rows, tf.Tensor]:
+        """Return a rollout's steps as rows [T * B, ...], and a mask [T * B], one where no reset."""
         before = nested.map_parts(lambda x: x[:-1], rollout.observation)
         after = nested.map_parts(lambda x: x[1:], rollout.observation)
         own = Rows(
@@ -160,13 +175,7 @@ class GAIL:
             _column(rollout.terminated),
             _column(rollout.extras.get("log_prob", tf.zeros_like(rollout.reward))),
         )
-        if self.normalizer is not None:
-            self.normalizer.update(own.observation, mask)
-        whole = _gathered(tf.concat([*own, mask[:, tf.newaxis]], axis=-1), steps)
-        *columns, counts = tf.split(whole, [x.shape[-1] for x in own] + [1], axis=-1)
-        valid = tf.cast(counts[:, 0], tf.int32)  # [R * T * B]
-        order = tf.argsort(-valid, stable=True)
-        return Taken(own, mask, Rows(*columns), order, tf.reduce_sum(valid))
+        return own, tf.reshape(tf.cast(~rollout.first, tf.float32), [-1])
 
     def update(self, taken: Taken, number: tf.Tensor, progress: tf.Tensor) -> Scalars:
         """Take step `number` of the discriminator, on batches drawn by its keys."""
@@ -205,8 +214,11 @@ class GAIL:
         }
 
     def report(self, found: Evaluation) -> None:
-        """Add the share of the expert's return, and the rewards of the last rollout's steps."""
+        """Add the comparison with the expert, the reward's surface, the last rollout's rewards."""
         self.expert.report(found)
+        picture = surface.draw(self.agent, self.expert, self.encoder, self.learned)
+        if picture is not None:
+            found.images[surface.NAME] = picture
         found.histograms["imitation/rewards"] = self._kept.numpy()
 
     def watch(self, values: Mapping[str, float], step: int) -> None:
@@ -291,6 +303,11 @@ class AIRL(GAIL):
         before = self._normalized(rows.observation)
         after = self._normalized(rows.following)
         return tf.concat([before, rows.action, after, rows.terminated, rows.log_prob], axis=-1)
+
+    def learned(self, rows: Rows) -> tf.Tensor:
+        """Return g [N] of steps: the reward without the shaping and without log pi."""
+        network: AIRLNetwork = self.discriminator.discriminator.network
+        return network.reward(self._normalized(rows.observation), rows.action)
 
     def expert_log_prob(self, observation: Any, action: tf.Tensor) -> tf.Tensor:
         """Return the log probabilities [M] of the expert's actions under the policy as it is."""

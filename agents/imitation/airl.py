@@ -44,10 +44,17 @@ class AIRLNetwork(tf.keras.layers.Layer):
         wide, narrow = self.widths
         sizes = [wide, narrow, wide, 1, 1]
         observation, action, following, terminated, log_prob = tf.split(rows, sizes, axis=-1)
-        seen = observation if self.state_only else tf.concat([observation, action], axis=-1)
-        reward = self.reward_network(seen, labels, training=training)  # [N]
+        reward = self.reward(observation, action, training)  # [N]
         before = self.shaping_network(observation, labels, training=training)
         after = self.shaping_network(following, labels, training=training)
         goes_on = 1.0 - tf.stop_gradient(terminated[:, 0])
         shaped = reward + self.discount * goes_on * after - before
         return shaped - tf.stop_gradient(log_prob[:, 0])
+
+    def reward(
+        self, observation: tf.Tensor, action: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """Return g [N] of observations [N, O] and actions [N, A]."""
+        seen = observation if self.state_only else tf.concat([observation, action], axis=-1)
+        labels = tf.zeros([tf.shape(seen)[0]], tf.int64)
+        return tf.cast(self.reward_network(seen, labels, training=training), tf.float32)

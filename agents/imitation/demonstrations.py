@@ -3,8 +3,9 @@
 The file is an npz without pickles: `schema`, `metadata` (JSON), and per step of all episodes, one
 after the other, [N, ...]: `observation` (or `observation/NAME` of each part), `action`, `reward`,
 `terminated`, `truncated`, `first`, which opens an episode; and `last_observation` [E, ...], which
-each of the E episodes ended with. Rewards say how good the expert was, and are learned from by
-nobody. TensorFlow is not imported here: a config's mistakes show before it is.
+each of the E episodes ended with; perhaps `film` [T, H, W, 3] of an episode. Rewards say how good
+the expert was, and are learned from by nobody. TensorFlow is not imported here: a config's mistakes
+show before it is.
 """
 
 import hashlib
@@ -54,6 +55,7 @@ class Demonstrations:
       last_observation: [E, ...], of each episode.
       metadata: plain values: "environment" (its config), "observation_space", "action_space",
         "random_return" (mean return of random play) and more.
+      film: an episode of the expert, uint8 [T, H, W, 3], to be shown beside the agent's.
       source: begins the messages of errors, such as "expert=mine.npz".
       other_settings: accept an environment whose settings differ.
     """
@@ -66,6 +68,7 @@ class Demonstrations:
     first: np.ndarray
     last_observation: Any
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    film: np.ndarray | None = None
     source: str = "demonstrations"
     other_settings: bool = False
 
@@ -133,6 +136,7 @@ class Demonstrations:
             observation=nested.map_parts(lambda part: part[:end], self.observation),
             last_observation=nested.map_parts(lambda part: part[:episodes], self.last_observation),
             metadata=self.metadata,
+            film=self.film,
             source=self.source,
             other_settings=self.other_settings,
             **columns,
@@ -250,6 +254,8 @@ class Demonstrations:
                 arrays |= {f"{name}/{key}": part for key, part in parts.items()}
             else:
                 arrays[name] = parts
+        if self.film is not None:
+            arrays["film"] = self.film
         metadata = {**self.metadata, "written_by": provenance.versions()}
         content = io.BytesIO()
         np.savez_compressed(
@@ -307,6 +313,7 @@ def _from_arrays(
             observation=_parts(arrays, "observation"),
             last_observation=_parts(arrays, "last_observation"),
             metadata=metadata,
+            film=arrays.get("film"),
             source=source,
             other_settings=other_settings,
             **{name: arrays[name] for name in _COLUMNS},

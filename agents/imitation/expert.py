@@ -4,17 +4,30 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from scipy import stats
 
 from sparring import nested
 from sparring.agents.agent import Agent, Likelihood, require
 from sparring.agents.imitation.demonstrations import Demonstrations
+from sparring.agents.training import film
 from sparring.errors import UserError
 from sparring.training.trainer import Evaluation
 
 SHARE = "imitation/expert_share"
+BETTER = "imitation/probability_of_improvement"
+P_VALUE = "imitation/permutation_p_value"
+FILMS = "imitation/expert_and_agent"
+FILM = "eval/episode"
+RETURNS = "eval/episode_returns"
+_RELABELLINGS = 9999
 DESCRIPTIONS = {
     SHARE: "Evaluated return over the demonstrations' mean return, both above that of random play "
-    "where it is known."
+    "where it is known.",
+    BETTER: "Probability that an evaluated episode returns more than a demonstrated one, ties "
+    "counting half.",
+    P_VALUE: "Probability of means of evaluated and demonstrated returns that differ as much, if "
+    "both came from one distribution: a permutation test.",
+    FILMS: "An episode of the expert, left, and one of the agent.",
 }
 
 
@@ -51,11 +64,38 @@ class Expert:
         return (value - lowest) / (mean - lowest) if mean > lowest else None
 
     def report(self, found: Evaluation) -> None:
-        """Add the share to an evaluation."""
+        """Add to an evaluation: the share, a comparison of the returns, the expert's film."""
         value = found.scalars.get("eval/episode_return")
         share = None if value is None else self.share(value)
         if share is not None:
             found.scalars[SHARE] = share
+        if RETURNS in found.histograms:
+            found.scalars |= compared(found.histograms[RETURNS], self.demonstrations.returns)
+        if FILM in found.videos and self.demonstrations.film is not None:
+            found.videos[FILMS] = film.beside(self.demonstrations.film, found.videos[FILM])
+
+
+def compared(agent: np.ndarray, expert: np.ndarray) -> dict[str, float]:
+    """Compare the returns of an agent's episodes [N] with those of an expert's [M].
+
+    The probability that an episode of the agent returns more than one of the expert, ties counting
+    half; and the share of random relabellings of the N + M episodes under which the means differ
+    at least as much: a permutation test of two sides, exact where there are few relabellings, and
+    left out where N or M is one.
+    """
+    greater = np.mean(agent[:, np.newaxis] > expert)
+    equal = np.mean(agent[:, np.newaxis] == expert)
+    better = {BETTER: float(greater + equal / 2.0)}
+    if min(len(agent), len(expert)) == 1:
+        return better
+    test = stats.permutation_test(
+        (agent, expert),
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        vectorized=True,
+        n_resamples=_RELABELLINGS,
+        random_state=0,
+    )
+    return {**better, P_VALUE: float(test.pvalue)}
 
 
 def require_imitator(agent: Agent) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import tensorflow as tf
 from sparring import nested
 from sparring.agents.imitation.demonstrations import Demonstrations
 from sparring.agents.training import episodes as whole
+from sparring.agents.training import film
 from sparring.errors import UserError
 
 _RANDOM_EPISODES = 20
+_FILMED = 500  # steps of an episode at most
 
 
 class Recorder:
@@ -107,7 +110,8 @@ def demonstrated(
     player = evaluator.player(sampled)
     about = {**metadata, "sampled": sampled}
     found = record(evaluator.environment, player, episodes, seed, about, player.forget)
-    found.save(path)
+    shown = film.video(evaluator.environment, evaluator.player(sampled), seed, _FILMED)
+    replace(found, film=shown).save(path)
     returns = found.returns
     return [
         f"{path}: {found.episodes} episodes, {found.steps} steps",

@@ -10,6 +10,8 @@ from sparring.errors import UserError, warn_once
 from sparring.processes import signals
 from sparring.tensorboard import gif
 
+_GAP = 8  # pixels between two films
+
 
 def video(environment: Any, act: Act, seed: int, longest: int) -> np.ndarray | None:
     """Frames uint8 [T, H, W, 3] of one episode of up to `longest` steps, at the size a GIF of ours
@@ -32,6 +34,21 @@ def video(environment: Any, act: Act, seed: int, longest: int) -> np.ndarray | N
     except Exception as error:
         warn_once(f"No videos of {environment.name}: {type(error).__name__}: {error}")
     return None
+
+
+def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return two films uint8 [T, H, W, 3] side by side; the shorter stands still at its end."""
+    length = max(len(left), len(right))
+    height = max(left.shape[1], right.shape[1])
+    gap = np.full([length, height, _GAP, 3], 255, np.uint8)
+    return np.concatenate([_filled(left, length, height), gap, _filled(right, length, height)], 2)
+
+
+def _filled(frames: np.ndarray, length: int, height: int) -> np.ndarray:
+    """Return a film with its last frame repeated, and white below it."""
+    lasting = np.concatenate([frames, frames[-1:].repeat(length - len(frames), axis=0)])
+    below = height - frames.shape[1]
+    return np.pad(lasting, [(0, 0), (0, below), (0, 0), (0, 0)], constant_values=255)
 
 
 def _filmed(environment: Any, act: Act, seed: int, longest: int) -> np.ndarray:

@@ -228,10 +228,11 @@ class PointMass(CompiledEnvironment):
     """Bring a mass on a plane to rest at the origin by a force from -1 to 1 on each axis.
 
     An episode has 50 steps of 0.1 s. The mass starts at rest within a unit of the origin on each
-    axis; the force accelerates it by up to 2 units/s^2. The reward is -(|position reached|^2 +
-    |force|^2), a linear-quadratic regulator whose best controller stays within the bounds, so the
-    best return is known: the Riccati equation gives -3.00786 times the squared distance of the
-    start, whose mean is 2/3 on two axes together. It never terminates. Doing nothing gives -33.3.
+    axis; the force accelerates it by up to `acceleration` units/s^2, below 0 against its sign. The
+    reward is -(|position reached|^2 + |force|^2), a linear-quadratic regulator whose best
+    controller stays within the bounds at accelerations of 2 and -2, so the best return there is
+    known: the Riccati equation gives -3.00786 times the squared distance of the start, whose mean
+    is 2/3 on two axes together. It never terminates. Doing nothing gives -33.3.
     """
 
     name = "PointMass"
@@ -239,6 +240,10 @@ class PointMass(CompiledEnvironment):
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     max_episode_steps = 50
     best_return = -6.0157
+
+    def __init__(self, acceleration: float = 2.0, max_episode_steps: int | None = None) -> None:
+        super().__init__(max_episode_steps)
+        self.acceleration = acceleration
 
     def initial(self, keys: tf.Tensor) -> PointMassState:
         position = 2.0 * random.uniform(keys, 2) - 1.0
@@ -250,7 +255,7 @@ class PointMass(CompiledEnvironment):
     def transition(
         self, state: PointMassState, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[PointMassState, tf.Tensor, tf.Tensor]:
-        velocity = state.velocity + 0.1 * 2.0 * action
+        velocity = state.velocity + 0.1 * self.acceleration * action
         position = state.position + 0.1 * velocity
         cost = tf.reduce_sum(tf.square(position) + tf.square(action), axis=-1)
         return PointMassState(position, velocity), -cost, tf.zeros_like(cost, tf.bool)

@@ -327,6 +327,7 @@ ADDED: dict[str, Any] = {
     "agent.noise_steps": 1,
     "agent.normalize_observations": False,
     "agent.share_network": False,
+    "env.acceleration": 2.0,
     "env.channels": "auto",
     "env.action_mask": False,
     "env.curriculum": {},

@@ -13,7 +13,8 @@ from sparring.errors import UserError
 from sparring.storage import provenance, settings
 
 _log = logging.getLogger("sparring")
-_PATHS = ("path", "weights", "run", "expert")  # last parts of the keys that name files and folders
+# Last parts of the keys that name files and folders
+_PATHS = ("path", "weights", "run", "expert", "reward_from")
 
 
 def restore_model(trainer: Any, folder: Path, checkpoint: str) -> int:

@@ -53,6 +53,10 @@ SUITES = [
 GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan
 IMITATION = ("discriminator", "method", "reward")  # groups of sparring imitation
 SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
+# Folder of a run that composing does not read
+REWARD_FROM = {
+    name: ["reward_from=runs/mine"] for name in ("transfer", "imitation_transfer_pointmass")
+}
 # What an option needs beside it: values that it leaves open, and others it goes with.
 NEEDED = {
     "gymnasium": ["env.id=CartPole-v1"],
@@ -71,7 +75,7 @@ NEEDED = {
     "state_dependent_noise": ["env=pendulum"],
     "state_normal": ["env=pendulum"],
     **{
-        name: [f"expert={demonstrations.file('acrobot' if 'acrobot' in name else 'cartpole')}"]
+        name: [f"expert={demonstrations.of_experiment(name)}", *REWARD_FROM.get(name, [])]
         for group, name in OPTIONS
         if group in IMITATION or name.startswith("imitation_")
     },
@@ -360,6 +364,9 @@ def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     of_kind = {"rl": of_rl, "gan": of_gan, "imitation": of_imitation, "supervised": of_supervised}
     steps, short = of_kind[primary](cfg)
     short += NEEDED.get(name, []) if primary == "imitation" else []
+    if name in REWARD_FROM:
+        test_an_experiment_runs("imitation_airl_pointmass", tmp_path / "first", monkeypatch)
+        short.append(f"reward_from={tmp_path / 'first' / 'run'}")
     short += [
         f"run.steps={steps}",
         "run.log_every=1",
@@ -394,7 +401,8 @@ def of_imitation(cfg: DictConfig) -> tuple[int, list[str]]:
     """The same of imitation, whose behaviour cloning steps no environment."""
     if "num_envs" in cfg.trainer:
         steps, short = of_rl(cfg)
-        return steps, [*short, "reward_source.updates=2"]
+        learns = "updates" in cfg.reward_source
+        return steps, [*short, *(["reward_source.updates=2"] if learns else [])]
     evaluation = ["trainer.evaluation.episodes=1", "trainer.evaluation.video_every=0"]
     return 2 * cfg.trainer.batch_size, evaluation
 

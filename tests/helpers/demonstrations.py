@@ -17,6 +17,10 @@ CARTPOLE = (
     ),
     spaces.Discrete(2),
 )
+POINT_MASS = (
+    spaces.Box(-np.inf, np.inf, (4,), np.float32),
+    spaces.Box(-1.0, 1.0, (2,), np.float32),
+)
 ACROBOT = (spaces.Box(-np.ones(6, np.float32), np.ones(6, np.float32)), spaces.Discrete(3))
 
 
@@ -49,9 +53,17 @@ def made_up(
 
 @functools.cache
 def file(task: str) -> str:
-    """Return the path of a file of demonstrations of "cartpole" or "acrobot", in a folder that is
-    left to the system to clean.
+    """Return the path of a file of demonstrations of "cartpole", "acrobot" or "pointmass", in a
+    folder that is left to the system to clean.
     """
     path = Path(tempfile.mkdtemp()) / f"{task}.npz"
-    made_up(*(ACROBOT if task == "acrobot" else CARTPOLE)).save(path)
+    made_up(*_SPACES[task]).save(path)
     return str(path)
+
+
+def of_experiment(name: str) -> str:
+    """Return the path of a file for an experiment, or another option, by the task in its name."""
+    return file(next((task for task in _SPACES if task in name), "cartpole"))
+
+
+_SPACES = {"cartpole": CARTPOLE, "acrobot": ACROBOT, "pointmass": POINT_MASS}

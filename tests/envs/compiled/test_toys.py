@@ -204,6 +204,9 @@ def test_the_point_mass_by_hand():
     np.testing.assert_allclose(env.observe(new), [[1.02, -0.01, 0.2, -0.1]], atol=1e-6)
     assert float(reward[0]) == pytest.approx(-(1.02**2 + 0.01**2 + 1 + 0.25), abs=1e-6)
     assert not ended[0]
+    # A force of 1 at -3 units/s^2: a speed of -0.3, a place of 1 - 0.03
+    new, _, _ = PointMass(acceleration=-3.0).transition(state, tf.constant([[1.0, 0.0]]), keys(1))
+    np.testing.assert_allclose(env.observe(new), [[0.97, 0.0, -0.3, 0.0]], atol=1e-6)
 
 
 MAPS = {"small": None, "wide": ["SFFHF", "FHFFG"], "starts": ["SFS", "FHF", "SFG"]}
