@@ -14,9 +14,10 @@ PYTHON ?=
 export PYTHON
 
 # Packages to measure Sparring against, in an environment of their own: their requirements and TF-Agents' exclude each other.
-# gymnax 1.0.1 imports six without asking for it.
+# gymnax 1.0.1 imports six without asking for it. imitation 1.0.1 asks for an older Stable-Baselines3, and what is measured of it works with
+# this one; so it and what it imports are named here, and its requirements are not followed.
 PEERS := torch==2.13.0 stable-baselines3==2.9.2 gymnasium==1.3.0 jax==0.10.2 jaxlib==0.10.2 gymnax==1.0.1 flax==0.12.8 \
-	optax==0.2.8 six==1.17.0 mujoco==4.0.0 imageio==2.38.1
+	optax==0.2.8 six==1.17.0 mujoco==4.0.0 imageio==2.38.1 tensorboard==2.21.0 tqdm==4.70.1
 UV := uv==0.13.9
 # The site is built from the source as text: it needs the extra `docs` of pyproject.toml alone, not what Sparring runs on.
 DOCS = $(shell sed -n '/^docs = \[/s/[^"]*"\([^"]*\)"[^"]*/\1 /gp' pyproject.toml)
@@ -93,6 +94,7 @@ peers: .venv-peers/.ready
 .venv-peers/.ready: Makefile
 	@sh .ci/venv $(@D)
 	@$(pip) install $(PEERS)
+	@$(pip) install --no-deps imitation==1.0.1 seals==0.2.1
 	@touch $@
 
 # The locks are for Linux on x86-64. Versions stay as they are unless asked: make lock ARGS=--upgrade

@@ -123,6 +123,16 @@ def random_return(environment: Any, seed: int) -> float | None:
     """Return the mean return of random play; None where a mask says what may be played."""
     if nested.mask_of(environment.observation_space) is not None:
         return None
+    act = _random_actions(environment, seed)
+    return float(whole.play(environment, act, _RANDOM_EPISODES, seed).returns.mean())
+
+
+def random_play(environment: Any, episodes: int, seed: int) -> Demonstrations:
+    """Record episodes of random play, which teach nothing, for measurements of speed."""
+    return record(environment, _random_actions(environment, seed), episodes, seed)
+
+
+def _random_actions(environment: Any, seed: int) -> Callable[[Any, int], np.ndarray]:
     space = copy.deepcopy(environment.action_space)
     space.seed(seed)
 
@@ -130,7 +140,7 @@ def random_return(environment: Any, seed: int) -> float | None:
         del t
         return np.stack([space.sample() for _ in range(nested.batch_size(observation))])
 
-    return float(whole.play(environment, act, _RANDOM_EPISODES, seed).returns.mean())
+    return act
 
 
 def _joined(recorder: Recorder, count: int, metadata: Mapping[str, Any]) -> Demonstrations:

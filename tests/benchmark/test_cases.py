@@ -75,15 +75,29 @@ def _rl_work(cfg: DictConfig, kind: str) -> dict[str, Any]:
         "activation": cfg.network.activation,
     }
     same |= {"rollout_steps": trainer.rollout_steps, "learning_rate": cfg.optimizer.learning_rate}
-    if kind not in ("ppo", "pqn"):
+    if kind not in ("ppo", "pqn", "gail"):
         return same | {"batch_size": trainer.batch_size, "capacity": trainer.capacity}
     batch = trainer.num_envs * trainer.rollout_steps // trainer.minibatches
     same |= {"epochs": trainer.epochs, "batch_size": batch, "minibatches": trainer.minibatches}
+    if kind == "gail":
+        return same | _gail_work(cfg)
     if kind == "pqn":  # and what jax_pqn.py assumes
         assert (cfg.agent.discount, cfg.agent.trace, cfg.agent.epsilon) == (0.99, 0.65, 0.1)
         assert cfg.optimizer.optimizer.global_clipnorm == 10.0
         return same | {"layer_norm": cfg.network.layer_norm}
     return same | {"entropy": cfg.agent.entropy_coefficient}
+
+
+def _gail_work(cfg: DictConfig) -> dict[str, Any]:
+    """Arguments of imitation_gail.py beyond those of PPO; it has no penalty either."""
+    assert cfg.penalty == {}
+    assert cfg.loss._target_ == "sparring.gans.losses.NonSaturating"
+    return {
+        "demonstrations": cfg.demonstrations.episodes,
+        "discriminator_batch": cfg.reward_source.batch_size,
+        "discriminator_updates": cfg.reward_source.updates,
+        "discriminator_units": cfg.discriminator.units,
+    }
 
 
 def _gan_work(cfg: DictConfig) -> dict[str, Any]:
