@@ -204,6 +204,7 @@ class AdversarialStep(DiscriminatorGradients):
             return gradients, values | self.objective.diversity(batch, fake)
 
         tags = [*_DISCRIMINATOR_TAGS, *([] if self.lazy else self._penalty_tags)]
+        tags += [f"augmentation/{name}_probability" for name in self.objective.adaptive]
         gradients, values = accumulate(
             of_part, self.rules.accumulation, self.discriminator.weights, tags
         )

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from sparring.distribute import replicas
 from sparring.gans import augmentation
+from sparring.gans.adaptive_augmentation import Adaptive
 from sparring.gans.augmentation import Augmentation
 from sparring.gans.losses import Loss, per_example
 from sparring.gans.penalties import Penalty
@@ -42,6 +43,11 @@ class Objective:
     rules: GameSettings
 
     @property
+    def adaptive(self) -> dict[str, Adaptive]:
+        """Augmentations that follow the logits, by name."""
+        return {k: a for k, a in self.augmentations.items() if isinstance(a, Adaptive)}
+
+    @property
     def coupled(self) -> bool:
         """Whether replicas meet inside a loss, penalty or augmentation."""
         parts = (self.loss, *self.penalties.values(), *self.augmentations.values())
@@ -57,6 +63,7 @@ class Objective:
         """
         real, fake = self._both_logits(inputs, batch.labels)  # [M / pack] or [M / pack, h, w, 1]
         loss = self.mean(self.loss.discriminator(real, fake))
+        adapted = self._adapt(tf.stop_gradient(per_example(real)))
         penalty = tf.zeros([])
         terms: Values = {}
         if penalized:
@@ -68,8 +75,20 @@ class Objective:
             "discriminator/real_logit": self.mean(per_example(real)),
             "discriminator/fake_logit": self.mean(per_example(fake)),
             **terms,
+            **adapted,
         }
         return loss + penalty, values
+
+    def _adapt(self, real_logits: tf.Tensor) -> Values:
+        """Have adaptive augmentations see the real logits [M / pack] of a part of a batch."""
+        values: Values = {}
+        count = self.rules.part * replicas.num_replicas()
+        for name, augment in self.adaptive.items():
+            augment.observe(real_logits, count)
+            # Reduced as a mean over examples is: each part and replica has its share
+            shown = self.mean(tf.ones_like(real_logits) * augment.probability)
+            values[f"augmentation/{name}_probability"] = shown
+        return values
 
     def generator_loss(self, batch: Batch, fake: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
         """Return the generator's loss, a scalar, of generated examples `fake` [M, ...]."""

@@ -11,12 +11,13 @@ With several replicas such a variable must be assigned the same value on all of 
 (`sparring.distribute.replicas.assign`), and the penalty must have `coupled = True`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import tensorflow as tf
 
 from sparring.distribute import replicas
+from sparring.gans.augmentation import Augmentation
 from sparring.gans.losses import per_example
 from sparring.optim.schedules import Schedule, as_schedule
 from sparring.xla import random
@@ -118,6 +119,69 @@ class DRAGAN(WGANGP):
         noise = tf.reshape(numbers[:, 1:], tf.shape(real))
         moved = real + share * 0.5 * replicas.standard_deviation(real) * noise
         return self.weight(progress) * self._distance(critic, moved)
+
+
+class LeCam:
+    """LeCam: weight times the squared distance of logits from where the other kind's have been.
+
+    Tseng et al. 2021, "Regularizing generative adversarial networks under limited data", eq. 5:
+    real logits from the running mean of generated ones, and generated from that of real ones. The
+    means are over all replicas, and move by 1 - `decay` at each step of the discriminator.
+    """
+
+    coupled = True
+
+    def __init__(self, weight: Schedule | float, decay: float = 0.99) -> None:
+        self.weight = as_schedule(weight)
+        self.decay = decay
+        self.real_mean = replicas.replicated(tf.zeros([]))
+        self.fake_mean = replicas.replicated(tf.zeros([]))
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        real_logits = per_example(critic(real))  # [B]
+        fake_logits = per_example(critic(fake))
+        for kept, logits in ((self.real_mean, real_logits), (self.fake_mean, fake_logits)):
+            now = replicas.all_reduce_mean(tf.reduce_mean(tf.stop_gradient(logits)))
+            replicas.assign(kept, self.decay * kept + (1.0 - self.decay) * now)
+        apart = tf.square(real_logits - self.fake_mean) + tf.square(fake_logits - self.real_mean)
+        return self.weight(progress) * apart
+
+
+class Consistency:
+    """Consistency: weight times the squared difference that augmentations make to a logit.
+
+    Of real examples, Zhang et al. 2020, "Consistency regularization for generative adversarial
+    networks", eq. 3; with `balanced` of generated ones too, Zhao et al. 2021, "Improved consistency
+    regularization for GANs", section 3.1.
+    """
+
+    def __init__(
+        self,
+        weight: Schedule | float,
+        augmentations: Mapping[str, Augmentation],
+        balanced: bool = False,
+    ) -> None:
+        self.weight = as_schedule(weight)
+        self.augmentations = dict(augmentations)
+        self.balanced = balanced
+
+    def __call__(
+        self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        total = self._difference(critic, real, random.fold(keys, 0), progress)
+        if self.balanced:
+            total = total + self._difference(critic, fake, random.fold(keys, 1), progress)
+        return self.weight(progress) * total
+
+    def _difference(
+        self, critic: Critic, examples: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor
+    ) -> tf.Tensor:
+        moved = examples
+        for i, augment in enumerate(self.augmentations.values()):
+            moved = augment(moved, random.fold(keys, i), progress)
+        return tf.square(per_example(critic(examples)) - per_example(critic(moved)))  # [B]
 
 
 def _like(column: tf.Tensor, examples: tf.Tensor) -> tf.Tensor:

@@ -144,7 +144,12 @@ class GANTrainer(BatchTrainer):
             "it."
             for name in self.game.penalties
         }
-        return DESCRIPTIONS | players | penalties
+        adaptive = {
+            f"augmentation/{name}_probability": f"Probability of each augmentation of {name}, mean "
+            "over the discriminator's steps."
+            for name in self.game.objective.adaptive
+        }
+        return DESCRIPTIONS | players | penalties | adaptive
 
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
@@ -155,13 +160,15 @@ class GANTrainer(BatchTrainer):
             if self.game.penalties
             else {}
         )
+        observed = [f"augmentation/{name}_probability" for name in self.game.objective.adaptive]
+        adaptive = {"augmentation": observed} if observed else {}
         return {
             "Game": {
                 "losses": ["loss/generator", "loss/discriminator"],
                 "logits": ["discriminator/real_logit", "discriminator/fake_logit"],
                 "balance": ["discriminator/accuracy", "generator/diversity"],
             },
-            "Learning": {"norms": norms, **penalties},
+            "Learning": {"norms": norms, **penalties, **adaptive},
             "Scores": {
                 name: list(metric.descriptions) for name, metric in self.metrics.parts.items()
             },

@@ -107,25 +107,25 @@ class DCGANDiscriminator(tf.keras.layers.Layer):
         return self.head(x) if self.patches else self.head(self.flatten(x), labels)
 
 
-def doublings_of(shape: Sequence[int]) -> int:
+def doublings_of(shape: Sequence[int], network: str = "dcgan") -> int:
     """Count how often both sides of an image [h, w, C] can be halved, to 4 at the least.
 
-    UserError if the sides do not lead there.
+    UserError, which names the `network`, if the sides do not lead there.
     """
     sides = tuple(shape[:2])
     count = 0
     if len(shape) != 3:
         raise UserError(
-            f"network=dcgan makes images [h, w, C]; an example of this data is {list(shape)}: use "
-            "network=gan_mlp."
+            f"network={network} makes images [h, w, C]; an example of this data is {list(shape)}: "
+            "use network=gan_mlp."
         )
     while all(side % 2 == 0 and side >= 8 for side in sides):
         sides = (sides[0] // 2, sides[1] // 2)
         count = count + 1
     if count == 0 or max(sides) > 7:
         raise UserError(
-            f"network=dcgan: {shape[0]}x{shape[1]}: both sides must be 4 to 7 times one power of "
-            "two, and 8 at least, "
-            "as 24x32 is: resize the images to 32x32, say, or use network=gan_mlp."
+            f"network={network}: {shape[0]}x{shape[1]}: both sides must be 4 to 7 times one power "
+            "of two, and 8 at least, as 24x32 is: resize the images to 32x32, say, or use "
+            "network=gan_mlp."
         )
     return count

@@ -12,7 +12,7 @@ import tensorflow as tf
 from sparring.gans.networks import dcgan, layers, mlp
 from sparring.gans.networks.dcgan import DCGANDiscriminator
 from sparring.gans.networks.mlp import MLPDiscriminator
-from sparring.gans.penalties import DRAGAN, R1, R2, WGANGP, squared_norm
+from sparring.gans.penalties import DRAGAN, R1, R2, WGANGP, Consistency, LeCam, squared_norm
 from sparring.optim.schedules import Linear
 from sparring.xla import random
 
@@ -240,3 +240,37 @@ def test_batch_normalisation_by_keras_would_be_wrong_there() -> None:
     assert not np.allclose(
         tape.gradient(first, x)[:, 0], [4.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0], rtol=1e-2
     )
+
+
+# ---- of logits, without gradients ----------------------------------------------------------------
+
+
+def first(examples: tf.Tensor) -> tf.Tensor:
+    return examples[:, 0]
+
+
+def test_lecam_keeps_logits_near_the_running_mean_of_the_other_kind() -> None:
+    penalty = LeCam(2.0, decay=0.75)
+    real = tf.constant([[4.0], [8.0]])
+    fake = tf.constant([[-4.0], [0.0]])
+    # Means after the first step: 0.25 * 6 = 1.5 and 0.25 * -2 = -0.5.
+    # 2 ((4 + 0.5)^2 + (-4 - 1.5)^2) = 101, 2 ((8 + 0.5)^2 + (0 - 1.5)^2) = 149
+    np.testing.assert_allclose(penalty(first, real, fake, keys(2), NOW), [101.0, 149.0])
+    # Then 0.75 * 1.5 + 1.5 = 2.625 and 0.75 * -0.5 - 0.5 = -0.875
+    penalty(first, real, fake, keys(2), NOW)
+    np.testing.assert_allclose([penalty.real_mean, penalty.fake_mean], [2.625, -0.875])
+
+
+def doubled(examples: tf.Tensor, keys: tf.Tensor, progress: tf.Tensor) -> tf.Tensor:
+    return 2.0 * examples
+
+
+def test_consistency_is_of_logits_before_and_after_augmentations() -> None:
+    real = tf.constant([[1.0], [-2.0]])
+    fake = tf.constant([[3.0], [0.0]])
+    twice = {"one": doubled, "two": doubled}
+    # (x - 4 x)^2 = 9 x^2, half of that
+    found = Consistency(0.5, twice)(first, real, fake, keys(2), NOW)
+    np.testing.assert_allclose(found, [4.5, 18.0])
+    found = Consistency(0.5, twice, balanced=True)(first, real, fake, keys(2), NOW)
+    np.testing.assert_allclose(found, [4.5 + 40.5, 18.0])

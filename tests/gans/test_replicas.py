@@ -13,7 +13,7 @@ from sparring.gans.augmentation import InstanceNoise
 from sparring.gans.losses import Hinge, RelativisticAverage, RelativisticPairing, Wasserstein
 from sparring.gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from sparring.gans.networks.pair import Pair
-from sparring.gans.penalties import DRAGAN, R1, WGANGP
+from sparring.gans.penalties import DRAGAN, R1, WGANGP, LeCam
 from sparring.optim.optimizer import Scheduled
 from sparring.training.conformance import check_trainer
 from tests.helpers import replicas
@@ -37,6 +37,7 @@ CASES = {
         "network": mlp(normalization="spectral"),
         "augmentations": {"noise": InstanceNoise(0.1)},
     },
+    "lecam": {"loss": Hinge(), "state": lambda: {"penalties": {"lecam": LeCam(1.0)}}},
     "critic": {"loss": Wasserstein(), "penalties": {"gp": WGANGP(1.0)}, "n_critic": 2, "pack": 2},
 }
 
@@ -50,7 +51,9 @@ def steady() -> Scheduled:
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_replicas_are_one_with_the_whole_batch(name: str) -> None:
-    one, two = replicas.pair(lambda: make(optimizers=(steady(), steady()), **CASES[name]))
+    case = dict(CASES[name])
+    state = case.pop("state", dict)  # made under each strategy
+    one, two = replicas.pair(lambda: make(optimizers=(steady(), steady()), **case, **state()))
     for trainer in (one, two):
         trainer.train(10 * one.steps_per_iteration)
     replicas.assert_alike(one, two)

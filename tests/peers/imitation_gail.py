@@ -55,9 +55,7 @@ def trainer(settings: dict) -> GAIL:
         seed=0,
     )
     reward = BasicRewardNet(
-        env.observation_space,
-        env.action_space,
-        hid_sizes=tuple(settings["discriminator_units"]),
+        env.observation_space, env.action_space, hid_sizes=tuple(settings["discriminator_units"])
     )
     return GAIL(
         demonstrations=random_play(settings["env"], settings["demonstrations"]),
