@@ -163,8 +163,14 @@ class AgentTrainer(BatchTrainer):
             },
             # Equal for all agents, as TensorBoard shows a chart for each that differs
             "Learning": {"losses": ["loss/.*"], "norms": ["gradient/.*norm"]},
-            **({} if self.reward_source is None else {"Imitation": _IMITATION}),
+            **({} if self.reward_source is None else {"Imitation": self._imitation}),
         }
+
+    @property
+    def _imitation(self) -> dict[str, list[str]]:
+        """Charts of a reward source, of what it measures."""
+        share = {"share of the expert's return": ["imitation/expert_share"]}
+        return share | (_DISCRIMINATOR if self.reward_source.descriptions else {})
 
     @functools.cached_property
     def model(self) -> tf.train.Checkpoint:
@@ -398,8 +404,7 @@ class AgentTrainer(BatchTrainer):
         return found
 
 
-_IMITATION = {
-    "share of the expert's return": ["imitation/expert_share"],
+_DISCRIMINATOR = {
     "accuracy": ["discriminator/.*accuracy"],
     "rewards": ["imitation/reward", "imitation/expert_reward"],
 }

@@ -196,7 +196,9 @@ class OffPolicyTrainer(AgentTrainer):
             rows, batch, given = self._rewarded(self.reward_source, random.fold(key, i), progress)
         drawing = random.fold(replicas.replica_key(self._drawing), iteration)
         values, errors = self.agent.update(batch, random.fold(drawing, i), progress)
-        self.replay.learned(rows, errors[: rows.slot.shape[0]], progress)
+        if self.reward_source is not None:  # what it added has no row
+            errors = errors[: self.reward_source.own(self.batch_share)]
+        self.replay.learned(rows, errors, progress)
         return self.means.add(total, given | values | learning_rates(self.agent, progress))
 
     def _rewarded(
