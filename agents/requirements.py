@@ -10,8 +10,10 @@ import gymnasium
 import numpy as np
 
 from sparring import nested
+from sparring.config import targets
 from sparring.errors import UserError
 from sparring.storage import settings
+from sparring.storage.run_folder import RunFolder
 
 _IMITATION = "sparring.agents.imitation"
 _NETWORKS = "sparring.agents.networks"
@@ -39,6 +41,39 @@ def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     require_network(config, parts["env"].observation_space)
     require_head(config["agent"], parts["env"].action_space)
     require_demonstrated(config, parts, off_policy=False)
+
+
+def dagger(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if the imitator does not fit `parts["env"]`, or its expert is none of it."""
+    ppo(config, parts)
+    expert = config["trainer"]["expert"]
+    if str(expert.get("_target_", "")) != f"{_IMITATION}.dagger.RunExpert":
+        return
+    run = str(expert["run"])
+    cfg = RunFolder.named_in_config(run, "expert").read_config()
+    if cfg.get("env") is None:
+        raise UserError(f"expert={run}: it is no run of an agent. Choose one of sparring rl.")
+    require_same_spaces(run, targets.instantiate(cfg.env), parts["env"])
+    if cfg.agent.get("memory") is not None:
+        raise UserError(refused_expert(run))
+
+
+def require_same_spaces(run: str, theirs: Any, ours: Any) -> None:
+    """Raise UserError if an expert's environment has other spaces than the imitator's."""
+    for name in ("observation_space", "action_space"):
+        if str(getattr(theirs, name)) != str(getattr(ours, name)):
+            raise UserError(
+                f"expert={run}: its {name.replace('_', ' ')} is {getattr(theirs, name)}, and the "
+                f"environment's is {getattr(ours, name)}: choose a run in this environment."
+            )
+
+
+def refused_expert(run: str) -> str:
+    """Return the words that refuse an expert with a memory."""
+    return (
+        f"expert={run}: it has a memory, and DAgger asks for actions at single observations: "
+        "choose a run without one."
+    )
 
 
 def require_demonstrated(
