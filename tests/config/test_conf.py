@@ -51,7 +51,7 @@ SUITES = [
     name for name in EXPERIMENTS if "\nsuite:" in (CONF / "experiment" / f"{name}.yaml").read_text()
 ]
 GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan
-IMITATION = ("discriminator", "method", "reward")  # groups of sparring imitation
+IMITATION = ("discriminator", "imitator", "method", "reward")  # groups of sparring imitation
 SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 # What an option needs beside it: values that it leaves open, and others it goes with.
 NEEDED = {
@@ -73,7 +73,10 @@ NEEDED = {
     **{
         name: [f"expert={demonstrations.file('acrobot' if 'acrobot' in name else 'cartpole')}"]
         for group, name in OPTIONS
-        if group in IMITATION or name.startswith("imitation_")
+        if (group in IMITATION and group != "imitator") or name.startswith("imitation_")
+    },
+    **{
+        name: [f"expert={demonstrations.run()}"] for name in ("dagger", "imitation_dagger_cartpole")
     },
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }
@@ -149,6 +152,11 @@ def chosen(group: str, name: str) -> list[str]:
         else beside.get(name, [])
     )
     alone = group in ("model", "loss") or (group == "network" and name == "mlp")
+    if group == "imitator":  # chosen by the agent
+        needed = [f"expert={demonstrations.file('cartpole')}"]
+        if name in ("sac", "td3"):
+            needed = [f"expert={demonstrations.file('pendulum')}", "env=pendulum"]
+        return [f"agent={name}", *needed]
     return [f"{group}={name}", *words, *([] if alone else NEEDED.get(name, []))]
 
 
@@ -360,6 +368,8 @@ def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     of_kind = {"rl": of_rl, "gan": of_gan, "imitation": of_imitation, "supervised": of_supervised}
     steps, short = of_kind[primary](cfg)
     short += NEEDED.get(name, []) if primary == "imitation" else []
+    if "dagger" in name:
+        demonstrations.trained_run()
     short += [
         f"run.steps={steps}",
         "run.log_every=1",
@@ -394,7 +404,8 @@ def of_imitation(cfg: DictConfig) -> tuple[int, list[str]]:
     """The same of imitation, whose behaviour cloning steps no environment."""
     if "num_envs" in cfg.trainer:
         steps, short = of_rl(cfg)
-        return steps, [*short, "reward_source.updates=2"]
+        updates = "updates" in cfg.get("reward_source", {})
+        return steps, [*short, *(["reward_source.updates=2"] if updates else [])]
     evaluation = ["trainer.evaluation.episodes=1", "trainer.evaluation.video_every=0"]
     return 2 * cfg.trainer.batch_size, evaluation
 
