@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sparring.agents.imitation.dagger import DAggerTrainer
+from sparring.agents.imitation.dagger import DAggerTrainer, RunExpert
 from sparring.agents.networks.recurrent import Memory
 from sparring.agents.ppo import PPO
 from sparring.agents.training.evaluation import EvaluationSettings
 from sparring.agents.training.rollout import Rollout
+from sparring.distribute import strategies
 from sparring.envs.compiled.classic_control import CartPole, Pendulum
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
@@ -155,6 +156,12 @@ def test_replicas_keep_what_they_visited_and_learn_the_same_weights() -> None:
     halves = [part.numpy()[: 16 * 2].reshape(16, 2, 4) for part in parts]
     whole = one.aggregate.observation.numpy()[: 16 * 4].reshape(16, 4, 4)
     np.testing.assert_allclose(np.concatenate(halves, axis=1), whole, atol=1e-6)
+
+
+def test_a_run_as_expert_is_refused_on_several_replicas() -> None:
+    with strategies.variable_scope(strategies.mirrored(2)):
+        with pytest.raises(UserError, match=r"^expert=mine: a run's policy is on one device"):
+            RunExpert(CartPole(), "mine")
 
 
 def test_a_memory_is_refused() -> None:
