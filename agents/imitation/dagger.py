@@ -189,7 +189,7 @@ class RunExpert:
     def __init__(self, environment: Any, run: str, checkpoint: str = "best") -> None:
         if replicas.num_replicas() > 1:
             raise UserError(
-                f"expert={run}: a run's policy is on one device, out of reach of the other replicas: "
+                f"expert={run}: a run's policy is on one device, out of reach of other replicas: "
                 "choose strategy=one_device, or hand over a scripted expert."
             )
         cfg = RunFolder.named_in_config(run, "expert").read_config()

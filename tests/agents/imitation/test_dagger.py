@@ -159,9 +159,9 @@ def test_replicas_keep_what_they_visited_and_learn_the_same_weights() -> None:
 
 
 def test_a_run_as_expert_is_refused_on_several_replicas() -> None:
-    with strategies.variable_scope(strategies.mirrored(2)):
-        with pytest.raises(UserError, match=r"^expert=mine: a run's policy is on one device"):
-            RunExpert(CartPole(), "mine")
+    said = r"^expert=mine: a run's policy is on one device"
+    with strategies.variable_scope(strategies.mirrored(2)), pytest.raises(UserError, match=said):
+        RunExpert(CartPole(), "mine")
 
 
 def test_a_memory_is_refused() -> None:
