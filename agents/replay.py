@@ -9,7 +9,7 @@ frames each frame once. Time runs in slots of B environments each; a transition'
 is the following slot.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -207,14 +207,20 @@ class Ring(tf.Module):
         )
         return rows
 
-    def gather(self, rows: Rows, steps: int = 1, discount: float = 1.0) -> Transitions:
+    def gather(
+        self,
+        rows: Rows,
+        steps: int = 1,
+        discount: float = 1.0,
+        rewards: Sequence[tf.Tensor] | None = None,
+    ) -> Transitions:
         """Return the transitions of up to `steps` steps that begin at `rows`.
 
         A sum over several steps stops at the end of an episode, and bootstraps from the observation
-        it stops at.
+        it stops at. `rewards` [M] of each of the steps stand in the place of those that were kept.
         """
         length = self._length(rows, steps)
-        found = self._between(rows, length, steps, discount)
+        found = self._between(rows, length, steps, discount, rewards)
         return found._replace(
             observation=self._observed(rows),
             next_observation=self._observed(Rows(rows.slot + length, rows.env)),
@@ -252,12 +258,19 @@ class Ring(tf.Module):
             going &= ~_gather(self.last, self._row(rows, k + 1))
         return length
 
-    def _between(self, rows: Rows, length: tf.Tensor, steps: int, discount: float) -> Transitions:
+    def _between(
+        self,
+        rows: Rows,
+        length: tf.Tensor,
+        steps: int,
+        discount: float,
+        rewards: Sequence[tf.Tensor] | None = None,
+    ) -> Transitions:
         """The transitions of `length` [M] steps that begin at `rows`, without observations."""
         reward = tf.zeros([rows.slot.shape[0]])
         scale = tf.ones([rows.slot.shape[0]])
         for k in range(steps):
-            step = _gather(self.reward, self._row(rows, k))
+            step = _gather(self.reward, self._row(rows, k)) if rewards is None else rewards[k]
             reward += tf.where(length > k, discount**k * step, 0.0)
             scale = tf.where(length > k, discount**k, scale)
         start = self._row(rows)

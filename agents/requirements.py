@@ -10,9 +10,12 @@ import gymnasium
 import numpy as np
 
 from sparring import nested
+from sparring.config import targets
 from sparring.errors import UserError
 from sparring.storage import settings
+from sparring.storage.run_folder import RunFolder
 
+_IMITATION = "sparring.agents.imitation"
 _NETWORKS = "sparring.agents.networks"
 _BOX_HEADS = (f"{_NETWORKS}.box_heads", f"{_NETWORKS}.state_dependent_noise")
 
@@ -28,6 +31,7 @@ def dqn(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     refuse_double_munchausen(agent.get("double"), agent.get("munchausen"))
     require_discrete(parts["env"].action_space)
     require_network(config, parts["env"].observation_space)
+    require_demonstrated(config, parts, off_policy=True)
 
 
 def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -36,9 +40,79 @@ def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """
     require_network(config, parts["env"].observation_space)
     require_head(config["agent"], parts["env"].action_space)
-    if "demonstrations" in parts:  # of sparring imitation
+    require_demonstrated(config, parts, off_policy=False)
+
+
+def dagger(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raise UserError if the imitator does not fit `parts["env"]`, or its expert is none of it."""
+    ppo(config, parts)
+    expert = config["trainer"]["expert"]
+    if str(expert.get("_target_", "")) != f"{_IMITATION}.dagger.RunExpert":
+        return
+    run = str(expert["run"])
+    cfg = RunFolder.named_in_config(run, "expert").read_config()
+    if cfg.get("env") is None:
+        raise UserError(f"expert={run}: it is no run of an agent. Choose one of sparring rl.")
+    require_same_spaces(run, targets.instantiate(cfg.env), parts["env"])
+    if cfg.agent.get("memory") is not None:
+        raise UserError(refused_expert(run))
+
+
+def require_same_spaces(run: str, theirs: Any, ours: Any) -> None:
+    """Raise UserError if an expert's environment has other spaces than the imitator's."""
+    for name in ("observation_space", "action_space"):
+        if str(getattr(theirs, name)) != str(getattr(ours, name)):
+            raise UserError(
+                f"expert={run}: its {name.replace('_', ' ')} is {getattr(theirs, name)}, and the "
+                f"environment's is {getattr(ours, name)}: choose a run in this environment."
+            )
+
+
+def refused_expert(run: str) -> str:
+    """Return the words that refuse an expert with a memory."""
+    return (
+        f"expert={run}: it has a memory, and DAgger asks for actions at single observations: "
+        "choose a run without one."
+    )
+
+
+def require_demonstrated(
+    config: Mapping[str, Any], parts: Mapping[str, Any], off_policy: bool
+) -> None:
+    """Raise UserError if an imitator's demonstrations are of another environment, or its method is
+    of another kind of agent.
+    """
+    if "demonstrations" in parts:
         cfg: Any = config
         parts["demonstrations"].check(parts["env"], settings.plain(cfg)["env"])
+    source = config.get("reward_source") or {}
+    kind = str(source.get("_target_", "")).rpartition(f"{_IMITATION}.")[2]
+    if off_policy and kind == "adversarial.AIRL":
+        raise UserError(
+            "method=airl: its discriminator asks for log probabilities of the policy, which an "
+            "agent that learns from replay does not keep: choose method=gail, or agent=ppo."
+        )
+    if not off_policy and kind in ("sqil.SQIL", "replayed.ReplayGAIL"):
+        raise UserError(
+            "method=sqil: it learns from replay, and this agent from its rollouts: choose "
+            "agent=dqn, or agent=sac for vectors of actions."
+        )
+    if source.get("absorbing"):
+        refuse_absorbing(kind == "adversarial.AIRL", config["agent"].get("discount", 0.0))
+
+
+def refuse_absorbing(airl: bool, discount: float) -> None:
+    """Raise UserError for absorbing states of AIRL, or without a discount."""
+    if airl:
+        raise UserError(
+            "reward_source.absorbing=true: AIRL's ends are terms of its own, in which h(s') is 0: "
+            "choose method=gail."
+        )
+    if discount >= 1.0:
+        raise UserError(
+            "reward_source.absorbing=true: a reward for ever has no finite worth at "
+            "agent.discount=1: choose one below 1."
+        )
 
 
 def a2c(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
@@ -81,18 +155,20 @@ def refused_noise_steps(steps: int) -> str:
 
 def sac(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if SAC cannot act in `parts["env"]`, or is given a memory."""
-    _continuous("SAC", config, parts["env"])
+    _continuous("SAC", config, parts)
 
 
 def td3(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if TD3 cannot act in `parts["env"]`, or is given a memory."""
-    _continuous("TD3", config, parts["env"])
+    _continuous("TD3", config, parts)
 
 
-def _continuous(agent: str, config: Mapping[str, Any], environment: Any) -> None:
+def _continuous(agent: str, config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    environment = parts["env"]
     spaces = environment.observation_space, environment.action_space
     require_continuous(agent, *spaces, config["agent"].get("memory"))
     require_network(config, environment.observation_space)
+    require_demonstrated(config, parts, off_policy=True)
 
 
 def require_network(config: Mapping[str, Any], observation_space: gymnasium.Space) -> None:

@@ -11,16 +11,18 @@ import tensorflow as tf
 
 from sparring.data import dataset
 from sparring.distribute import replicas
+from sparring.errors import UserError
 from sparring.gans import augmentation, differentiability, settings
 from sparring.gans.accumulation import Gradients, accumulate
 from sparring.gans.augmentation import Augmentation
 from sparring.gans.batches import Batches
 from sparring.gans.losses import Loss
-from sparring.gans.networks import spectral_norm
+from sparring.gans.networks import dropout, spectral_norm
 from sparring.gans.networks.pair import Pair
 from sparring.gans.objective import Objective
 from sparring.gans.penalties import Penalty
 from sparring.gans.players import (
+    KEY_DROPOUT,
     Batch,
     DiscriminatorInputs,
     Player,
@@ -71,7 +73,8 @@ class DiscriminatorGradients:
     ) -> tuple[Gradients, Values]:
         """Differentiate the discriminator's loss, with penalties if `penalized`."""
         weights = self.discriminator.weights
-        with watching(weights) as tape:
+        drawing = dropout.dropping(self.discriminator.network, batch.keys[:, KEY_DROPOUT])
+        with drawing, watching(weights) as tape:
             loss, values = self.objective.discriminator_loss(batch, inputs, progress, penalized)
         return tape.gradient(loss, weights, unconnected_gradients=_ZERO), values
 
@@ -113,6 +116,11 @@ class AdversarialStep(DiscriminatorGradients):
         discriminator = network.build_discriminator(
             shape, self._classes, rules.discriminator_precision
         )
+        if dropout.layers(discriminator):
+            raise UserError(
+                "network.discriminator.dropout: the generator's step has no keys for it; it is for "
+                "discriminators of sparring imitation. Leave it at 0."
+            )
         player = Player("discriminator", discriminator, optimizers[1])
         super().__init__(player, shape, loss, self.penalties, augmentations, rules)
 

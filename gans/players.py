@@ -20,7 +20,8 @@ KEY_LATENT = 1
 KEY_REAL = 2
 KEY_FAKE = 3
 KEY_PENALTY = 4
-KEYS = 5
+KEY_DROPOUT = 5
+KEYS = 6
 
 
 class Batch(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from sparring import nested
+from sparring.agents import requirements
 from sparring.agents.advantages import mean_of_valid
 from sparring.agents.agent import Scalars
 from sparring.agents.imitation import rewards as imitation_rewards
@@ -29,7 +30,7 @@ from sparring.training.trainer import Evaluation
 from sparring.xla import random
 
 _log = logging.getLogger("sparring")
-_KEPT = 256  # rewards of a histogram
+KEPT = 256  # rewards of a histogram
 _SATURATED = 0.99  # share of pairs ordered right from which the reward says little
 _POINTS = 20  # of the log in a row, until that is said
 
@@ -63,6 +64,8 @@ class GAIL:
       batch_size: expert's steps of an update, and agent's steps.
       updates: of the discriminator in an iteration.
       normalize: whether observations are normalised.
+      absorbing: whether an end leads to a state whose reward the discriminator gives, for ever
+        (Kostrikov et al. 2019, "Discriminator-actor-critic", section 3.2); else it leads to 0.
     """
 
     def __init__(
@@ -78,9 +81,13 @@ class GAIL:
         batch_size: int = 256,
         updates: int = 8,
         normalize: bool = True,
+        absorbing: bool = False,
     ) -> None:
-        require_imitator(agent)
+        self.require(agent)
         self.agent = agent
+        self.absorbing = absorbing
+        if absorbing:
+            requirements.refuse_absorbing(isinstance(self, AIRL), agent.discount)
         self.expert = Expert(demonstrations, observation_space, action_space)
         self.encoder = Encoder(observation_space, action_space)
         self.form = form
@@ -92,8 +99,8 @@ class GAIL:
             self.normalizer = ObservationNormalizer((self.encoder.observation_width,))
         built = self.network(network)
         self.discriminator = discriminator(width=self.width, batch_size=batch_size, network=built)
-        self._kept = replicas.replicated(tf.zeros([_KEPT]))
-        self._keys = {
+        self.kept = replicas.replicated(tf.zeros([KEPT]))
+        self.keys = {
             name: random.stream(seed, f"imitation {name}")
             for name in ("expert", "agent", "discriminator", "accuracy")
         }
@@ -107,10 +114,15 @@ class GAIL:
 
     # ---- what a kind of imitation defines --------------------------------------------------------
 
+    def require(self, agent: Any) -> None:
+        """Raise UserError for an agent that cannot learn from this source."""
+        require_imitator(agent)
+
     @property
     def width(self) -> int:
-        """Numbers of a step that the discriminator is shown."""
-        return self.encoder.observation_width + self.encoder.action_width
+        """Numbers of a step that the discriminator is shown; of absorbing states, a flag more."""
+        flag = int(self.absorbing)
+        return self.encoder.observation_width + self.encoder.action_width + flag
 
     def network(self, factory: Callable[..., Any]) -> Callable[..., Any]:
         """Return the factory of the discriminator's network."""
@@ -118,7 +130,8 @@ class GAIL:
 
     def shown(self, rows: Rows) -> tf.Tensor:
         """Return steps as the discriminator is shown them, [N, width]."""
-        return tf.concat([self._normalized(rows.observation), rows.action], axis=-1)
+        flag = tf.zeros_like(rows.terminated)[:, : int(self.absorbing)]
+        return tf.concat([self._normalized(rows.observation), rows.action, flag], axis=-1)
 
     def learned(self, rows: Rows) -> tf.Tensor:
         """Return what was learned as a reward [N] of steps, for another agent to be paid by."""
@@ -134,7 +147,8 @@ class GAIL:
     @property
     def descriptions(self) -> dict[str, str]:
         """Tag -> what it measures, of every scalar."""
-        return {**self.discriminator.descriptions, **DESCRIPTIONS}
+        absorbing = _ABSORBING if self.absorbing else {}
+        return {**self.discriminator.descriptions, **DESCRIPTIONS, **absorbing}
 
     @property
     def reported(self) -> dict[str, str]:
@@ -145,17 +159,30 @@ class GAIL:
     def state(self) -> dict[str, Any]:
         """Trackables of all that the next step depends on, by name."""
         normalizer = {} if self.normalizer is None else {"normalizer": self.normalizer}
-        return {**self.discriminator.state, **normalizer, "kept_rewards": self._kept}
+        return {**self.discriminator.state, **normalizer, "kept_rewards": self.kept}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Fingerprint of the demonstrations."""
         return self.expert.demonstrations.fingerprint
 
+    def encoded(self, rollout: Rollout) -> tuple[Rows, tf.Tensor]:
+        """Return a rollout's steps as rows, and a mask [T * B] that is one where they count."""
+        before = nested.map_parts(lambda x: x[:-1], rollout.observation)
+        after = nested.map_parts(lambda x: x[1:], rollout.observation)
+        rows = Rows(
+            self.encoder.observation(_flat(before)),
+            self.encoder.action(_flat(rollout.action)),
+            self.encoder.observation(_flat(after)),
+            as_column(rollout.terminated),
+            as_column(rollout.extras.get("log_prob", tf.zeros_like(rollout.reward))),
+        )
+        return rows, tf.reshape(tf.cast(~rollout.first, tf.float32), [-1])
+
     def take_up(self, rollout: Rollout) -> Taken:
         """Return a rollout's steps as rows; the statistics of observations take them up."""
         steps = rollout.reward.shape[0]
-        own, mask = self.rows(rollout)
+        own, mask = self.encoded(rollout)
         if self.normalizer is not None:
             self.normalizer.update(own.observation, mask)
         whole = _gathered(tf.concat([*own, mask[:, tf.newaxis]], axis=-1), steps)
@@ -164,28 +191,18 @@ class GAIL:
         order = tf.argsort(-valid, stable=True)
         return Taken(own, mask, Rows(*columns), order, tf.reduce_sum(valid))
 
-    def rows(self, rollout: Rollout) -> tuple[Rows, tf.Tensor]:
-        """Return a rollout's steps as rows [T * B, ...], and a mask [T * B], one where no reset."""
-        before = nested.map_parts(lambda x: x[:-1], rollout.observation)
-        after = nested.map_parts(lambda x: x[1:], rollout.observation)
-        own = Rows(
-            self.encoder.observation(_flat(before)),
-            self.encoder.action(_flat(rollout.action)),
-            self.encoder.observation(_flat(after)),
-            _column(rollout.terminated),
-            _column(rollout.extras.get("log_prob", tf.zeros_like(rollout.reward))),
-        )
-        return own, tf.reshape(tf.cast(~rollout.first, tf.float32), [-1])
-
     def update(self, taken: Taken, number: tf.Tensor, progress: tf.Tensor) -> Scalars:
         """Take step `number` of the discriminator, on batches drawn by its keys."""
-        members = {name: self._members(key, number) for name, key in self._keys.items()}
+        members = {name: self.members(key, number) for name, key in self.keys.items()}
         drawn = random.integers(members["agent"], 1, taken.count)[:, 0]
         chosen = tf.gather(taken.order, drawn)
         fake = Rows(*(tf.gather(column, chosen) for column in taken.pool))
-        real = self._expert_rows(members["expert"])
+        real = self.expert_rows(members["expert"])
         found: Scalars = self.discriminator.update(
-            self.shown(real), self.shown(fake), members["discriminator"], progress
+            self.shown_in_batch(real, members["expert"]),
+            self.shown_in_batch(fake, members["agent"]),
+            members["discriminator"],
+            progress,
         )
         return found
 
@@ -194,23 +211,35 @@ class GAIL:
     ) -> tuple[tf.Tensor, Scalars]:
         """Return the rewards [T, B] by the discriminator as it is now, and its accuracy."""
         logits = self.discriminator.logits(self.shown(taken.own))  # [T * B]
-        reward = self.form(logits) * taken.mask
-        real = self._expert_rows(self._members(self._keys["accuracy"], iteration))
-        expert = self.discriminator.logits(self.shown(real))  # [M]
+        reward = self.form(logits)
         self._keep(taken)
-        mean = mean_of_valid(reward, taken.mask)
-        squares = mean_of_valid(tf.square(reward - mean), taken.mask)
-        every = tf.ones_like(expert)
-        return tf.reshape(reward, rollout.reward.shape), {
+        real = self.expert_rows(self.members(self.keys["accuracy"], iteration))
+        values = self.judged(reward, logits, taken.mask) | self.judged_expert(real)
+        given = self.with_absorbing(reward, taken.own.terminated[:, 0]) * taken.mask
+        return tf.reshape(given, rollout.reward.shape), values
+
+    def judged(self, reward: tf.Tensor, logits: tf.Tensor, mask: tf.Tensor) -> Scalars:
+        """Return scalars of the rewards [N] and logits [N] of an agent's steps."""
+        mean = mean_of_valid(reward, mask)
+        squares = mean_of_valid(tf.square(reward - mean), mask)
+        told = tf.cast(logits < 0.0, tf.float32)
+        found = {
             "imitation/reward": mean,
             "imitation/reward_std": tf.sqrt(squares),
-            "imitation/expert_reward": mean_of_valid(self.form(expert), every),
-            "discriminator/expert_accuracy": mean_of_valid(
-                tf.cast(expert > 0.0, tf.float32), every
-            ),
-            "discriminator/policy_accuracy": mean_of_valid(
-                tf.cast(logits < 0.0, tf.float32), taken.mask
-            ),
+            "discriminator/policy_accuracy": mean_of_valid(told, mask),
+        }
+        if self.absorbing:
+            found["imitation/absorbing_reward"] = self._absorbing_reward()
+        return found
+
+    def judged_expert(self, real: Rows) -> Scalars:
+        """Return scalars of steps of the expert."""
+        logits = self.discriminator.logits(self.shown(real))  # [M]
+        every = tf.ones_like(logits)
+        told = tf.cast(logits > 0.0, tf.float32)
+        return {
+            "imitation/expert_reward": mean_of_valid(self.form(logits), every),
+            "discriminator/expert_accuracy": mean_of_valid(told, every),
         }
 
     def report(self, found: Evaluation) -> None:
@@ -219,7 +248,7 @@ class GAIL:
         picture = surface.draw(self.agent, self.expert, self.encoder, self.learned)
         if picture is not None:
             found.images[surface.NAME] = picture
-        found.histograms["imitation/rewards"] = self._kept.numpy()
+        found.histograms["imitation/rewards"] = self.kept.numpy()
 
     def watch(self, values: Mapping[str, float], step: int) -> None:
         """Warn, once, of a discriminator that has told all steps apart for long."""
@@ -235,14 +264,44 @@ class GAIL:
                 _POINTS,
             )
 
+    # ---- absorbing states ------------------------------------------------------------------------
+
+    def shown_in_batch(self, rows: Rows, members: tf.Tensor) -> tf.Tensor:
+        """Return a batch [M, width] of the discriminator; keys [M, 2] are the rows'.
+
+        With absorbing states, every other step that ended an episode is shown as the state that it
+        led to: each end is as often in a batch as without.
+        """
+        shown = self.shown(rows)
+        if not self.absorbing:
+            return shown
+        replaced = random.uniform(random.fold(members, 1), 1) < 0.5 * rows.terminated  # [M, 1]
+        return tf.where(replaced, self._absorbing_row(), shown)
+
+    def with_absorbing(self, reward: tf.Tensor, terminated: tf.Tensor) -> tf.Tensor:
+        """Return rewards [N] to which, where `terminated` [N] is one, those of all steps in the
+        absorbing state are added: gamma / (1 - gamma) times its reward.
+        """
+        if not self.absorbing:
+            return reward
+        discount = self.agent.discount
+        return reward + terminated * discount / (1.0 - discount) * self._absorbing_reward()
+
+    def _absorbing_reward(self) -> tf.Tensor:
+        return self.form(self.discriminator.logits(self._absorbing_row()))[0]
+
+    def _absorbing_row(self) -> tf.Tensor:
+        """Return the absorbing state as the discriminator is shown it, [1, width]: a flag alone."""
+        return tf.one_hot([self.width - 1], self.width)
+
     # ---- parts -----------------------------------------------------------------------------------
 
-    def _members(self, key: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def members(self, key: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         """Keys [M, 2] of this replica's members of a batch."""
         first = replicas.replica_index() * self.share
         return random.members(random.fold(key, number), self.share, first)
 
-    def _expert_rows(self, members: tf.Tensor) -> Rows:
+    def expert_rows(self, members: tf.Tensor) -> Rows:
         """Draw steps of the expert, one by each of the keys [M, 2]."""
         expert = self.expert
         chosen = random.integers(members, 1, expert.count)[:, 0]
@@ -256,8 +315,8 @@ class GAIL:
             self.encoder.observation(observation),
             self.encoder.action(action),
             self.encoder.observation(nested.map_parts(taken, expert.following)),
-            _column(taken(expert.terminated)),
-            _column(self.expert_log_prob(observation, action)),
+            as_column(taken(expert.terminated)),
+            as_column(self.expert_log_prob(observation, action)),
         )
 
     def _normalized(self, observation: tf.Tensor) -> tf.Tensor:
@@ -265,10 +324,10 @@ class GAIL:
 
     def _keep(self, taken: Taken) -> None:
         """Keep the rewards of some of the rollout's steps, equal on all replicas."""
-        some = taken.order[:_KEPT]
+        some = taken.order[:KEPT]
         rows = Rows(*(tf.gather(column, some) for column in taken.pool))
         reward = self.form(self.discriminator.logits(self.shown(rows)))
-        self._kept.assign(tf.gather(reward, tf.range(_KEPT) % reward.shape[0]))
+        self.kept.assign(tf.gather(reward, tf.range(KEPT) % reward.shape[0]))
 
 
 class AIRL(GAIL):
@@ -320,7 +379,7 @@ def _flat(value: Any) -> Any:
     return nested.map_parts(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), value)
 
 
-def _column(values: tf.Tensor) -> tf.Tensor:
+def as_column(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.cast(values, tf.float32), [-1, 1])
 
 
@@ -344,4 +403,7 @@ DESCRIPTIONS = {
     "iteration's updates.",
     "discriminator/policy_accuracy": "Share of the agent's steps whose logit is below 0, after an "
     "iteration's updates.",
+}
+_ABSORBING = {
+    "imitation/absorbing_reward": "Reward of a step in the absorbing state, which ends lead to."
 }

@@ -67,7 +67,7 @@ class CloningTrainer(BatchTrainer):
         self.share = self.replicas.share(batch_size, "trainer.batch_size")
         self.seed = seed
         mode = compilation.resolve(compile, self.agent.trainable)
-        self.prepare(mode, total_steps, _TRAINING, parts=("plan", "update"))
+        self.prepare(mode, total_steps, TRAINING, parts=("plan", "update"))
         self.evaluator = Evaluator(self.agent, environment, mode, seed, evaluation)
         self._keys = random.stream(seed, "cloning")
 
@@ -82,7 +82,7 @@ class CloningTrainer(BatchTrainer):
     def descriptions(self) -> Mapping[str, str]:
         """Tag -> what it measures."""
         info = {f"eval/{name}": f"`{name}` at last steps." for name in self.environment.info}
-        return {**_TRAINING, **EVALUATION, **EXPERT, **info}
+        return {**TRAINING, **EVALUATION, **EXPERT, **info}
 
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
@@ -157,32 +157,40 @@ class CloningTrainer(BatchTrainer):
         first = replicas.replica_index() * self.share
         members = random.members(random.fold(self._keys, number), self.share, first)
         chosen = random.integers(members, 1, self.expert.count)[:, 0]  # [M]
-        gradients, values = replicas.compile_in_replica(self._gradients)(chosen)
-        values = replicas.all_reduce_sum(values) | self.agent.step(gradients, progress)
-        self.agent.take_up(self._taken(chosen)[0], tf.ones([self.share]))
-        return values | learning_rates(self.agent, progress)
-
-    def _taken(self, chosen: tf.Tensor) -> tuple[Any, tf.Tensor]:
         observation = nested.map_parts(
             lambda part: tf.ensure_shape(tf.gather(part, chosen), [self.share, *part.shape[1:]]),
             self.expert.observation,
         )
-        return observation, tf.gather(self.expert.action, chosen)
-
-    def _gradients(self, chosen: tf.Tensor) -> tuple[list[tf.Tensor], Scalars]:
-        """Return a replica's share of the gradients and of the scalars of a batch."""
-        observation, action = self._taken(chosen)
-        seen, _ = self.agent.see(observation, ())
-        weights = self.agent.trainable
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            log_prob = self.agent.log_probability(seen, action)  # [M]
-            loss = replicas.share_of_mean(-tf.reduce_mean(log_prob))
-        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return gradients, {"loss/cloning": loss}
+        return clone(self.agent, observation, tf.gather(self.expert.action, chosen), progress)
 
 
-_TRAINING = {
+def clone(agent: Any, observation: Any, action: tf.Tensor, progress: tf.Tensor) -> Scalars:
+    """Have a policy take a step of maximum likelihood, on a replica's share of a batch.
+
+    The agent has the members of `OnPolicyAgent` and `Likelihood`, and no memory. Observations and
+    an expert's actions are [M, ...] each; `progress` [] is the share of the run that is done.
+    Returns scalars of the whole batch.
+    """
+    gradients_of = functools.partial(_gradients, agent)
+    gradients, values = replicas.compile_in_replica(gradients_of)(observation, action)
+    values = replicas.all_reduce_sum(values) | agent.step(gradients, progress)
+    agent.take_up(observation, tf.ones([action.shape[0]]))
+    return values | learning_rates(agent, progress)
+
+
+def _gradients(agent: Any, observation: Any, action: tf.Tensor) -> tuple[list[tf.Tensor], Scalars]:
+    """Return a replica's share of the gradients and of the scalars of a batch."""
+    seen, _ = agent.see(observation, ())
+    weights = agent.trainable
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(weights)
+        log_prob = agent.log_probability(seen, action)  # [M]
+        loss = replicas.share_of_mean(-tf.reduce_mean(log_prob))
+    gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return gradients, {"loss/cloning": loss}
+
+
+TRAINING = {
     "loss/cloning": "Negative log likelihood of the expert's actions, in nats, mean over batches.",
     **optim_optimizer.DESCRIPTIONS,
 }

@@ -99,8 +99,13 @@ def compared(agent: np.ndarray, expert: np.ndarray) -> dict[str, float]:
 
 
 def require_imitator(agent: Agent) -> None:
-    """Raise UserError for an agent that cannot learn from demonstrations."""
+    """Raise UserError for an agent that cannot learn from demonstrations on-policy."""
     require(agent, Likelihood)
+    require_single_steps(agent)
+
+
+def require_single_steps(agent: Agent) -> None:
+    """Raise UserError for an agent that learns from more than single steps."""
     if tf.nest.flatten(agent.start(1)):
         raise UserError(
             "memory: demonstrations are learned from step by step, out of their order, and a "

@@ -77,7 +77,7 @@ class LearnedReward:
 
     def take_up(self, rollout: Rollout) -> tuple[Rows, tf.Tensor]:
         """Return a rollout's steps as rows [T * B, ...], and their mask [T * B]."""
-        return self._source.rows(rollout)
+        return self._source.encoded(rollout)
 
     def update(self, taken: Any, number: tf.Tensor, progress: tf.Tensor) -> Scalars:
         """Learn nothing."""

@@ -55,6 +55,7 @@ class AgentTrainer(BatchTrainer):
         compile: str = "auto",
         evaluation: EvaluationSettings | None = None,
         actors: Ray | None = None,
+        reward_source: Callable[..., Any] | None = None,
     ) -> None:
         if actors is not None:
             actors.check(environment, num_envs)
@@ -81,6 +82,14 @@ class AgentTrainer(BatchTrainer):
             tuple(name for name in agent.extra if name in environment.info),
         )
         self.seed = seed
+        self.reward_source: Any = None  # see sparring.agents.training.reward_source
+        if reward_source is not None:
+            self.reward_source = reward_source(
+                agent=agent,
+                observation_space=environment.observation_space,
+                action_space=environment.action_space,
+                seed=seed,
+            )
         mode = compilation.resolve(compile, agent.trainable)
         self.episodes = EpisodeStatistics(num_envs)
         self.prepare(mode, total_steps, self._scalar_names(), parts=())
@@ -129,6 +138,8 @@ class AgentTrainer(BatchTrainer):
                 for name in self.environment.curriculum
             },
             **EVALUATION,
+            **({} if self.reward_source is None else self.reward_source.descriptions),
+            **({} if self.reward_source is None else self.reward_source.reported),
         }
 
     def _descriptions_of_info(self) -> dict[str, str]:
@@ -152,7 +163,14 @@ class AgentTrainer(BatchTrainer):
             },
             # Equal for all agents, as TensorBoard shows a chart for each that differs
             "Learning": {"losses": ["loss/.*"], "norms": ["gradient/.*norm"]},
+            **({} if self.reward_source is None else {"Imitation": self._imitation}),
         }
+
+    @property
+    def _imitation(self) -> dict[str, list[str]]:
+        """Charts of a reward source, of what it measures."""
+        share = {"share of the expert's return": ["imitation/expert_share"]}
+        return share | (_DISCRIMINATOR if self.reward_source.descriptions else {})
 
     @functools.cached_property
     def model(self) -> tf.train.Checkpoint:
@@ -180,9 +198,11 @@ class AgentTrainer(BatchTrainer):
             ),
         )
 
-    def _learning_state(self) -> dict[str, tf.Module]:
+    def _learning_state(self) -> dict[str, Any]:
         """Further modules whose variables the next step depends on."""
-        return {}
+        if self.reward_source is None or not self.reward_source.state:
+            return {}
+        return {"reward_source": tf.train.Checkpoint(**self.reward_source.state)}
 
     def _shards(self) -> list[sharding.Sharded]:
         """The variables of which each replica has a part."""
@@ -192,12 +212,15 @@ class AgentTrainer(BatchTrainer):
         # Of environments on the host they are noted beside the means
         info = self.environment.info if self.environment.compiled else ()
         measured = [f"rollout/{name}" for name in info]
-        return [*self.agent.descriptions, *EpisodeStatistics.descriptions, *measured]
+        given = () if self.reward_source is None else self.reward_source.descriptions
+        return [*self.agent.descriptions, *EpisodeStatistics.descriptions, *measured, *given]
 
     def scalars(self) -> dict[str, float]:
         values = self.peek()
         self.means.reset()
         self._noted.clear()
+        if self.reward_source is not None:
+            self.reward_source.watch(values, self.step)
         return values
 
     def peek(self) -> dict[str, float]:
@@ -221,7 +244,16 @@ class AgentTrainer(BatchTrainer):
         state["environments"] = self.driver.snapshot() if self._done else None
         if self._noted:
             state["noted"] = dict(self._noted)
+        if self.reward_source is not None:
+            state["reward_source"] = dict(self.reward_source.fingerprint)
         return state
+
+    def check_state(self, state: Mapping[str, Any]) -> list[str]:
+        """Return a sentence if a reward source was given something else before."""
+        before = state.get("reward_source")
+        if self.reward_source is None or before in (None, dict(self.reward_source.fingerprint)):
+            return []
+        return ["The demonstrations are not those that the run has learned from so far."]
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         complaints = super().load_host_state(state)
@@ -366,4 +398,13 @@ class AgentTrainer(BatchTrainer):
 
     def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
         progress = self.progress(tf.constant(step))
-        return self.evaluator(step, progress, episodes, media, self._evaluations)
+        found = self.evaluator(step, progress, episodes, media, self._evaluations)
+        if self.reward_source is not None:
+            self.reward_source.report(found)
+        return found
+
+
+_DISCRIMINATOR = {
+    "accuracy": ["discriminator/.*accuracy"],
+    "rewards": ["imitation/reward", "imitation/expert_reward"],
+}

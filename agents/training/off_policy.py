@@ -8,17 +8,18 @@ import tensorflow as tf
 
 from sparring import nested
 from sparring.agents.actors.settings import Ray
-from sparring.agents.agent import OffPolicyAgent, learning_rates, require
+from sparring.agents.agent import OffPolicyAgent, Scalars, learning_rates, require
 from sparring.agents.replay import Ring, Rows, Sequences, Transitions, row_bytes
 from sparring.agents.training import time_breakdown
 from sparring.agents.training.base import AgentTrainer
 from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.reward_source import ReplaySource
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas, sharding
 from sparring.errors import UserError, warn_once
 from sparring.optim import optimizer as optim_optimizer
 from sparring.processes import resources
-from sparring.xla import random
+from sparring.xla import loops, random
 
 
 class OffPolicyTrainer(AgentTrainer):
@@ -34,6 +35,9 @@ class OffPolicyTrainer(AgentTrainer):
     The first `learning_starts` steps act at random and learn nothing.
     `n_step` is the length of the return (Sutton 1988). An agent whose `sequence` is not 0 learns
     from sequences of so many transitions; `batch_size` counts these then.
+    With a `reward_source`, a factory of a `sparring.agents.training.reward_source.ReplaySource`,
+    the agent learns from its rewards; those of the environment are counted in returns, and reach no
+    weight.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class OffPolicyTrainer(AgentTrainer):
         evaluation: EvaluationSettings | None = None,
         actors: Ray | None = None,
         replay: Callable[..., Ring] = Ring,
+        reward_source: Callable[..., ReplaySource] | None = None,
     ) -> None:
         if learning_starts >= total_steps:
             warn_once(
@@ -86,6 +91,7 @@ class OffPolicyTrainer(AgentTrainer):
             compile,
             evaluation,
             actors,
+            reward_source,
         )
         self.phases = (self.learning_starts,)
         self.batch_share = self.replicas.share(batch_size, "trainer.batch_size")
@@ -93,6 +99,7 @@ class OffPolicyTrainer(AgentTrainer):
         self._make_replay = replay
         self._sampling = random.stream(seed, "replay")
         self._drawing = random.stream(seed, "updates")
+        self._shown = random.stream(seed, "reward source")
 
     @functools.cached_property
     def replay(self) -> Any:
@@ -103,8 +110,8 @@ class OffPolicyTrainer(AgentTrainer):
                 self._capacity, self.share, *spaces, self.agent.extra, self.span
             )
 
-    def _learning_state(self) -> dict[str, tf.Module]:
-        return self._replays.parts
+    def _learning_state(self) -> dict[str, Any]:
+        return {**self._replays.parts, **super()._learning_state()}
 
     @functools.cached_property
     def _replays(self) -> sharding.Apart:
@@ -129,6 +136,8 @@ class OffPolicyTrainer(AgentTrainer):
         run(self._store, rollout)
         done = (iteration + 1) * self.steps_per_iteration
         progress = self.progress(done)
+        if self.reward_source is not None:
+            total = self._source_learns(iteration, done, total)
         key = run(self._key, iteration)
         update_replicas = self.replicas.on_each(self._update)
 
@@ -144,8 +153,26 @@ class OffPolicyTrainer(AgentTrainer):
         )
         return total
 
+    def _source_learns(self, iteration: tf.Tensor, done: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+        """Have the reward source learn in an iteration; return `total` with its scalars."""
+        updates = self.reward_source.updates
+        learn = self.replicas.agreed(self._source_step)
+        progress = self.progress(done)
+
+        def step(i: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+            return self.means.add(total, learn(iteration * updates + i, progress))
+
+        count = tf.where(done >= self.learning_starts, tf.constant(updates, tf.int64), 0)
+        return loops.repeated(step, total, count, most=updates)
+
+    def _source_step(self, number: tf.Tensor, progress: tf.Tensor) -> Scalars:
+        source: ReplaySource = self.reward_source
+        key = random.fold(replicas.replica_key(self._shown), number)
+        rows = self.replay.choose(key, source.drawn, self.span, progress)
+        return source.learn(self.replay.gather(rows), number, progress)
+
     def _store(self, rollout: Rollout) -> None:
-        r = rollout
+        r = rollout if self.reward_source is None else self.reward_source.store(rollout)
         said = {**r.extras, **r.info}
         extra = {name: said[name] for name in self.agent.extra}
         ends = r.terminated, r.truncated, r.first
@@ -162,11 +189,28 @@ class OffPolicyTrainer(AgentTrainer):
         progress: tf.Tensor,
         total: tf.Tensor,
     ) -> tf.Tensor:
-        rows, batch = self.sample(key, i, progress)
+        given: Scalars = {}
+        if self.reward_source is None:
+            rows, batch = self.sample(key, i, progress)
+        else:
+            rows, batch, given = self._rewarded(self.reward_source, random.fold(key, i), progress)
         drawing = random.fold(replicas.replica_key(self._drawing), iteration)
         values, errors = self.agent.update(batch, random.fold(drawing, i), progress)
+        if self.reward_source is not None:  # what it added has no row
+            errors = errors[: self.reward_source.own(self.batch_share)]
         self.replay.learned(rows, errors, progress)
-        return self.means.add(total, values | learning_rates(self.agent, progress))
+        return self.means.add(total, given | values | learning_rates(self.agent, progress))
+
+    def _rewarded(
+        self, source: ReplaySource, key: tf.Tensor, progress: tf.Tensor
+    ) -> tuple[Rows, Transitions, Scalars]:
+        """A replica's share of a batch with the rewards of a source, whose first transitions are at
+        the rows that are returned; and scalars of it.
+        """
+        own = source.own(self.batch_share)
+        rows = self.replay.choose(key, own, self.span, progress)
+        batch, values = source.batch(self.replay, rows, self.n_step, random.fold(key, 0))
+        return rows, batch, values
 
     def sample(
         self, key: tf.Tensor, i: tf.Tensor, progress: tf.Tensor

@@ -1,6 +1,6 @@
 """Training on-policy: learn from a rollout in epochs of minibatches, then discard it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -19,7 +19,6 @@ from sparring.distribute import sharding
 from sparring.errors import UserError
 from sparring.optim import optimizer as optim_optimizer
 from sparring.processes import resources
-from sparring.training.trainer import Evaluation
 from sparring.xla import loops, random
 
 
@@ -76,14 +75,6 @@ class OnPolicyTrainer(AgentTrainer):
         self.drawn = share if self.sequences else share * rollout_steps
         _check_minibatches(self.drawn, minibatches, self.sequences)
         self.rewards = RewardNormalizer(num_envs, built.discount) if normalize_rewards else None
-        self.reward_source: RewardSource | None = None
-        if reward_source is not None:
-            self.reward_source = reward_source(
-                agent=built,
-                observation_space=environment.observation_space,
-                action_space=environment.action_space,
-                seed=seed,
-            )
         super().__init__(
             built,
             environment,
@@ -94,36 +85,22 @@ class OnPolicyTrainer(AgentTrainer):
             compile,
             evaluation,
             actors,
+            reward_source,
         )
         self._shuffle = random.stream(seed, "minibatches")
         self._drawing = random.stream(seed, "updates")
 
     def _scalar_names(self) -> list[str]:
-        source = self.reward_source
-        return [
-            *super()._scalar_names(),
-            *_DESCRIPTIONS,
-            *([] if source is None else source.descriptions),
-        ]
+        return [*super()._scalar_names(), *_DESCRIPTIONS]
 
     @property
     def descriptions(self) -> dict[str, str]:
         """Tag -> what it measures."""
-        found = {**super().descriptions, **_DESCRIPTIONS}
-        source = self.reward_source
-        return found if source is None else {**found, **source.descriptions, **source.reported}
-
-    @property
-    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
-        """TensorBoard's custom scalars; with a reward source, its accuracy and rewards too."""
-        found = super().charts
-        return found if self.reward_source is None else {**found, "Imitation": _IMITATION}
+        return {**super().descriptions, **_DESCRIPTIONS}
 
     def _learning_state(self) -> dict[str, Any]:
-        found: dict[str, Any] = {} if self.rewards is None else {"rewards": self.rewards}
-        if self.reward_source is not None:
-            found["reward_source"] = tf.train.Checkpoint(**self.reward_source.state)
-        return found
+        rewards = {} if self.rewards is None else {"rewards": self.rewards}
+        return {**rewards, **super()._learning_state()}
 
     def _shards(self) -> list[sharding.Sharded]:
         return [*super()._shards(), *([] if self.rewards is None else [self.rewards.shard])]
@@ -238,33 +215,6 @@ class OnPolicyTrainer(AgentTrainer):
         """
         return random.permutation(random.fold(key, epoch), self.drawn)
 
-    def scalars(self) -> dict[str, float]:
-        """Return the means since the last call; a reward source looks at them."""
-        values = super().scalars()
-        if self.reward_source is not None:
-            self.reward_source.watch(values, self.step)
-        return values
-
-    def measure(self, episodes: int | None, media: bool, step: int) -> Evaluation:
-        """Evaluate the agent; a reward source adds to what was found."""
-        found = super().measure(episodes, media, step)
-        if self.reward_source is not None:
-            self.reward_source.report(found)
-        return found
-
-    def host_state(self) -> dict[str, Any]:
-        """Return the state outside of variables, and what a reward source was given."""
-        if self.reward_source is None:
-            return super().host_state()
-        return {**super().host_state(), "reward_source": dict(self.reward_source.fingerprint)}
-
-    def check_state(self, state: Mapping[str, Any]) -> list[str]:
-        """Return a sentence if a reward source was given something else before."""
-        before = state.get("reward_source")
-        if self.reward_source is None or before in (None, dict(self.reward_source.fingerprint)):
-            return []
-        return ["The demonstrations are not those that the run has learned from so far."]
-
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Shares of an iteration's time, each measured for about `seconds`: see
         sparring.agents.training.time_breakdown.
@@ -316,11 +266,6 @@ class OnPolicyTrainer(AgentTrainer):
         return self.means.add(total, values | learning_rates(self.agent, progress))
 
 
-_IMITATION = {
-    "share of the expert's return": ["imitation/expert_share"],
-    "accuracy": ["discriminator/.*accuracy"],
-    "rewards": ["imitation/reward", "imitation/expert_reward"],
-}
 _DESCRIPTIONS = {
     "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
     "policy/updates_per_iteration": "Minibatch updates an iteration made, without the one that the "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from sparring.gans.networks.dropout import Dropout
 from sparring.gans.networks.layers import (
     NORMALIZATIONS,
     DenseLayer,
@@ -48,8 +49,9 @@ class MLPGenerator(tf.keras.layers.Layer):
 class MLPDiscriminator(tf.keras.layers.Layer):
     """Fully connected discriminator with leaky ReLU: examples [B, *shape] -> logits [B].
 
-    Inputs are flattened. `normalization`: none | batch | layer | spectral. A label adds its
-    projection (Miyato and Koyama 2018).
+    Inputs are flattened. `normalization`: none | batch | layer | spectral. `dropout` is the share
+    of a hidden layer's features that is zero in a learning step (see
+    `sparring.gans.networks.dropout`). A label adds its projection (Miyato and Koyama 2018).
     """
 
     def __init__(
@@ -59,15 +61,19 @@ class MLPDiscriminator(tf.keras.layers.Layer):
         units: Sequence[int] = (128, 128),
         normalization: str = "none",
         slope: float = 0.2,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_choice(normalization, NORMALIZATIONS, "network.discriminator")
         self.flatten = tf.keras.layers.Flatten()
+        self.dropouts = [Dropout(dropout) for _ in units] if dropout > 0.0 else []
         self.hidden = [DenseLayer(n, normalization, leaky_relu(slope)) for n in units]
         self.head = Head(classes, normalization)
 
     def call(self, examples: tf.Tensor, labels: tf.Tensor, training: bool = False) -> tf.Tensor:
         x = self.flatten(examples)  # [B, F]
-        for layer in self.hidden:
+        for i, layer in enumerate(self.hidden):
             x = layer(x, training=training)  # [B, units]
+            if self.dropouts:
+                x = self.dropouts[i](x, training=training)
         return self.head(x, labels)

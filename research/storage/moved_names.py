@@ -334,6 +334,8 @@ ADDED: dict[str, Any] = {
     "env.frame_stack": 1,
     "env.info": [],
     "env.rescale_actions": False,
+    "discriminator.dropout": 0.0,
+    "reward_source.absorbing": False,
     "env.parts": "auto",  # of a picture among others it is flat, which a refusal says
     "trainer.replay._partial_": True,
     "trainer.replay._target_": "sparring.agents.replay.Ring",

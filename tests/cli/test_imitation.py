@@ -106,6 +106,14 @@ def test_cloning_needs_no_steps_of_the_environment(tmp_path: Path) -> None:
     assert not any(tag.startswith("rollout/") for tag in curves)
 
 
+def test_dagger_asks_a_run(tmp_path: Path) -> None:
+    expert = demonstrations.trained_run()
+    typed = ["env=cartpole", "method=dagger", f"expert={expert}", "trainer.updates=2"]
+    run("imitation", tmp_path / "run", *typed, "trainer.num_envs=2", "trainer.rollout_steps=8")
+    curves = runs.scalars(tmp_path / "run")
+    assert list(curves["imitation/agreement"]) == [32, 64]
+
+
 REFUSED = {
     "no demonstrations": ([], "expert is left open: give it a value"),
     "no file": (["expert=none.npz"], "expert=none.npz: there is no such file. Record one"),
@@ -121,9 +129,45 @@ REFUSED = {
         [f"expert={demonstrations.file('cartpole')}", "memory=lstm"],
         "memory: no such key. `sparring rl` has it",
     ),
-    "an agent off policy": (
-        [f"expert={demonstrations.file('cartpole')}", "agent=dqn"],
-        "agent=dqn is for another kind of run. There are: a2c, ppo, ppo_kl",
+    "an agent with a memory": (
+        [f"expert={demonstrations.file('cartpole')}", "agent=r2d2"],
+        "imitator=r2d2: no such option. There are: a2c, double_dqn, dqn",
+    ),
+    "AIRL of an agent off policy": (
+        [f"expert={demonstrations.file('cartpole')}", "agent=dqn", "method=airl"],
+        "method=airl: its discriminator asks for log probabilities",
+    ),
+    "SQIL of an agent on policy": (
+        [f"expert={demonstrations.file('cartpole')}", "method=sqil", "agent=ppo"],
+        "method=sqil: it learns from replay, and this agent from its rollouts",
+    ),
+    "DQN where SAC is asked for": (
+        [f"expert={demonstrations.file('cartpole')}", "method=sqil", "agent=sac"],
+        "SAC chooses vectors of numbers",
+    ),
+    "absorbing states without a discount": (
+        [
+            f"expert={demonstrations.file('cartpole')}",
+            "agent.discount=1",
+            "reward_source.absorbing=true",
+        ],
+        "a reward for ever has no finite worth at agent.discount=1",
+    ),
+    "absorbing states of AIRL": (
+        [
+            f"expert={demonstrations.file('cartpole')}",
+            "method=airl",
+            "reward_source.absorbing=true",
+        ],
+        "reward_source.absorbing=true: AIRL's ends are terms of its own",
+    ),
+    "an expert of DAgger that is no run": (
+        [f"expert={demonstrations.file('cartpole')}", "method=dagger"],
+        "expert=.*cartpole.npz: no run's folder",
+    ),
+    "an expert of DAgger elsewhere": (
+        [f"expert={demonstrations.run()}", "method=dagger", "env=acrobot"],
+        "expert=.*: its observation space is Box",
     ),
     "cloning by a loss": (
         [f"expert={demonstrations.file('cartpole')}", "method=bc", "loss=hinge"],

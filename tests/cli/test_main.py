@@ -140,6 +140,7 @@ def test_help_names_the_groups_of_its_own_kind_of_run():
     assert set(groups["imitation"]) == shared - {"search"} | {
         "agent",
         "discriminator",
+        "imitator",
         "env",
         "head",
         "loss",

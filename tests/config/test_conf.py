@@ -51,7 +51,7 @@ SUITES = [
     name for name in EXPERIMENTS if "\nsuite:" in (CONF / "experiment" / f"{name}.yaml").read_text()
 ]
 GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan
-IMITATION = ("discriminator", "method", "reward")  # groups of sparring imitation
+IMITATION = ("discriminator", "imitator", "method", "reward")  # groups of sparring imitation
 SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 # Folder of a run that composing does not read
 REWARD_FROM = {
@@ -77,7 +77,10 @@ NEEDED = {
     **{
         name: [f"expert={demonstrations.of_experiment(name)}", *REWARD_FROM.get(name, [])]
         for group, name in OPTIONS
-        if group in IMITATION or name.startswith("imitation_")
+        if (group in IMITATION and group != "imitator") or name.startswith("imitation_")
+    },
+    **{
+        name: [f"expert={demonstrations.run()}"] for name in ("dagger", "imitation_dagger_cartpole")
     },
     "fid": ["metrics.fid.extractor.path=mine.pb", "metrics.fid.extractor.sha256=mine"],
 }
@@ -153,6 +156,11 @@ def chosen(group: str, name: str) -> list[str]:
         else beside.get(name, [])
     )
     alone = group in ("model", "loss") or (group == "network" and name == "mlp")
+    if group == "imitator":  # chosen by the agent
+        needed = [f"expert={demonstrations.file('cartpole')}"]
+        if name in ("sac", "td3"):
+            needed = [f"expert={demonstrations.file('pendulum')}", "env=pendulum"]
+        return [f"agent={name}", *needed]
     return [f"{group}={name}", *words, *([] if alone else NEEDED.get(name, []))]
 
 
@@ -367,6 +375,8 @@ def test_an_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     if name in REWARD_FROM:
         test_an_experiment_runs("imitation_airl_pointmass", tmp_path / "first", monkeypatch)
         short.append(f"reward_from={tmp_path / 'first' / 'run'}")
+    if "dagger" in name:
+        demonstrations.trained_run()
     short += [
         f"run.steps={steps}",
         "run.log_every=1",
@@ -401,8 +411,8 @@ def of_imitation(cfg: DictConfig) -> tuple[int, list[str]]:
     """The same of imitation, whose behaviour cloning steps no environment."""
     if "num_envs" in cfg.trainer:
         steps, short = of_rl(cfg)
-        learns = "updates" in cfg.reward_source
-        return steps, [*short, *(["reward_source.updates=2"] if learns else [])]
+        updates = "updates" in cfg.get("reward_source", {})
+        return steps, [*short, *(["reward_source.updates=2"] if updates else [])]
     evaluation = ["trainer.evaluation.episodes=1", "trainer.evaluation.video_every=0"]
     return 2 * cfg.trainer.batch_size, evaluation
 

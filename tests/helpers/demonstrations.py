@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from omegaconf import OmegaConf
 
 from sparring.agents.imitation.demonstrations import Demonstrations
 
@@ -20,6 +21,10 @@ CARTPOLE = (
 POINT_MASS = (
     spaces.Box(-np.inf, np.inf, (4,), np.float32),
     spaces.Box(-1.0, 1.0, (2,), np.float32),
+)
+PENDULUM = (
+    spaces.Box(np.array([-1, -1, -8], np.float32), np.array([1, 1, 8], np.float32)),
+    spaces.Box(-2.0, 2.0, (1,), np.float32),
 )
 ACROBOT = (spaces.Box(-np.ones(6, np.float32), np.ones(6, np.float32)), spaces.Discrete(3))
 
@@ -53,8 +58,8 @@ def made_up(
 
 @functools.cache
 def file(task: str) -> str:
-    """Return the path of a file of demonstrations of "cartpole", "acrobot" or "pointmass", in a
-    folder that is left to the system to clean.
+    """Return the path of a file of demonstrations of a task, such as "cartpole", in a folder that is
+    left to the system to clean.
     """
     path = Path(tempfile.mkdtemp()) / f"{task}.npz"
     made_up(*_SPACES[task]).save(path)
@@ -66,4 +71,39 @@ def of_experiment(name: str) -> str:
     return file(next((task for task in _SPACES if task in name), "cartpole"))
 
 
-_SPACES = {"cartpole": CARTPOLE, "acrobot": ACROBOT, "pointmass": POINT_MASS}
+@functools.cache
+def run() -> str:
+    """Return the folder of a run of PPO on CartPole that has a config, and nothing learned yet."""
+    from sparring.cli import setup
+    from sparring.config.composer import Composer
+    from sparring.storage.run_folder import CONFIG
+
+    setup.prepare()
+    folder = Path(tempfile.mkdtemp()) / "expert"
+    folder.mkdir()
+    small = ["compile=eager", "network.units=[4]", "env.max_episode_steps=15", "run.steps=16"]
+    small += ["trainer.num_envs=2", "trainer.rollout_steps=8", "trainer.minibatches=1"]
+    small += [
+        "trainer.epochs=1",
+        "trainer.evaluation.episodes=1",
+        "trainer.evaluation.video_every=0",
+    ]
+    typed = [*small, f"run.dir={folder.parent}", "run.name=expert"]
+    cfg = Composer("rl").compose(typed)
+    OmegaConf.resolve(cfg.run)
+    job = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    OmegaConf.save(job, folder / CONFIG)
+    return str(folder)
+
+
+@functools.cache
+def trained_run() -> str:
+    """Return the folder of `run`, which has learned from a rollout."""
+    from sparring.training.experiment import train
+
+    folder = Path(run())
+    train(OmegaConf.load(folder / "config.yaml"), folder, 0.0)
+    return str(folder)
+
+
+_SPACES = {"cartpole": CARTPOLE, "acrobot": ACROBOT, "pendulum": PENDULUM, "pointmass": POINT_MASS}

@@ -1,13 +1,16 @@
-"""Adversarial imitation that is small and quick: PPO of few weights on CartPole."""
+"""Imitation by rewards that is small and quick: PPO and DQN of few weights on CartPole."""
 
 import functools
 from typing import Any
 
 import tensorflow as tf
 
+from sparring.agents.dqn import DQN
 from sparring.agents.imitation.adversarial import GAIL
+from sparring.agents.imitation.replayed import ReplayGAIL
 from sparring.agents.ppo import PPO
 from sparring.agents.training.evaluation import EvaluationSettings
+from sparring.agents.training.off_policy import OffPolicyTrainer
 from sparring.agents.training.on_policy import OnPolicyTrainer
 from sparring.envs.compiled.classic_control import CartPole
 from sparring.gans.discriminator_step import DiscriminatorStep
@@ -65,4 +68,30 @@ def make(
         evaluation=EvaluationSettings(episodes=2, video_every=0),
         reward_source=reward_source(kind, **settings),
         **usual | more,
+    )
+
+
+def make_replayed(
+    source: Any = None, environment: Any = None, compile: str = "eager", **settings: Any
+) -> OffPolicyTrainer:
+    """Return an off-policy trainer of 2 environments, 4 steps of each and 2 updates an iteration.
+
+    `source` is a factory of a `ReplaySource`; None: of GAIL.
+    """
+    tf.keras.utils.set_random_seed(0)
+    environment = environment or CartPole()
+    spaces = environment.observation_space, environment.action_space
+    agent = settings.pop("agent", functools.partial(DQN, epsilon=0.5, target_period=3))
+    usual = {"num_envs": 2, "rollout_steps": 4, "updates": 2, "batch_size": 8, "capacity": 64}
+    return OffPolicyTrainer(
+        agent,
+        environment,
+        functools.partial(MLP, (4,)),
+        adam(),
+        learning_starts=16,
+        total_steps=512,
+        compile=compile,
+        evaluation=EvaluationSettings(episodes=2, video_every=0),
+        reward_source=source or reward_source(ReplayGAIL, made_up(*spaces)),
+        **usual | settings,
     )
