@@ -58,8 +58,8 @@ def made_up(
 
 @functools.cache
 def file(task: str) -> str:
-    """Return the path of a file of demonstrations of a task, such as "cartpole", in a folder that is
-    left to the system to clean.
+    """Return the path of a file of demonstrations of a task, such as "cartpole", in a folder that
+    is left to the system to clean.
     """
     path = Path(tempfile.mkdtemp()) / f"{task}.npz"
     made_up(*_SPACES[task]).save(path)
