@@ -137,6 +137,17 @@ class GAIL:
         return EXPERT
 
     @property
+    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """TensorBoard's custom scalars."""
+        return {
+            "Imitation": {
+                "share of the expert's return": ["imitation/expert_share"],
+                "accuracy": ["discriminator/.*accuracy"],
+                "rewards": ["imitation/reward", "imitation/expert_reward"],
+            }
+        }
+
+    @property
     def state(self) -> dict[str, Any]:
         """Trackables of all that the next step depends on, by name."""
         normalizer = {} if self.normalizer is None else {"normalizer": self.normalizer}

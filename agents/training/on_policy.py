@@ -115,9 +115,9 @@ class OnPolicyTrainer(AgentTrainer):
 
     @property
     def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
-        """TensorBoard's custom scalars; with a reward source, its accuracy and rewards too."""
+        """TensorBoard's custom scalars; with a reward source, its own too."""
         found = super().charts
-        return found if self.reward_source is None else {**found, "Imitation": _IMITATION}
+        return found if self.reward_source is None else {**found, **self.reward_source.charts}
 
     def _learning_state(self) -> dict[str, Any]:
         found: dict[str, Any] = {} if self.rewards is None else {"rewards": self.rewards}
@@ -316,11 +316,6 @@ class OnPolicyTrainer(AgentTrainer):
         return self.means.add(total, values | learning_rates(self.agent, progress))
 
 
-_IMITATION = {
-    "share of the expert's return": ["imitation/expert_share"],
-    "accuracy": ["discriminator/.*accuracy"],
-    "rewards": ["imitation/reward", "imitation/expert_reward"],
-}
 _DESCRIPTIONS = {
     "rollout/reset_share": "Share of the environment steps that were resets between episodes.",
     "policy/updates_per_iteration": "Minibatch updates an iteration made, without the one that the "

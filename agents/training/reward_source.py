@@ -22,6 +22,7 @@ class RewardSource(Protocol):
     updates: int  # of an iteration
     descriptions: Mapping[str, str]  # tag -> what it measures, of every scalar that it returns
     reported: Mapping[str, str]  # the same of what `report` adds
+    charts: Mapping[str, Mapping[str, list[str]]]  # TensorBoard's custom scalars of them
     state: Mapping[str, Any]  # trackables of all that its next step depends on, by name
     fingerprint: Mapping[str, Any]  # plain values of what it was given, such as a file's hash
 

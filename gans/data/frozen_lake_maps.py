@@ -40,7 +40,7 @@ class FrozenLakeMaps(Arrays):
         others = others[~seen(others, maps)][:test]
         if len(others) < test:
             raise UserError(
-                f"data.size={size}: so few maps differ that data.test={test} cannot be found beside "
+                f"data.size={size}: too few maps differ to find data.test={test} beside "
                 f"data.train={train}: take fewer, or larger ones."
             )
         super().__init__({"train": one_hot(maps), "test": one_hot(others)}, None, seed)

@@ -14,7 +14,9 @@ class CategoricalGenerator(MLPGenerator):
     of its largest, and the gradient is the softmax's (straight-through, Bengio et al. 2013).
     """
 
-    def __init__(self, *arguments: Any, categories: int, hard: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, *arguments: Any, categories: int, hard: bool = True, **settings: Any
+    ) -> None:
         super().__init__(*arguments, **settings)
         self.categories = categories
         self.hard = hard

@@ -64,7 +64,11 @@ class PolicyGradient:
             return t + 1, state, values
 
         _, state = self.rollout.start(count)
-        start = (tf.constant(1, tf.int64), state, tf.tile(self.judge(tokens)[tf.newaxis], [self.length, 1]))
+        start = (
+            tf.constant(1, tf.int64),
+            state,
+            tf.tile(self.judge(tokens)[tf.newaxis], [self.length, 1]),
+        )
         values = tf.while_loop(
             lambda t, *_: t < self.length,
             body,
@@ -94,7 +98,9 @@ def weighted_likelihood(
     variables = generator.trainable_variables
     with watching(variables) as tape:
         loss = tf.reduce_mean(weights * negative_log_likelihood(generator, tokens))
-    return tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO), loss
+    gradients = tape.gradient(loss, variables)
+    # That of the embedding comes as slices, which replicas cannot add up
+    return [tf.convert_to_tensor(gradient) for gradient in gradients], loss
 
 
 def negative_log_likelihood(generator: RecurrentGenerator, tokens: tf.Tensor) -> tf.Tensor:

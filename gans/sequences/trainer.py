@@ -166,8 +166,7 @@ class SeqGANTrainer(BatchTrainer):
     def model(self) -> tf.train.Checkpoint:
         """Networks of both players."""
         return tf.train.Checkpoint(
-            generator=self.generator.network,
-            discriminator=self.discriminator.discriminator.network,
+            generator=self.generator.network, discriminator=self.discriminator.discriminator.network
         )
 
     @functools.cached_property
@@ -362,5 +361,5 @@ TRAINING = {
 }
 EVALUATION = {
     "gan/nll_test": "Negative log likelihood of the test split under the generator, in nats per "
-    "token: it grows where variety is lost.",
+    "token: it grows where variety is lost."
 }

@@ -41,7 +41,9 @@ def random_maps(
         found = np.concatenate([found, maps[is_valid(maps)]])
         drawn += 1
         if drawn == 100 and len(found) == 0:
-            raise UserError(f"frozen={frozen}: of {100 * _ROUND} maps none can be solved: raise it.")
+            raise UserError(
+                f"frozen={frozen}: of {100 * _ROUND} maps none can be solved: raise it."
+            )
     return found[:count]
 
 
@@ -149,5 +151,3 @@ def grid(maps: np.ndarray, columns: int = 8) -> np.ndarray:
     _, height, width, _ = every.shape
     by_row = every.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
     return by_row.reshape(rows * height, columns * width, 3)
-
-
