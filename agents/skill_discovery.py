@@ -162,8 +162,10 @@ class DIAYN:
             "loss/discriminator": taken.loss,
         }
 
-    def report(self, found: Evaluation) -> None:
+    def report(self, found: Evaluation, media: bool) -> None:
         """Add the paths of the last rollout, a colour for each skill."""
+        if not media:
+            return
         found.images["diayn/paths"] = skill_paths.picture(self._paths.numpy(), self.skills)
 
     def watch(self, values: Mapping[str, float], step: int) -> None:

@@ -215,8 +215,9 @@ class GAIL:
             ),
         }
 
-    def report(self, found: Evaluation) -> None:
+    def report(self, found: Evaluation, media: bool) -> None:
         """Add the share of the expert's return, and the rewards of the last rollout's steps."""
+        del media
         self.expert.report(found)
         found.histograms["imitation/rewards"] = self._kept.numpy()
 

@@ -249,7 +249,7 @@ class OnPolicyTrainer(AgentTrainer):
         """Evaluate the agent; a reward source adds to what was found."""
         found = super().measure(episodes, media, step)
         if self.reward_source is not None:
-            self.reward_source.report(found)
+            self.reward_source.report(found, media)
         return found
 
     def host_state(self) -> dict[str, Any]:

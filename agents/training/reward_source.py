@@ -37,8 +37,8 @@ class RewardSource(Protocol):
     ) -> tuple[tf.Tensor, Scalars]:
         """Return the rewards [T, B] of the rollout, 0 in reset steps, and scalars of them."""
 
-    def report(self, found: Evaluation) -> None:
-        """Add to an evaluation of the agent."""
+    def report(self, found: Evaluation, media: bool) -> None:
+        """Add to an evaluation of the agent; images only if `media` is true."""
 
     def watch(self, values: Mapping[str, float], step: int) -> None:
         """Look at a point of the log, and warn of what is wrong."""
