@@ -153,7 +153,7 @@ def test_paths_are_kept_and_drawn_in_the_skills_colour() -> None:
 
 
 def test_what_cannot_have_skills_is_refused_in_a_line() -> None:
+    make_source = functools.partial(DIAYN, skills=2, network=MLP, optimizer=None)
+    space = spaces.Box(-1.0, 1.0, (6,), np.float32)
     with pytest.raises(UserError, match="two of the observation's numbers 0 to 3"):
-        make_source = functools.partial(DIAYN, skills=2, network=MLP, optimizer=None)
-        space = spaces.Box(-1.0, 1.0, (6,), np.float32)
         make_source(None, space, None, 0, drawn=(0, 4))
