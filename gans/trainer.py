@@ -234,7 +234,7 @@ class GANTrainer(BatchTrainer):
         """Return the signatures of the averaged generator and the discriminator."""
         return gans_export.game(self)
 
-    def sample(self, count: int, seed: int, label: str | None = None) -> Samples:
+    def generate(self, count: int, seed: int, label: str | None = None) -> Samples:
         """Draw examples of the averaged generator; see `sparring.gans.sampling`."""
         return sampling.drawn(self.sampler, count, seed, label)
 

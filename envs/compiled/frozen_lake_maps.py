@@ -89,7 +89,7 @@ class FrozenLakeMaps(CompiledEnvironment):
         holes = tf.cast(tf.gather(self._holes, state.map), tf.float32)
         goal = tf.cast(tf.gather(self._goals, state.map), tf.float32)
         board = tf.stack([holes, goal, agent], axis=-1)  # [B, cells, 3]
-        return tf.reshape(board, [-1, *self.observation_space.shape])
+        return tf.reshape(board, [-1, *self.maps.shape[1:], 3])
 
     def transition(
         self, state: FrozenLakeMapsState, action: tf.Tensor, keys: tf.Tensor

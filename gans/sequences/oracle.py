@@ -27,6 +27,13 @@ class OracleLSTM:
         head, head_bias: of the logits, [U, words], [words].
     """
 
+    embedding: np.ndarray
+    kernel: np.ndarray
+    recurrent: np.ndarray
+    bias: np.ndarray
+    head: np.ndarray
+    head_bias: np.ndarray
+
     def __init__(self, words: int, embedding: int, units: int, seed: int) -> None:
         self.words = words
         shapes = {
@@ -100,8 +107,8 @@ class Oracle(Pairs):
         self,
         seed: int,
         oracle_seed: int = 0,
-        words: int = 500,
-        length: int = 20,
+        words: int = 50,
+        length: int = 10,
         train: int = 10_000,
         test: int = 5_000,
         embedding: int = 32,

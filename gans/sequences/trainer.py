@@ -37,7 +37,7 @@ from sparring.xla import compilation, loops, random
 from sparring.xla.compilation import CachedCall
 
 _BLOCK = 250  # sequences that an evaluation draws, or judges, at once
-_METRICS = {"nll_oracle": OracleLikelihood}
+_METRICS: Mapping[str, Callable[..., Any]] = {"nll_oracle": OracleLikelihood}
 
 
 class SeqGANTrainer(BatchTrainer):
@@ -203,7 +203,7 @@ class SeqGANTrainer(BatchTrainer):
             found.notes["samples at most"] = episodes
         return found
 
-    def sample(self, count: int, seed: int, label: str | None = None) -> Samples:
+    def generate(self, count: int, seed: int, label: str | None = None) -> Samples:
         """Draw sequences of the generator, int64 [count, T]."""
         if label is not None:
             raise UserError("--class: sequences have no classes here.")
@@ -289,8 +289,8 @@ class SeqGANTrainer(BatchTrainer):
         draw = replicas.compile_in_replica(self.generator.network.sample)
         fake = draw(self._members("fake", number), self.length)
         keys = self._members("discriminator", number)
-        both = (self._one_hot(tokens) for tokens in (real, fake))
-        return self.discriminator.update(*both, keys, progress)
+        shown = self._one_hot(fake)
+        return self.discriminator.update(self._one_hot(real), shown, keys, progress)
 
     def _one_hot(self, tokens: tf.Tensor) -> tf.Tensor:
         """Return tokens [M, T] as one vector each, [M, T * words]."""

@@ -65,7 +65,7 @@ def draw(chosen: argparse.Namespace, cfg: Any, out: Path) -> list[str]:
     """Draw the examples that the flags ask for, write them to `out`, and return lines to print."""
     kind = chosen.checkpoint or ("best" if any(chosen.run.glob("best/step_*")) else "latest")
     with restored(chosen.run, cfg, kind) as (trainer, step):
-        found = trainer.sample(chosen.count, chosen.seed, chosen.label)
+        found = trainer.generate(chosen.count, chosen.seed, chosen.label)
     about = {
         "run": str(chosen.run.resolve()),
         "checkpoint": kind,

@@ -166,7 +166,7 @@ class Trainer(abc.ABC):
             "Only a run of an agent plays episodes, which sparring demonstrate records."
         )
 
-    def sample(self, count: int, seed: int, label: str | None = None) -> Samples:
+    def generate(self, count: int, seed: int, label: str | None = None) -> Samples:
         """Draw `count` new examples from a generator, by `seed`.
 
         `label` is the class of all of them, by its name or number; None: classes as in the data.

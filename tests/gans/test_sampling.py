@@ -11,27 +11,27 @@ from tests.helpers.toy_gans import Images, make
 
 def test_images_are_bytes_and_fewer_are_the_first_of_more() -> None:
     trainer = make(data=Images(), conditional=True, compile="graph")
-    many = trainer.sample(70, seed=1)
-    few = trainer.sample(3, seed=1)
+    many = trainer.generate(70, seed=1)
+    few = trainer.generate(3, seed=1)
     assert (many.images.shape, many.images.dtype) == ((70, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(few.images, many.images[:3])
     np.testing.assert_array_equal(many.arrays["images"], many.images)
     assert set(many.arrays["labels"]) == {0, 1, 2}
-    assert (trainer.sample(3, seed=2).images != few.images).any()
-    one = trainer.sample(4, seed=1, label="2")
+    assert (trainer.generate(3, seed=2).images != few.images).any()
+    one = trainer.generate(4, seed=1, label="2")
     assert one.arrays["labels"].tolist() == [2] * 4
     # The same latents: an example of that class is what it was
     kept = many.arrays["labels"][:4] == 2
     np.testing.assert_array_equal(one.images[kept], many.images[:4][kept])
     with pytest.raises(UserError, match="--class 3: no such class"):
-        trainer.sample(1, 0, "3")
+        trainer.generate(1, 0, "3")
 
 
 def test_a_generator_that_knows_no_classes_says_so() -> None:
     trainer = make(data=Images(), compile="graph")
-    assert "labels" not in trainer.sample(2, 0).arrays
+    assert "labels" not in trainer.generate(2, 0).arrays
     with pytest.raises(UserError, match=r"game\.conditional=true"):
-        trainer.sample(1, 0, "1")
+        trainer.generate(1, 0, "1")
 
 
 def test_maps_are_written_in_letters() -> None:

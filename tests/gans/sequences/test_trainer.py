@@ -97,12 +97,12 @@ def test_two_replicas_are_one_with_the_whole_batch() -> None:
 
 def test_samples_are_the_seeds_and_fewer_are_the_first_of_more() -> None:
     trainer = make()
-    many = trainer.sample(300, 1).arrays["sequences"]
+    many = trainer.generate(300, 1).arrays["sequences"]
     assert (many.shape, many.dtype) == ((300, 4), np.int64)
-    np.testing.assert_array_equal(trainer.sample(20, 1).arrays["sequences"], many[:20])
-    assert (trainer.sample(20, 2).arrays["sequences"] != many[:20]).any()
+    np.testing.assert_array_equal(trainer.generate(20, 1).arrays["sequences"], many[:20])
+    assert (trainer.generate(20, 2).arrays["sequences"] != many[:20]).any()
     with pytest.raises(UserError, match="--class"):
-        trainer.sample(1, 0, "2")
+        trainer.generate(1, 0, "2")
 
 
 def test_other_data_and_networks_are_refused_in_a_line() -> None:
