@@ -51,7 +51,7 @@ class Skills(Wrapper):
                 "float32, as env=point_mass has it."
             )
         if skills < 2:
-            raise UserError(f"trainer.environment.skills={skills}: at least 2.")
+            raise UserError(f"reward_source.skills={skills}: at least 2.")
         super().__init__(environment, f"{name}, {skills} skills", max_episode_steps)
         self.skills = skills
         low = np.concatenate([seen.low, np.zeros(skills, np.float32)])
