@@ -10,7 +10,7 @@ import tensorflow as tf
 from sparring.data import dataset
 from sparring.errors import UserError, listed
 from sparring.export.signatures import Export
-from sparring.gans import defaults, time_breakdown
+from sparring.gans import defaults, sampling, time_breakdown
 from sparring.gans import ema as gans_ema
 from sparring.gans import export as gans_export
 from sparring.gans.adversarial_step import AdversarialStep
@@ -26,7 +26,7 @@ from sparring.gans.settings import GameSettings
 from sparring.gans.state import objective_state
 from sparring.optim.optimizer import Scheduled
 from sparring.training.batch_trainer import BatchTrainer
-from sparring.training.trainer import Evaluation
+from sparring.training.trainer import Evaluation, Samples
 from sparring.xla import compilation, loops
 
 
@@ -240,6 +240,10 @@ class GANTrainer(BatchTrainer):
     def export(self) -> Export:
         """Return the signatures of the averaged generator and the discriminator."""
         return gans_export.game(self)
+
+    def generate(self, count: int, seed: int, label: str | None = None) -> Samples:
+        """Draw examples of the averaged generator; see `sparring.gans.sampling`."""
+        return sampling.drawn(self.sampler, count, seed, label)
 
     # ---- the program -----------------------------------------------------------------------------
 

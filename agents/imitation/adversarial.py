@@ -156,6 +156,17 @@ class GAIL:
         return {**EXPERT, surface.NAME: surface.DESCRIPTION}
 
     @property
+    def charts(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """TensorBoard's custom scalars."""
+        return {
+            "Imitation": {
+                "share of the expert's return": ["imitation/expert_share"],
+                "accuracy": ["discriminator/.*accuracy"],
+                "rewards": ["imitation/reward", "imitation/expert_reward"],
+            }
+        }
+
+    @property
     def state(self) -> dict[str, Any]:
         """Trackables of all that the next step depends on, by name."""
         normalizer = {} if self.normalizer is None else {"normalizer": self.normalizer}
@@ -242,12 +253,11 @@ class GAIL:
             "discriminator/expert_accuracy": mean_of_valid(told, every),
         }
 
-    def report(self, found: Evaluation) -> None:
+    def report(self, found: Evaluation, media: bool) -> None:
         """Add the comparison with the expert, the reward's surface, the last rollout's rewards."""
         self.expert.report(found)
-        picture = surface.draw(self.agent, self.expert, self.encoder, self.learned)
-        if picture is not None:
-            found.images[surface.NAME] = picture
+        if media:
+            surface.add(found, self.agent, self.expert, self.encoder, self.learned)
         found.histograms["imitation/rewards"] = self.kept.numpy()
 
     def watch(self, values: Mapping[str, float], step: int) -> None:

@@ -1,5 +1,6 @@
 """Expert's transitions on the device, and the agent's share of the expert's return."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ FILMS = "imitation/expert_and_agent"
 FILM = "eval/episode"
 RETURNS = "eval/episode_returns"
 _RELABELLINGS = 9999
+CHARTS: Mapping[str, Mapping[str, list[str]]] = {
+    "Imitation": {"share of the expert's return": [SHARE]}
+}
 DESCRIPTIONS = {
     SHARE: "Evaluated return over the demonstrations' mean return, both above that of random play "
     "where it is known.",

@@ -12,8 +12,8 @@ from sparring.agents.imitation import surface
 from sparring.agents.imitation.adversarial import GAIL
 from sparring.agents.imitation.demonstrations import Demonstrations
 from sparring.agents.imitation.encoding import Rows
+from sparring.agents.imitation.expert import CHARTS, Expert
 from sparring.agents.imitation.expert import DESCRIPTIONS as EXPERT
-from sparring.agents.imitation.expert import Expert
 from sparring.agents.training.rollout import Rollout
 from sparring.config import validation
 from sparring.errors import UserError
@@ -39,6 +39,7 @@ class LearnedReward:
     """
 
     updates = 0
+    charts = CHARTS
 
     def __init__(
         self,
@@ -98,12 +99,11 @@ class LearnedReward:
             "imitation/reward_std": tf.sqrt(squares),
         }
 
-    def report(self, found: Evaluation) -> None:
+    def report(self, found: Evaluation, media: bool) -> None:
         """Add the comparison with the expert, and the reward's surface."""
         self.expert.report(found)
-        picture = surface.draw(self.agent, self.expert, self._source.encoder, self._source.learned)
-        if picture is not None:
-            found.images[surface.NAME] = picture
+        if media:
+            surface.add(found, self.agent, self.expert, self._source.encoder, self._source.learned)
 
     def watch(self, values: Mapping[str, float], step: int) -> None:
         """Find nothing to warn of."""

@@ -13,8 +13,8 @@ import tensorflow as tf
 from sparring import nested
 from sparring.agents.agent import Scalars
 from sparring.agents.imitation.demonstrations import Demonstrations
+from sparring.agents.imitation.expert import CHARTS, Expert, require_single_steps
 from sparring.agents.imitation.expert import DESCRIPTIONS as EXPERT
-from sparring.agents.imitation.expert import Expert, require_single_steps
 from sparring.agents.replay import Ring, Rows, Transitions
 from sparring.agents.training.rollout import Rollout
 from sparring.distribute import replicas
@@ -38,6 +38,7 @@ class SQIL:
     drawn = 1
     descriptions: Mapping[str, str] = {}
     reported = EXPERT
+    charts = CHARTS
     state: Mapping[str, Any] = {}
 
     def __init__(
@@ -92,8 +93,9 @@ class SQIL:
         theirs = self.replay.gather(chosen, steps, self.agent.discount)
         return tf.nest.map_structure(lambda *halves: tf.concat(halves, 0), mine, theirs), {}
 
-    def report(self, found: Evaluation) -> None:
-        """Add the share of the expert's return."""
+    def report(self, found: Evaluation, media: bool) -> None:
+        """Add the comparison with the expert."""
+        del media
         self.expert.report(found)
 
     def watch(self, values: Mapping[str, float], step: int) -> None:

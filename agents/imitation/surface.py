@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from sparring.agents.imitation.encoding import Encoder, Rows
 from sparring.agents.imitation.expert import Expert
+from sparring.training.trainer import Evaluation
 
 NAME = "imitation/reward_surface"
 DESCRIPTION = (
@@ -23,6 +24,13 @@ _LOW = np.array([60, 110, 200])
 _MIDDLE = np.array([245, 245, 245])
 _HIGH = np.array([215, 70, 20])
 _INK = (20, 20, 20)
+
+
+def add(found: Evaluation, *arguments: Any) -> None:
+    """Add to an evaluation what `draw` returns, if it is a picture."""
+    picture = draw(*arguments)
+    if picture is not None:
+        found.images[NAME] = picture
 
 
 def draw(

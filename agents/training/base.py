@@ -163,14 +163,8 @@ class AgentTrainer(BatchTrainer):
             },
             # Equal for all agents, as TensorBoard shows a chart for each that differs
             "Learning": {"losses": ["loss/.*"], "norms": ["gradient/.*norm"]},
-            **({} if self.reward_source is None else {"Imitation": self._imitation}),
+            **({} if self.reward_source is None else self.reward_source.charts),
         }
-
-    @property
-    def _imitation(self) -> dict[str, list[str]]:
-        """Charts of a reward source, of what it measures."""
-        share = {"share of the expert's return": ["imitation/expert_share"]}
-        return share | (_DISCRIMINATOR if self.reward_source.descriptions else {})
 
     @functools.cached_property
     def model(self) -> tf.train.Checkpoint:
@@ -253,7 +247,10 @@ class AgentTrainer(BatchTrainer):
         before = state.get("reward_source")
         if self.reward_source is None or before in (None, dict(self.reward_source.fingerprint)):
             return []
-        return ["The demonstrations are not those that the run has learned from so far."]
+        return [
+            "What the agent is paid by is not what the run has learned from so far: its "
+            "demonstrations, or the run that the reward is of, are others."
+        ]
 
     def load_host_state(self, state: Mapping[str, Any]) -> list[str]:
         complaints = super().load_host_state(state)
@@ -400,11 +397,5 @@ class AgentTrainer(BatchTrainer):
         progress = self.progress(tf.constant(step))
         found = self.evaluator(step, progress, episodes, media, self._evaluations)
         if self.reward_source is not None:
-            self.reward_source.report(found)
+            self.reward_source.report(found, media)
         return found
-
-
-_DISCRIMINATOR = {
-    "accuracy": ["discriminator/.*accuracy"],
-    "rewards": ["imitation/reward", "imitation/expert_reward"],
-}

@@ -22,11 +22,12 @@ class Source(Protocol):
     updates: int  # of an iteration
     descriptions: Mapping[str, str]  # tag -> what it measures, of every scalar that it returns
     reported: Mapping[str, str]  # the same of what `report` adds
+    charts: Mapping[str, Mapping[str, list[str]]]  # TensorBoard's custom scalars of them
     state: Mapping[str, Any]  # trackables of all that its next step depends on, by name
     fingerprint: Mapping[str, Any]  # plain values of what it was given, such as a file's hash
 
-    def report(self, found: Evaluation) -> None:
-        """Add to an evaluation of the agent."""
+    def report(self, found: Evaluation, media: bool) -> None:
+        """Add to an evaluation of the agent; images only if `media` is true."""
 
     def watch(self, values: Mapping[str, float], step: int) -> None:
         """Look at a point of the log, and warn of what is wrong."""

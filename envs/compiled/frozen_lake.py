@@ -65,24 +65,11 @@ class FrozenLake(CompiledEnvironment):
         self._starts = np.flatnonzero(letters == "S").astype(np.int32)
         self._goal = letters == "G"
         self._end = (letters == "G") | (letters == "H")
-        self._next = self._neighbours()  # [cells, 4]
+        self._next = neighbours(*self.map.shape)  # [cells, 4]
         side = (1.0 - success_rate) / 2.0 if slippery else 0.0
         # A uniform number below `_left_of` slips left, one from `_right_from` on slips right
         self._left_of = side
         self._right_from = 1.0 - side
-
-    def _neighbours(self) -> np.ndarray:
-        """Return the cell that each move leads to from each cell, int32 [cells, 4].
-
-        The edges of the map stop a move.
-        """
-        rows, columns = self.map.shape
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        moved = [
-            (np.clip(row + dr, 0, rows - 1), np.clip(column + dc, 0, columns - 1))
-            for dr, dc in _MOVES
-        ]
-        return np.stack([r * columns + c for r, c in moved], axis=1).astype(np.int32)
 
     def initial(self, keys: tf.Tensor) -> FrozenLakeState:
         if len(self._starts) == 1:
@@ -97,10 +84,7 @@ class FrozenLake(CompiledEnvironment):
     def transition(
         self, state: FrozenLakeState, action: tf.Tensor, keys: tf.Tensor
     ) -> tuple[FrozenLakeState, tf.Tensor, tf.Tensor]:
-        if self._left_of > 0.0:
-            (number,) = uniforms(keys, 1)
-            turn = tf.where(number < self._left_of, 3, tf.where(number >= self._right_from, 1, 0))
-            action = (action + turn) % 4
+        action = slipped(action, keys, self._left_of)
         cell = tf.gather(self._next.ravel(), state.cell * 4 + action)
         return (
             FrozenLakeState(cell),
@@ -133,6 +117,30 @@ class FrozenLake(CompiledEnvironment):
         image = tiles(board)
         image[:: image.shape[0] // len(board)] = GREY
         return image
+
+
+def neighbours(rows: int, columns: int) -> np.ndarray:
+    """Return the cell that each move leads to from each cell, int32 [rows * columns, 4].
+
+    The edges of the map stop a move.
+    """
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    moved = [
+        (np.clip(row + dr, 0, rows - 1), np.clip(column + dc, 0, columns - 1)) for dr, dc in _MOVES
+    ]
+    return np.stack([r * columns + c for r, c in moved], axis=1).astype(np.int32)
+
+
+def slipped(action: tf.Tensor, keys: tf.Tensor, side: float) -> tf.Tensor:
+    """Return the moves [B] that actions [B] become on ice where each side has probability `side`.
+
+    A uniform number below `side` slips left, one from 1 - `side` on slips right.
+    """
+    if side == 0.0:
+        return action
+    (number,) = uniforms(keys, 1)
+    turn = tf.where(number < side, 3, tf.where(number >= 1.0 - side, 1, 0))
+    return (action + turn) % 4
 
 
 def _check_map(map: Sequence[str]) -> None:

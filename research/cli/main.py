@@ -59,6 +59,10 @@ COMMANDS = {
         "sparring.cli.demonstrate:main",
         "record a run's episodes for imitation: sparring demonstrate runs/my_run --episodes 10",
     ),
+    "sample": Command(
+        "sparring.cli.sample:main",
+        "draw examples from a GAN's run: sparring sample runs/my_run --count 100 --out samples",
+    ),
     "report": Command(
         "sparring.cli.report:main", "statistics over seeds: sparring report runs/my_sweep"
     ),

@@ -30,6 +30,15 @@ class Evaluation:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Samples:
+    """Generated examples, as plain arrays: what is written of them, and what is shown."""
+
+    arrays: dict[str, np.ndarray]  # [N, ...] each, of one file
+    images: np.ndarray | None = None  # uint8 [N, H, W, C], C of 1, 3 or 4, a file each
+    grid: np.ndarray | None = None  # uint8 [H, W, C]: many in one image
+
+
 class Trainer(abc.ABC):
     """Base class of anything that learns in steps. Properties are read often and must be cheap.
 
@@ -156,6 +165,14 @@ class Trainer(abc.ABC):
         raise UserError(
             "Only a run of an agent plays episodes, which sparring demonstrate records."
         )
+
+    def generate(self, count: int, seed: int, label: str | None = None) -> Samples:
+        """Draw `count` new examples from a generator, by `seed`.
+
+        `label` is the class of all of them, by its name or number; None: classes as in the data.
+        """
+        del count, seed, label
+        raise UserError("Only a run of a GAN generates examples, which sparring sample draws.")
 
     def time_breakdown(self, seconds: float = 1.0) -> dict[str, float]:
         """Return the share of an iteration's time of each of its parts, measured for `seconds`."""

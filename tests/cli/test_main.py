@@ -136,7 +136,8 @@ def test_help_names_the_groups_of_its_own_kind_of_run():
         "memory",
         "prune",
     }
-    assert set(groups["gan"]) == shared | {"augmentation", "data", "loss", "metric", "penalty"}
+    gan = {"augmentation", "data", "loss", "metric", "penalty", "trainer"}
+    assert set(groups["gan"]) == shared | gan
     assert set(groups["imitation"]) == shared - {"search"} | {
         "agent",
         "discriminator",

@@ -34,7 +34,8 @@ PRIMARIES = {
 }  # and one way to compose each
 # Experiments of each kind of network, environment and data; `make test-slow` runs all the others
 OFTEN = re.compile(
-    r"ppo_(cartpole|memory)|gym_\w+_cartpole|dqn_breakout|gan_(ring|digits|stacked_digits)"
+    r"ppo_(cartpole|memory|diayn_\w+)|gym_\w+_cartpole|dqn_(breakout|frozen_lake_maps)"
+    r"|gan_(ring|digits|stacked_digits|seqgan|frozen_lake_maps)"
     r"|supervised_\w+|transfer_shapes|imitation_\w+_cartpole"
 )
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
@@ -50,7 +51,7 @@ EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 SUITES = [
     name for name in EXPERIMENTS if "\nsuite:" in (CONF / "experiment" / f"{name}.yaml").read_text()
 ]
-GANS = ("augmentation", "data", "loss", "metric", "penalty")  # groups of sparring gan
+GANS = ("augmentation", "data", "loss", "metric", "penalty", "trainer")  # of sparring gan
 IMITATION = ("discriminator", "imitator", "method", "reward")  # groups of sparring imitation
 SUPERVISED = ("model", "stages", "task")  # groups of sparring supervised
 # Folder of a run that composing does not read
@@ -105,6 +106,7 @@ JUDGED_ELSEWHERE = (
     "stages",
     "suite",  # of the runs that it expands to
     "task",
+    "trainer.evaluation.environment",
 )
 
 
@@ -425,6 +427,11 @@ def of_gan(cfg: DictConfig) -> tuple[int, list[str]]:
         for k in cfg.metrics
         if "steps" in cfg.metrics[k].get("extractor", {})
     ]
+    if "pretraining" in cfg.game:  # of sequences: an iteration of likelihood, and one of the game
+        few = ["data.train=300", "data.test=300", "game.discriminator_pretraining=0"]
+        size = 4
+        each = size * cfg.game.n_critic
+        return 2 * each, [*metrics, *few, f"game.batch_size={size}", f"game.pretraining={each}"]
     size = cfg.game.accumulation * cfg.game.pack * 4
     return 2 * size * cfg.game.n_critic, [
         *metrics,

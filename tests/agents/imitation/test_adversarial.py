@@ -241,7 +241,10 @@ def test_other_demonstrations_are_told_of() -> None:
     before = {"reward_source": trainer.reward_source.fingerprint}
     assert trainer.check_state(before) == []
     other = make(demonstrations=made_up(*CARTPOLE, episodes=6))
-    assert "demonstrations are not those" in other.check_state(before)[0]
+    assert (
+        "demonstrations, or the run that the reward is of, are others"
+        in other.check_state(before)[0]
+    )
 
 
 # ---- evaluation and warnings ---------------------------------------------------------------------
