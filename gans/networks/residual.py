@@ -127,7 +127,7 @@ class ResidualGenerator(tf.keras.layers.Layer):
         x = tf.reshape(self.dense(latents), [-1, *self.start])
         for i, block in enumerate(self.blocks):
             x = block(x, labels, training=training)  # [B, 2h, 2w, channels]
-            if i == self.attended:
+            if self.attention is not None and i == self.attended:
                 x = self.attention(x)
         return tf.tanh(self.out(self.norm(x, training=training)))
 
@@ -171,7 +171,7 @@ class ResidualDiscriminator(tf.keras.layers.Layer):
         x = examples
         for i, block in enumerate(self.blocks):
             x = block(x)  # [B, h / 2, w / 2, channels]
-            if i == self.attended:
+            if self.attention is not None and i == self.attended:
                 x = self.attention(x)
         if self.deviation is not None:
             x = self.mixed(self.deviation(x))
