@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 
 from sparring import nested
+from sparring.agents.imitation import minari_episodes
 from sparring.errors import UserError
 from sparring.storage import atomic, provenance
 from sparring.storage.settings import flat
@@ -270,13 +271,17 @@ def load(
 ) -> Demonstrations:
     """Read a file of demonstrations, and of it the first `episodes` (None: all).
 
-    `other_settings` accepts an environment whose settings differ; `key` is the config's, for the
-    messages of errors.
+    `path` may be "minari:NAME", a data set of Minari's. `other_settings` accepts an environment
+    whose settings differ; `key` is the config's, for the messages of errors.
 
     Raises:
       UserError: there is no such file, or it is of another kind, damaged, empty or not finite.
     """
     source = f"{key}={path}"
+    if path.startswith(minari_episodes.PREFIX):
+        columns = minari_episodes.read(path.removeprefix(minari_episodes.PREFIX), source)
+        whole = Demonstrations(**columns, source=source, other_settings=other_settings)
+        return whole if episodes is None else whole.limited(episodes)
     if not Path(path).is_file():
         raise UserError(
             f"{source}: there is no such file. Record one: sparring demonstrate RUN --out {path}."
