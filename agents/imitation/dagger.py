@@ -87,7 +87,7 @@ class DAggerTrainer(AgentTrainer):
 
     @functools.cached_property
     def aggregate(self) -> Ring:
-        """All steps so far, with the expert's actions in the place of those that were done."""
+        """Return the ring of all steps so far, with the expert's actions in place of those done."""
         spaces = self.environment.observation_space, self.environment.action_space
         rounds = -(-self.total_steps // self.steps_per_iteration)
         with self.replicas.scope():
