@@ -16,6 +16,10 @@ from sparring.storage import settings
 from sparring.storage.run_folder import RunFolder
 
 _IMITATION = "sparring.agents.imitation"
+_BY_ROLLOUTS = {
+    "learned_reward.LearnedReward": "method=transfer",
+    "sparring.agents.skill_discovery.DIAYN": "intrinsic=diayn",
+}
 _NETWORKS = "sparring.agents.networks"
 _BOX_HEADS = (f"{_NETWORKS}.box_heads", f"{_NETWORKS}.state_dependent_noise")
 
@@ -91,6 +95,11 @@ def require_demonstrated(
         raise UserError(
             "method=airl: its discriminator asks for log probabilities of the policy, which an "
             "agent that learns from replay does not keep: choose method=gail, or agent=ppo."
+        )
+    if off_policy and kind in _BY_ROLLOUTS:
+        raise UserError(
+            f"reward_source: {_BY_ROLLOUTS[kind]} pays for rollouts, and this agent learns from "
+            "replay: choose agent=ppo."
         )
     if not off_policy and kind in ("sqil.SQIL", "replayed.ReplayGAIL"):
         raise UserError(

@@ -137,6 +137,15 @@ REFUSED = {
         [f"expert={demonstrations.file('cartpole')}", "agent=dqn", "method=airl"],
         "method=airl: its discriminator asks for log probabilities",
     ),
+    "a learned reward of an agent off policy": (
+        [
+            f"expert={demonstrations.file('cartpole')}",
+            "agent=dqn",
+            "method=transfer",
+            "reward_from=runs/mine",
+        ],
+        "reward_source: method=transfer pays for rollouts",
+    ),
     "SQIL of an agent on policy": (
         [f"expert={demonstrations.file('cartpole')}", "method=sqil", "agent=ppo"],
         "method=sqil: it learns from replay, and this agent from its rollouts",
