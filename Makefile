@@ -35,8 +35,9 @@ train: ARGS = experiment=ppo_cartpole
 train: setup
 	@$(run) sparring rl $(ARGS)
 
+# In four runs, as a process keeps all that XLA has compiled in it, which after all tests is more than 10 GB; in one if ARGS names files
 test: setup
-	@$(run) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(if $(findstring tests/,$(ARGS)),,sh .ci/parts) $(run) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup
 	@$(run) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not slow and not long' $(ARGS)

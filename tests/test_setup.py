@@ -63,7 +63,7 @@ def clone(tmp_path) -> Path:
     """A folder with what set-up needs, and a stand-in for Python 3.11."""
     folder = tmp_path / "a clone"
     (folder / ".ci").mkdir(parents=True)
-    for name in ["Makefile", "pyproject.toml", ".ci/venv", ".ci/run", *LOCKS]:
+    for name in ["Makefile", "pyproject.toml", ".ci/venv", ".ci/run", ".ci/parts", *LOCKS]:
         shutil.copy(ROOT / name, folder / name)
     write_script(folder / "python", FAKE_PYTHON)
     return folder

@@ -36,7 +36,7 @@ PRIMARIES = {
 OFTEN = re.compile(
     r"ppo_(cartpole|memory|diayn_\w+)|gym_\w+_cartpole|dqn_(breakout|frozen_lake_maps)"
     r"|gan_(ring|digits|stacked_digits|seqgan|frozen_lake_maps)"
-    r"|supervised_\w+|transfer_shapes|imitation_\w+_cartpole"
+    r"|supervised_\w+|transfer_shapes|imitation_(gail|dagger)_cartpole"
 )
 PARTS = {"base", "limits", "benchmark"}  # files beside the primary configs that are none
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
