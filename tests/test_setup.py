@@ -261,7 +261,10 @@ def test_set_up_runs_once_then_only_what_a_change_asks_for(clone):
     assert "-m pytest" in first
 
     make(clone, "test", "PYTHON=./python")
-    assert calls_of(clone) == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder\n"
+    usual = "-m pytest -n 2 --dist loadfile --no-loadscope-reorder"
+    assert calls_of(clone).splitlines() == [f"{usual} {part}" for part in PARTS]
+    make(clone, "test", "PYTHON=./python", "ARGS=tests/test_words.py -k a")
+    assert calls_of(clone).splitlines() == [f"{usual} tests/test_words.py -k a"]
 
     (clone / "pyproject.toml").touch()
     make(clone, "setup", "PYTHON=./python")
@@ -313,6 +316,31 @@ def test_train_runs_the_preset_or_what_is_asked(clone):
     assert calls_of(clone).endswith("-m sparring rl experiment=ppo_cartpole\n")
     make(clone, "train", "PYTHON=./python", "ARGS=agent=dqn env=acrobot")
     assert calls_of(clone).endswith("-m sparring rl agent=dqn env=acrobot\n")
+
+
+PARTS = (
+    "tests/agents",
+    "tests/gans",
+    "tests/config tests/training",
+    "tests --ignore=tests/agents --ignore=tests/gans --ignore=tests/config --ignore=tests/training",
+)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((0, 0, 0, 0), 0), ((5, 0, 5, 5), 0), ((5, 5, 5, 5), 5), ((0, 1, 0, 5), 1), ((2, 5, 0, 1), 2)],
+)
+def test_parts_fail_if_one_does_or_none_has_a_test(codes, expected, tmp_path):
+    for code in codes:
+        with (tmp_path / "codes").open("a") as file:
+            file.write(f"{code}\n")
+    fake = write_script(
+        tmp_path / "fake",
+        '#!/bin/sh\necho "$@" >> parts\ncode=$(head -n 1 codes)\nsed -i 1d codes\nexit $code\n',
+    )
+    done = subprocess.run(["sh", ROOT / ".ci/parts", fake, "a b"], cwd=tmp_path, check=False)
+    assert done.returncode == expected
+    assert (tmp_path / "parts").read_text().splitlines() == [f"a b {part}" for part in PARTS]
 
 
 CI = ["lint", "docs", "test", "test STACK=tf221 ARGS=-m 'not slow and not either'"]
