@@ -241,7 +241,7 @@ class PointMass(CompiledEnvironment):
     max_episode_steps = 50
     best_return = -6.0157
 
-    def __init__(self, acceleration: float = 2.0, max_episode_steps: int | None = None) -> None:
+    def __init__(self, max_episode_steps: int | None = None, acceleration: float = 2.0) -> None:
         super().__init__(max_episode_steps)
         self.acceleration = acceleration
 
