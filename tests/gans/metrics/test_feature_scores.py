@@ -164,7 +164,12 @@ def test_scores_over_two_extractors_stand_beside_each_other():
 
 # ---- conf/metric ---------------------------------------------------------------------------------
 
-DATA = {"modes": "grid", "stacked_modes": "stacked_digits"}
+DATA = {
+    "modes": "grid",
+    "stacked_modes": "stacked_digits",
+    "maps": "frozen_lake_maps",
+    "nll_oracle": "oracle",
+}
 KEYS = {"fid_trained": "fid_classifier"}  # where it is not the option's own name
 
 
