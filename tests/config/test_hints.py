@@ -150,7 +150,7 @@ def test_every_experiment_is_offered_by_one_kind_of_run() -> None:
 
 def test_help_lists_the_networks_of_a_gan() -> None:
     line = next(x for x in Composer("gan").help([]).splitlines() if x.startswith("network: "))
-    assert line == "network: dcgan, gan_categorical, gan_mlp, projected, sequences"
+    assert line == "network: dcgan, gan_categorical, gan_mlp, projected, residual, sequences"
 
 
 @pytest.mark.parametrize("value", ["~nobody/x.h5", "it's me (1)", 'a "b" (c', "$x (", "a)"])
