@@ -31,18 +31,18 @@ class FrozenLakeMaps(CompiledEnvironment):
     Observed as a board, float32 [rows, columns, 3]: the holes, the goal, and the agent's cell.
 
     Args:
-        maps: an .npz file with maps, as `sparring sample` writes it; None: random ones that can
-          be solved, `size` squared, by `map_seed`. Maps without one start and one goal are left
-          out.
-        count: maps that are drawn at random, or the first so many of a file; None: all of it.
-        size, map_seed, frozen, corners: of random maps; see
-          `sparring.data.lake_maps.random_maps`.
-        solvable: whether maps without a way from start to goal are left out too.
-        slippery, success_rate: as in FrozenLake.
-        max_episode_steps: truncate episodes there; None: after 100 steps.
+      maps: an .npz file with maps, as `sparring sample` writes it; None: random ones that can
+        be solved, `size` squared, by `map_seed`. Maps without one start and one goal are left
+        out.
+      count: maps that are drawn at random, or the first so many of a file; None: all of it.
+      size, map_seed, frozen, corners: of random maps; see
+        `sparring.data.lake_maps.random_maps`.
+      solvable: whether maps without a way from start to goal are left out too.
+      slippery, success_rate: as in FrozenLake.
+      max_episode_steps: truncate episodes there; None: after 100 steps.
 
     Raises:
-        UserError: there is no such file, or no map is left.
+      UserError: there is no such file, or no map is left.
     """
 
     name = "FrozenLakeMaps"
