@@ -10,7 +10,6 @@ import gymnasium
 import numpy as np
 
 from sparring import nested
-from sparring.config import targets
 from sparring.errors import UserError
 from sparring.storage import settings
 from sparring.storage.run_folder import RunFolder
@@ -50,6 +49,8 @@ def ppo(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
 def dagger(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Raise UserError if the imitator does not fit `parts["env"]`, or its expert is none of it."""
     ppo(config, parts)
+    from sparring.config import targets  # which loads Hydra
+
     expert = config["trainer"]["expert"]
     if str(expert.get("_target_", "")) != f"{_IMITATION}.dagger.RunExpert":
         return
