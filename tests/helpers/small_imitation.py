@@ -1,8 +1,10 @@
 """Imitation by rewards that is small and quick: PPO and DQN of few weights on CartPole."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from sparring.agents.dqn import DQN
@@ -19,6 +21,7 @@ from sparring.gans.networks.mlp import MLPDiscriminator
 from sparring.gans.penalties import R1
 from sparring.networks.mlp import MLP
 from sparring.optim.optimizer import Scheduled
+from tests.helpers import replicas
 from tests.helpers.demonstrations import made_up
 
 
@@ -95,3 +98,43 @@ def make_replayed(
         reward_source=source or reward_source(ReplayGAIL, made_up(*spaces)),
         **usual | settings,
     )
+
+
+class Paid(CartPole):
+    """CartPole that pays a thousand and the square of the position."""
+
+    def transition(self, state: Any, action: tf.Tensor, keys: tf.Tensor) -> Any:
+        new, _, terminated = super().transition(state, action, keys)
+        return new, 1000.0 + tf.square(new.x), terminated
+
+
+class Seen:
+    """Discriminator that keeps what it is shown, and whose logits are the first number."""
+
+    descriptions: dict[str, str] = {}  # noqa: RUF012
+    state: dict[str, Any] = {}  # noqa: RUF012
+
+    def update(self, real: Any, fake: Any, keys: Any, progress: Any) -> dict[str, Any]:
+        self.real = np.asarray(real)
+        self.fake = np.asarray(fake)
+        return {}
+
+    def logits(self, examples: tf.Tensor) -> tf.Tensor:
+        return examples[:, 0]
+
+
+def after_rewards_of_two_kinds(make: Callable[[Any], Any]) -> dict[str, np.ndarray]:
+    """Train in CartPole and in one that pays otherwise, hold that only what counts rewards differs,
+    and return the state of the former; `make(environment)` makes a trainer.
+    """
+    found = []
+    for environment in (CartPole(), Paid()):
+        trainer = make(environment)
+        trainer.train(64)
+        found.append(replicas.state(trainer))
+    plain, paid = found
+    for name in plain:
+        if not name.startswith(("means", "episodes")):
+            np.testing.assert_array_equal(plain[name], paid[name], err_msg=name)
+    assert not np.array_equal(plain["episodes/running"], paid["episodes/running"])
+    return plain

@@ -15,7 +15,7 @@ from sparring.agents.imitation.encoding import Encoder
 from sparring.agents.networks.recurrent import Memory
 from sparring.agents.ppo import PPO
 from sparring.agents.training.rollout import Rollout
-from sparring.envs.compiled.classic_control import CartPole, Pendulum
+from sparring.envs.compiled.classic_control import Pendulum
 from sparring.envs.gymnasium_bridge.bridge import Gymnasium
 from sparring.errors import UserError
 from sparring.gans.losses import NonSaturating, RelativisticPairing
@@ -25,7 +25,7 @@ from sparring.training.conformance import check_trainer
 from sparring.xla import random
 from tests.helpers import replicas
 from tests.helpers.demonstrations import CARTPOLE, made_up
-from tests.helpers.small_imitation import make, reward_source
+from tests.helpers.small_imitation import Paid, Seen, make, reward_source
 
 pytestmark = pytest.mark.long
 
@@ -34,14 +34,6 @@ def state(trainer: Any) -> dict[str, np.ndarray]:
     return {
         name: v.numpy() for name, v in variable_names.named_variables(trainer.checkpoint).items()
     }
-
-
-class Paid(CartPole):
-    """CartPole that pays a thousand and the square of the position."""
-
-    def transition(self, state: Any, action: tf.Tensor, keys: tf.Tensor) -> Any:
-        new, _, terminated = super().transition(state, action, keys)
-        return new, 1000.0 + tf.square(new.x), terminated
 
 
 # ---- what learns from what -----------------------------------------------------------------------
@@ -101,21 +93,6 @@ def source(kind: Any = GAIL, **settings: Any) -> Any:
     demonstrations = settings.pop("demonstrations", made_up(*CARTPOLE))
     made = reward_source(kind, demonstrations, **settings)
     return made(agent=agent, observation_space=CARTPOLE[0], action_space=CARTPOLE[1], seed=0)
-
-
-class Seen:
-    """Discriminator that keeps what it is shown, and whose logits are the first number."""
-
-    descriptions: dict[str, str] = {}  # noqa: RUF012
-    state: dict[str, Any] = {}  # noqa: RUF012
-
-    def update(self, real: Any, fake: Any, keys: Any, progress: Any) -> dict[str, Any]:
-        self.real = np.asarray(real)
-        self.fake = np.asarray(fake)
-        return {}
-
-    def logits(self, examples: tf.Tensor) -> tf.Tensor:
-        return examples[:, 0]
 
 
 def test_resets_are_shown_to_nobody_and_paid_nothing() -> None:
