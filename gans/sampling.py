@@ -1,5 +1,7 @@
 """Examples drawn from a trained generator, for `sparring sample`."""
 
+from typing import Any
+
 import numpy as np
 
 from sparring.data import dataset
@@ -33,7 +35,7 @@ def drawn(sampler: Sampler, count: int, seed: int, label: str | None = None) -> 
     return found
 
 
-def _written(data: object, examples: np.ndarray) -> Samples:
+def _written(data: Any, examples: np.ndarray) -> Samples:
     own = getattr(data, "drawn", None)  # optional in data
     if own is not None:
         written: Samples = own(examples)
@@ -43,7 +45,7 @@ def _written(data: object, examples: np.ndarray) -> Samples:
         return Samples({"images": images}, images, image_grids.grid(examples[:64], _COLUMNS))
     found = Samples({"points": examples})
     if examples.shape[1:] == (2,):
-        found.grid = image_grids.scatter(data.examples("train", 2048)[0], examples)  # type: ignore[attr-defined]
+        found.grid = image_grids.scatter(data.examples("train", 2048)[0], examples)
     return found
 
 
